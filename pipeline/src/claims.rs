@@ -1,0 +1,74 @@
+//! The claim check: short bodies travel inside their event, long ones by reference.
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, BoxStream, StreamExt};
+
+use crate::fault::BoxError;
+use crate::payload::{Body, Content, Payload};
+use crate::transport::{INLINE_LIMIT, Transport, TransportError};
+
+/// Reads a body: up to [`INLINE_LIMIT`] it is kept, beyond that it streams on into the object store. Never more than the
+/// inline limit plus what the store has in flight is held.
+///
+/// # Errors
+/// [`TransportError::Body`] if the stream fails, anything the store says otherwise.
+pub async fn keep(
+    transport: &dyn Transport,
+    media_type: &str,
+    mut body: BoxStream<'_, Result<Bytes, BoxError>>,
+) -> Result<Content, TransportError> {
+    let mut head: Vec<Bytes> = Vec::new();
+    let mut length = 0;
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.map_err(TransportError::Body)?;
+        length += chunk.len();
+        head.push(chunk);
+        if length > INLINE_LIMIT {
+            let whole = stream::iter(head.into_iter().map(Ok)).chain(body).boxed();
+            let claim = transport.put_claim(whole).await?;
+            return Ok(Content { media_type: media_type.into(), body: Body::Claim(claim.into()) });
+        }
+    }
+    Ok(Content::inline(media_type, join(head, length)))
+}
+
+/// Makes content out of bytes already in memory, by reference if they are long.
+///
+/// # Errors
+/// Whatever the store says.
+pub async fn keep_bytes(transport: &dyn Transport, media_type: &str, bytes: Bytes) -> Result<Content, TransportError> {
+    if bytes.len() <= INLINE_LIMIT {
+        return Ok(Content::inline(media_type, bytes));
+    }
+    keep(transport, media_type, stream::iter([Ok(bytes)]).boxed()).await
+}
+
+/// The bytes of `content`, fetched if need be.
+///
+/// # Errors
+/// Whatever the store says.
+pub async fn fetch(transport: &dyn Transport, content: &Content) -> Result<Bytes, TransportError> {
+    match &content.body {
+        Body::Inline(bytes) => Ok(bytes.clone()),
+        Body::Claim(claim) => transport.get_claim(claim).await,
+    }
+}
+
+/// `payload` with its bytes in memory. Parts stay where they are: `split` hands them on one by one.
+pub(crate) async fn resolve(transport: &dyn Transport, payload: &mut Payload) -> Result<(), TransportError> {
+    if let Payload::Bytes(content) = payload
+        && let Body::Claim(claim) = &content.body
+    {
+        content.body = Body::Inline(transport.get_claim(claim).await?);
+    }
+    Ok(())
+}
+
+fn join(mut chunks: Vec<Bytes>, length: usize) -> Bytes {
+    if chunks.len() == 1 {
+        return chunks.remove(0);
+    }
+    let mut joined = BytesMut::with_capacity(length);
+    chunks.iter().for_each(|chunk| joined.extend_from_slice(chunk));
+    joined.freeze()
+}

@@ -1,0 +1,354 @@
+//! A flow at work: its sources, stages and settler, from build to drain.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{Id, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::meter::{FlowFigures, FlowMeter, StageLabel, StageMeter};
+use super::stage::{Build, Stage, Worker};
+use super::{Queue, Root, Sink, settle};
+use crate::event::Lane;
+use crate::fault::BoxError;
+use crate::names::FlowName;
+use crate::services::Services;
+use crate::spec::{FlowSpec, RetrySpec};
+use crate::transport::{Settlement, Source, SourceBounds, Transport};
+
+/// What every task of a flow needs.
+pub struct FlowShared {
+    pub name: FlowName,
+    pub about: String,
+    pub open: bool,
+    pub retry: RetrySpec,
+    pub meter: FlowMeter,
+    /// Panics caught.
+    pub panics: AtomicU64,
+}
+
+impl FlowShared {
+    /// Counts the end of a root; whether it is now a dead letter.
+    pub fn count(&self, settlement: Settlement, root: &Root) -> bool {
+        let failed = root.failed.load(Ordering::Relaxed);
+        let counter = match settlement {
+            Settlement::Retry(_) => &self.meter.retried,
+            Settlement::Done if failed => &self.meter.failed,
+            Settlement::Done => &self.meter.done,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        self.meter.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let took = root.begun.elapsed().as_secs_f64();
+        metrics::histogram!("caudal_event_duration_seconds", "flow" => self.name.to_string()).record(took);
+        root.dead.load(Ordering::Relaxed)
+    }
+
+    /// Notes how long a batch took.
+    pub fn observe_stage(&self, stage: &Arc<str>, took: Duration, events: usize) {
+        let labels = [("flow", self.name.to_string()), ("stage", stage.to_string())];
+        metrics::histogram!("caudal_stage_batch_duration_seconds", &labels).record(took.as_secs_f64());
+        metrics::histogram!("caudal_stage_batch_events", &labels).record(events as f64);
+    }
+}
+
+/// A flow that was built and not started.
+pub struct Flow {
+    shared: Arc<FlowShared>,
+    stages: Vec<Arc<Stage>>,
+    workers: Vec<Worker>,
+    sources: Vec<(Lane, Box<dyn Source>)>,
+    in_flight: usize,
+    transport: Arc<dyn Transport>,
+}
+
+impl Flow {
+    /// Builds every operator and opens the pulls; starts nothing.
+    ///
+    /// # Errors
+    /// If an operator cannot be built or the broker refuses the pull.
+    pub async fn build(
+        spec: FlowSpec,
+        services: &Arc<Services>,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Self, BoxError> {
+        let in_flight = spec.in_flight();
+        let bounds = SourceBounds {
+            events: in_flight,
+            ack_wait: Duration::from_millis(spec.settings.ack_wait_ms),
+            // One more than the engine ever needs: the broker's own limit is a net, not the rule.
+            max_deliver: spec.settings.retry.attempts + 1,
+        };
+        let shared = Arc::new(FlowShared {
+            name: spec.name.clone(),
+            about: spec.settings.about.clone(),
+            open: spec.settings.open,
+            retry: spec.settings.retry.clone(),
+            meter: FlowMeter::default(),
+            panics: AtomicU64::new(0),
+        });
+        let stages = connect(spec, services);
+        let mut workers = Vec::new();
+        for stage in &stages {
+            for _ in 0..stage.workers {
+                let operator = (stage.build)()?;
+                let (stage, flow, transport) = (Arc::clone(stage), Arc::clone(&shared), Arc::clone(&transport));
+                workers.push(Worker { stage, flow, transport, operator });
+            }
+        }
+        let mut sources = Vec::new();
+        for lane in Lane::ALL {
+            sources.push((lane, transport.source(&shared.name, lane, bounds).await?));
+        }
+        Ok(Self { shared, stages, workers, sources, in_flight, transport })
+    }
+
+    fn start(self, stop: &CancellationToken, tasks: &mut JoinSet<Ended>, names: &mut HashMap<Id, String>) -> Live {
+        let name = self.shared.name.clone();
+        let (settler, finished) = mpsc::channel(self.in_flight);
+        let settling = settle::run(Arc::clone(&self.shared), Arc::clone(&self.transport), finished);
+        let handle = tasks.spawn(async move {
+            settling.await;
+            Ok(())
+        });
+        names.insert(handle.id(), format!("{name}/settle"));
+        for worker in self.workers {
+            let label = format!("{name}/{}", worker.stage.name);
+            let at_work = worker.stage.at_work.clone();
+            names.insert(tasks.spawn(at_work.track_future(worker.run())).id(), label);
+        }
+        let permits = Permits::new(self.in_flight);
+        let mut feeding = JoinSet::new();
+        for (lane, source) in self.sources {
+            let feed = Feed {
+                lane,
+                source,
+                permits: permits.clone(),
+                queue: Arc::clone(&self.stages[0].queue),
+                flow: Arc::clone(&self.shared),
+                settler: settler.clone(),
+                stop: stop.clone(),
+            };
+            feeding.spawn(feed.run());
+        }
+        Live { shared: self.shared, stages: self.stages, feeding }
+    }
+}
+
+/// Makes the stages, each with its queue, linked to the next.
+fn connect(spec: FlowSpec, services: &Arc<Services>) -> Vec<Arc<Stage>> {
+    let mut stages = Vec::with_capacity(spec.stages.len());
+    let mut sink = Sink::End;
+    for declared in spec.stages.into_iter().rev() {
+        let settings = &declared.settings;
+        let queue = Arc::new(Queue::new(settings.queue.events.get(), settings.queue.bytes.as_usize()));
+        let batching = declared.batching();
+        let (services, operator) = (Arc::clone(services), declared.operator);
+        let build: Build = Arc::new(move || operator.build(&services));
+        let stage = Stage {
+            name: declared.name.into(),
+            kind: declared.kind,
+            workers: declared.settings.workers.get(),
+            batching,
+            timeout: Duration::from_millis(declared.settings.timeout_ms),
+            queue: Arc::clone(&queue),
+            sink,
+            meter: StageMeter::default(),
+            at_work: TaskTracker::new(),
+            build,
+        };
+        sink = Sink::Queue(queue);
+        stages.push(Arc::new(stage));
+    }
+    stages.reverse();
+    stages
+}
+
+/// Places in a flow: `all` for every event, `bulk` half of them, so that bulk work never takes the last place.
+#[derive(Clone)]
+struct Permits {
+    all: Arc<Semaphore>,
+    bulk: Arc<Semaphore>,
+}
+
+impl Permits {
+    fn new(in_flight: usize) -> Self {
+        Self { all: Arc::new(Semaphore::new(in_flight)), bulk: Arc::new(Semaphore::new((in_flight / 2).max(1))) }
+    }
+
+    async fn acquire(&self, lane: Lane) -> Vec<tokio::sync::OwnedSemaphorePermit> {
+        let mut permits = Vec::with_capacity(2);
+        if lane == Lane::Bulk {
+            permits.extend(Arc::clone(&self.bulk).acquire_owned().await.ok());
+        }
+        permits.extend(Arc::clone(&self.all).acquire_owned().await.ok());
+        permits
+    }
+}
+
+/// Brings the events of one lane into the first queue. The place is taken before the event.
+struct Feed {
+    lane: Lane,
+    source: Box<dyn Source>,
+    permits: Permits,
+    queue: Arc<Queue>,
+    flow: Arc<FlowShared>,
+    settler: mpsc::Sender<Arc<Root>>,
+    stop: CancellationToken,
+}
+
+impl Feed {
+    async fn run(mut self) {
+        loop {
+            let permits = tokio::select! {
+                () = self.stop.cancelled() => return,
+                permits = self.permits.acquire(self.lane) => permits,
+            };
+            let delivery = tokio::select! {
+                () = self.stop.cancelled() => return,
+                delivery = self.source.next() => delivery,
+            };
+            let Some(delivery) = delivery else { return };
+            self.flow.meter.delivered.fetch_add(1, Ordering::Relaxed);
+            self.flow.meter.in_flight.fetch_add(1, Ordering::Relaxed);
+            let event = Root::begin(delivery, permits, self.settler.clone());
+            if self.queue.push(event).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+type Ended = Result<(), BoxError>;
+
+struct Live {
+    shared: Arc<FlowShared>,
+    stages: Vec<Arc<Stage>>,
+    feeding: JoinSet<()>,
+}
+
+impl Live {
+    /// Lets every stage finish what it has, in order of the flow.
+    async fn drain(&mut self) {
+        while self.feeding.join_next().await.is_some() {}
+        for stage in &self.stages {
+            stage.queue.close();
+            stage.at_work.close();
+            stage.at_work.wait().await;
+        }
+    }
+
+    fn busy(&self) -> impl Iterator<Item = Busy> + '_ {
+        self.stages.iter().filter_map(|stage| {
+            let events = stage.queue.len() as u64 + stage.meter.in_flight();
+            let stage = format!("{}/{}", self.shared.name, stage.name);
+            (events > 0).then_some(Busy { stage, events })
+        })
+    }
+}
+
+/// A stage that still had work when the deadline of a drain passed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Busy {
+    /// `flow/stage`.
+    pub stage: String,
+    /// Events waiting or in work; they come again.
+    pub events: u64,
+}
+
+/// Reads the live figures of a running engine; cheap to clone.
+#[derive(Clone, Default)]
+pub struct Engine {
+    flows: Arc<Vec<(Arc<FlowShared>, Vec<Arc<Stage>>)>>,
+}
+
+impl Engine {
+    /// The figures of every flow now, in order of the config.
+    #[must_use]
+    pub fn figures(&self) -> Vec<FlowFigures> {
+        self.flows.iter().map(|(flow, stages)| figures(flow, stages)).collect()
+    }
+}
+
+fn figures(flow: &FlowShared, stages: &[Arc<Stage>]) -> FlowFigures {
+    let stage_figures = |stage: &Arc<Stage>| {
+        let label = StageLabel { name: Arc::clone(&stage.name), kind: stage.kind, workers: stage.workers };
+        stage.meter.figures(&label, &stage.queue)
+    };
+    FlowFigures {
+        name: flow.name.to_string(),
+        about: flow.about.clone(),
+        open: flow.open,
+        delivered: flow.meter.delivered.load(Ordering::Relaxed),
+        done: flow.meter.done.load(Ordering::Relaxed),
+        failed: flow.meter.failed.load(Ordering::Relaxed),
+        retried: flow.meter.retried.load(Ordering::Relaxed),
+        in_flight: flow.meter.in_flight.load(Ordering::Relaxed),
+        stages: stages.iter().map(stage_figures).collect(),
+    }
+}
+
+/// Flows at work.
+pub struct Running {
+    live: Vec<Live>,
+    tasks: JoinSet<Ended>,
+    names: HashMap<Id, String>,
+    stop: CancellationToken,
+}
+
+impl Running {
+    /// Starts flows that were built.
+    #[must_use]
+    pub fn start(flows: Vec<Flow>) -> Self {
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let mut names = HashMap::new();
+        let live = flows.into_iter().map(|flow| flow.start(&stop, &mut tasks, &mut names)).collect();
+        Self { live, tasks, names, stop }
+    }
+
+    /// A reader of the live figures.
+    #[must_use]
+    pub fn engine(&self) -> Engine {
+        let flows = self.live.iter().map(|live| (Arc::clone(&live.shared), live.stages.clone())).collect();
+        Engine { flows: Arc::new(flows) }
+    }
+
+    /// Waits until a task ends on its own, which only a broken operator makes it do.
+    ///
+    /// # Errors
+    /// Names the stage and why it broke.
+    pub async fn ended(&mut self) -> Result<(), BoxError> {
+        while let Some(ended) = self.tasks.join_next_with_id().await {
+            let (id, result) = match ended {
+                Ok((id, result)) => (id, result),
+                Err(error) => (error.id(), Err(error.into())),
+            };
+            let name = self.names.get(&id).map_or("a task", String::as_str);
+            result.map_err(|error| format!("{name} stopped: {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// Stops the sources and lets every stage finish, for at most `grace`. What is not done by then is not
+    /// acknowledged, and comes again.
+    ///
+    /// # Errors
+    /// Names the stages that were still busy.
+    pub async fn drain(mut self, grace: Duration) -> Result<(), Vec<Busy>> {
+        self.stop.cancel();
+        let finish = async {
+            for live in &mut self.live {
+                live.drain().await;
+            }
+            while self.tasks.join_next().await.is_some() {}
+        };
+        match tokio::time::timeout(grace, finish).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.live.iter().flat_map(Live::busy).collect()),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Live figures of every stage and flow, for `/v1/flows`, the console and `/metrics`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::Queue;
+
+/// Counters of one stage. Written per batch, read at any time.
+#[derive(Default)]
+pub struct StageMeter {
+    in_flight: AtomicU64,
+    done: AtomicU64,
+    failed: AtomicU64,
+    batches: AtomicU64,
+    busy_ns: AtomicU64,
+    blocked_ns: AtomicU64,
+}
+
+/// Counters of one flow.
+#[derive(Default)]
+pub struct FlowMeter {
+    /// Deliveries begun.
+    pub delivered: AtomicU64,
+    /// Roots that ended in success.
+    pub done: AtomicU64,
+    /// Roots that ended in failure.
+    pub failed: AtomicU64,
+    /// Roots handed back for another attempt.
+    pub retried: AtomicU64,
+    /// Roots delivered and not settled.
+    pub in_flight: AtomicU64,
+}
+
+/// One stage at one moment. Counters grow from the start of the process.
+#[derive(Clone, Debug, Serialize)]
+pub struct StageFigures {
+    /// Unique within the flow.
+    pub name: String,
+    /// The operator's kind.
+    #[serde(rename = "use")]
+    pub kind: &'static str,
+    /// Workers side by side.
+    pub workers: usize,
+    /// Events that wait.
+    pub queued: usize,
+    /// Bound of `queued`.
+    pub queue_limit: usize,
+    /// Bytes that wait.
+    pub queued_bytes: usize,
+    /// Events in the hands of workers.
+    pub in_flight: u64,
+    /// Events passed on.
+    pub done: u64,
+    /// Events rejected or handed back.
+    pub failed: u64,
+    /// Batches worked on.
+    pub batches: u64,
+    /// Worker seconds spent working, waiting for room downstream not counted.
+    pub busy_seconds: f64,
+    /// Worker seconds spent waiting for room downstream.
+    pub blocked_seconds: f64,
+}
+
+/// One flow at one moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct FlowFigures {
+    /// Name of the flow.
+    pub name: String,
+    /// As the config describes it.
+    pub about: String,
+    /// Whether `POST /v1/flows/{name}` is served.
+    pub open: bool,
+    /// Deliveries begun.
+    pub delivered: u64,
+    /// Events that ended in success.
+    pub done: u64,
+    /// Events that ended in failure.
+    pub failed: u64,
+    /// Events handed back for another attempt.
+    pub retried: u64,
+    /// Events delivered and not settled.
+    pub in_flight: u64,
+    /// In order of the flow.
+    pub stages: Vec<StageFigures>,
+}
+
+/// What identifies a stage in its figures.
+pub struct StageLabel {
+    /// Unique within the flow.
+    pub name: Arc<str>,
+    /// The operator's kind.
+    pub kind: &'static str,
+    /// Workers side by side.
+    pub workers: usize,
+}
+
+impl StageMeter {
+    /// A worker took `events` events.
+    pub fn began(&self, events: usize) {
+        self.in_flight.fetch_add(events as u64, Ordering::Relaxed);
+        self.batches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A worker is through with `events` events, of which `failed` failed.
+    pub fn ended(&self, events: usize, failed: usize, busy: Duration, blocked: Duration) {
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.in_flight.fetch_sub(events as u64, Ordering::Relaxed);
+        self.done.fetch_add(events.saturating_sub(failed) as u64, Ordering::Relaxed);
+        self.failed.fetch_add(failed as u64, Ordering::Relaxed);
+        self.busy_ns.fetch_add(nanos(busy.saturating_sub(blocked)), Ordering::Relaxed);
+        self.blocked_ns.fetch_add(nanos(blocked), Ordering::Relaxed);
+    }
+
+    /// Events in the hands of workers.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// The figures now.
+    pub fn figures(&self, label: &StageLabel, queue: &Queue) -> StageFigures {
+        let seconds = |nanos: &AtomicU64| Duration::from_nanos(nanos.load(Ordering::Relaxed)).as_secs_f64();
+        StageFigures {
+            name: label.name.to_string(),
+            kind: label.kind,
+            workers: label.workers,
+            queued: queue.len(),
+            queue_limit: queue.capacity,
+            queued_bytes: queue.bytes(),
+            in_flight: self.in_flight(),
+            done: self.done.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            batches: self.batches.load(Ordering::Relaxed),
+            busy_seconds: seconds(&self.busy_ns),
+            blocked_seconds: seconds(&self.blocked_ns),
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Runs flows: bounded queues, workers, settlement, drain.
+//!
+//! ```text
+//! source (per lane) ─▶ queue ─▶ workers of stage 1 ─▶ queue ─▶ workers of stage 2 ─▶ …
+//!        ▲ permits                                                      │ last descendant settled
+//!        └───────────────────────── settler: terminal result, then ack ◀┘
+//! ```
+
+mod flow;
+mod meter;
+mod output;
+mod queue;
+mod root;
+mod settle;
+mod stage;
+
+pub use flow::{Busy, Engine, Flow, Running};
+pub use meter::{FlowFigures, StageFigures};
+pub use output::Output;
+pub(crate) use output::Sink;
+pub(crate) use queue::Queue;
+pub(crate) use root::{Response, Root};

@@ -1,0 +1,201 @@
+//! The bounded queue before a stage: by events and by bytes, interactive before bulk.
+//!
+//! Bulk events may hold at most half of either bound, so that an interactive event always finds room that bulk cannot
+//! take. An event larger than the byte bound takes the whole bound and so passes alone.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use crate::event::{Event, Lane};
+use crate::operator::Batching;
+
+/// Bytes are counted in units of this size, because a semaphore counts in 32 bits.
+const BYTE_UNIT: usize = 1 << 10;
+
+/// After this many interactive batches in a row a waiting bulk event goes first, so that bulk work is slow, not dead.
+const BULK_EVERY: u32 = 8;
+
+/// The queue was closed; the event was not taken.
+#[derive(Debug)]
+pub struct Closed;
+
+struct Bound {
+    events: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    byte_units: usize,
+}
+
+impl Bound {
+    fn new(events: usize, bytes: usize) -> Self {
+        let byte_units = (bytes / BYTE_UNIT).max(1);
+        Self {
+            events: Arc::new(Semaphore::new(events.max(1))),
+            bytes: Arc::new(Semaphore::new(byte_units)),
+            byte_units,
+        }
+    }
+
+    async fn room(&self, size: usize) -> Result<Room, Closed> {
+        let units = size.div_ceil(BYTE_UNIT).clamp(1, self.byte_units);
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        let event = Arc::clone(&self.events).acquire_owned().await.map_err(|_| Closed)?;
+        let bytes = Arc::clone(&self.bytes).acquire_many_owned(units).await.map_err(|_| Closed)?;
+        Ok(Room { _event: event, _bytes: bytes })
+    }
+}
+
+/// The room an event takes; freed when dropped.
+struct Room {
+    _event: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
+}
+
+#[derive(Default)]
+struct Waiting {
+    interactive: VecDeque<(Event, Room)>,
+    bulk: VecDeque<(Event, Room, Room)>,
+    interactive_in_a_row: u32,
+    closed: bool,
+}
+
+/// See the module.
+pub struct Queue {
+    all: Bound,
+    bulk: Bound,
+    waiting: Mutex<Waiting>,
+    filled: Notify,
+    length: AtomicUsize,
+    bytes: AtomicUsize,
+    /// Most events that fit.
+    pub capacity: usize,
+}
+
+impl Queue {
+    /// A queue for at most `events` events that hold at most `bytes` bytes.
+    pub fn new(events: usize, bytes: usize) -> Self {
+        Self {
+            all: Bound::new(events, bytes),
+            bulk: Bound::new(events / 2, bytes / 2),
+            waiting: Mutex::default(),
+            filled: Notify::new(),
+            length: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            capacity: events,
+        }
+    }
+
+    /// Waits for room and takes the event.
+    pub async fn push(&self, event: Event) -> Result<(), Closed> {
+        let size = event.payload.resident_bytes();
+        let lane = event.envelope.lane;
+        let bulk_room = match lane {
+            Lane::Interactive => None,
+            Lane::Bulk => Some(self.bulk.room(size).await?),
+        };
+        let room = self.all.room(size).await?;
+        {
+            let mut waiting = self.lock();
+            if waiting.closed {
+                return Err(Closed);
+            }
+            match bulk_room {
+                None => waiting.interactive.push_back((event, room)),
+                Some(bulk_room) => waiting.bulk.push_back((event, room, bulk_room)),
+            }
+        }
+        self.length.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(size, Ordering::Relaxed);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Waits for at least one event and takes up to `batching.events`, all of one lane; `None` once closed and empty.
+    pub async fn pop(&self, batching: Batching) -> Option<Vec<Event>> {
+        let mut batch = loop {
+            let filled = self.filled.notified();
+            tokio::pin!(filled);
+            filled.as_mut().enable();
+            match self.take(batching.events) {
+                Some(batch) => break batch,
+                None if self.lock().closed => {
+                    // Another worker may be waiting for the same news.
+                    self.filled.notify_one();
+                    return None;
+                }
+                None => filled.await,
+            }
+        };
+        if batch.len() < batching.events && !batching.linger.is_zero() {
+            tokio::time::sleep(batching.linger).await;
+            if let Some(more) = self.take_lane(batch[0].envelope.lane, batching.events - batch.len()) {
+                batch.extend(more);
+            }
+        }
+        Some(batch)
+    }
+
+    /// Refuses further events; what waits can still be taken.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.filled.notify_waiters();
+        self.filled.notify_one();
+    }
+
+    /// Events that wait.
+    pub fn len(&self) -> usize {
+        self.length.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, most: usize) -> Option<Vec<Event>> {
+        let lane = {
+            let mut waiting = self.lock();
+            let bulk_is_due = waiting.interactive_in_a_row >= BULK_EVERY && !waiting.bulk.is_empty();
+            if waiting.interactive.is_empty() || bulk_is_due {
+                waiting.interactive_in_a_row = 0;
+                Lane::Bulk
+            } else {
+                waiting.interactive_in_a_row += 1;
+                Lane::Interactive
+            }
+        };
+        self.take_lane(lane, most)
+    }
+
+    fn take_lane(&self, lane: Lane, most: usize) -> Option<Vec<Event>> {
+        let mut waiting = self.lock();
+        let batch: Vec<Event> = match lane {
+            Lane::Interactive => {
+                let count = most.min(waiting.interactive.len());
+                waiting.interactive.drain(..count).map(|(event, _)| event).collect()
+            }
+            Lane::Bulk => {
+                let count = most.min(waiting.bulk.len());
+                waiting.bulk.drain(..count).map(|(event, ..)| event).collect()
+            }
+        };
+        let more = !waiting.interactive.is_empty() || !waiting.bulk.is_empty();
+        drop(waiting);
+        if batch.is_empty() {
+            return None;
+        }
+        self.length.fetch_sub(batch.len(), Ordering::Relaxed);
+        let size: usize = batch.iter().map(|event| event.payload.resident_bytes()).sum();
+        self.bytes.fetch_sub(size, Ordering::Relaxed);
+        if more {
+            self.filled.notify_one();
+        }
+        Some(batch)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

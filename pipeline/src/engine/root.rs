@@ -1,0 +1,145 @@
+//! The root of a delivered event: counts its descendants and remembers how they ended.
+//!
+//! A root begins with one event in work. Emitting a child adds one, settling an event takes one away; at zero the root
+//! goes to the settler, which alone talks to the broker. Nothing counts down by being dropped: an event that is lost in a
+//! bug or a crash is never acknowledged, and comes again.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::Instant;
+
+use crate::event::{Envelope, Event};
+use crate::fault::{BoxError, Rejection};
+use crate::names::EventId;
+use crate::payload::{Content, Payload};
+use crate::transport::{Acknowledge, Delivery};
+
+/// One answer to the requester, by the event that gave it.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// Sorts the answers of a split event in the order of its parts.
+    pub order: u64,
+    /// The event that answered: a repeated batch answers once.
+    pub event: EventId,
+    /// The answer.
+    pub content: Content,
+}
+
+/// How the descendants of a root ended.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    /// Answers, in order of arrival.
+    pub responses: Vec<Response>,
+    /// The first rejection, with its stage.
+    pub rejection: Option<(Arc<str>, Rejection)>,
+    /// The first fault that a later attempt may not meet, with its stage.
+    pub retry: Option<(Arc<str>, BoxError)>,
+}
+
+/// What the settler needs of a root, taken out once.
+pub struct Settling {
+    /// How it went.
+    pub verdict: Verdict,
+    /// The broker's handle.
+    pub ack: Box<dyn Acknowledge>,
+    /// Frees the place in the flow when dropped.
+    pub permits: Vec<OwnedSemaphorePermit>,
+}
+
+/// See the module.
+pub struct Root {
+    /// As delivered, for dead letters and claims.
+    pub envelope: Arc<Envelope>,
+    /// As delivered.
+    pub payload: Payload,
+    /// When it was delivered.
+    pub begun: Instant,
+    /// The next ordinal of a result; 0 is `accepted`.
+    pub next_ordinal: AtomicU32,
+    /// Whether it ended in failure.
+    pub failed: AtomicBool,
+    /// Whether it is kept as a dead letter, and its claims with it.
+    pub dead: AtomicBool,
+    pending: AtomicUsize,
+    settling: Mutex<Option<Settling>>,
+    settler: mpsc::Sender<Arc<Root>>,
+}
+
+impl std::fmt::Debug for Root {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Root({})", self.envelope.id)
+    }
+}
+
+impl Root {
+    /// A root with one event in work, and that event.
+    ///
+    /// `settler` must have room for every root that can exist at once; the permits see to that.
+    pub fn begin(delivery: Delivery, permits: Vec<OwnedSemaphorePermit>, settler: mpsc::Sender<Arc<Self>>) -> Event {
+        let envelope = Arc::new(delivery.envelope);
+        let settling = Settling { verdict: Verdict::default(), ack: delivery.ack, permits };
+        let root = Arc::new(Self {
+            envelope: Arc::clone(&envelope),
+            payload: delivery.payload.clone(),
+            begun: Instant::now(),
+            next_ordinal: AtomicU32::new(1),
+            failed: AtomicBool::new(false),
+            dead: AtomicBool::new(false),
+            pending: AtomicUsize::new(1),
+            settling: Mutex::new(Some(settling)),
+            settler,
+        });
+        Event { id: envelope.id.clone(), envelope, payload: delivery.payload, order: 0, root }
+    }
+
+    /// One more event in work.
+    pub fn add(&self) {
+        self.pending.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One event of the root is settled; the last one sends the root to the settler.
+    pub fn finish(self: &Arc<Self>) {
+        let before = self.pending.fetch_sub(1, Ordering::AcqRel);
+        debug_assert!(before > 0, "an event was settled twice");
+        if before == 1 && self.settler.try_send(Arc::clone(self)).is_err() {
+            // The settler is gone: the flow was stopped past its deadline. Unacknowledged, the event comes again.
+            tracing::debug!(event = %self.envelope.id, "left unsettled");
+        }
+    }
+
+    /// Notes an answer.
+    pub fn respond(&self, response: Response) {
+        self.with_verdict(|verdict| {
+            if !verdict.responses.iter().any(|known| known.event == response.event) {
+                verdict.responses.push(response);
+            }
+        });
+    }
+
+    /// Notes that an event cannot be done; the first rejection stands.
+    pub fn reject(&self, stage: &Arc<str>, rejection: Rejection) {
+        self.with_verdict(|verdict| {
+            verdict.rejection.get_or_insert_with(|| (Arc::clone(stage), rejection));
+        });
+    }
+
+    /// Notes that the root should come again.
+    pub fn retry(&self, stage: &Arc<str>, error: BoxError) {
+        self.with_verdict(|verdict| {
+            verdict.retry.get_or_insert_with(|| (Arc::clone(stage), error));
+        });
+    }
+
+    /// Takes out what the settler needs; `None` the second time.
+    pub fn take_settling(&self) -> Option<Settling> {
+        self.settling.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn with_verdict(&self, change: impl FnOnce(&mut Verdict)) {
+        if let Some(settling) = self.settling.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            change(&mut settling.verdict);
+        }
+    }
+}

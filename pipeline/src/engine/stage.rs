@@ -1,0 +1,183 @@
+//! One worker of a stage: take a batch, weed out what is not worth doing, process, settle.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use super::flow::FlowShared;
+use super::meter::StageMeter;
+use super::{Output, Queue, Sink};
+use crate::claims;
+use crate::event::Event;
+use crate::fault::{BoxError, Fault, Rejection};
+use crate::operator::{Batching, Operator};
+use crate::transport::{Transport, TransportError};
+
+/// Makes an operator for a worker, again after a panic.
+pub type Build = Arc<dyn Fn() -> Result<Box<dyn Operator>, BoxError> + Send + Sync>;
+
+/// What the workers of one stage share.
+pub struct Stage {
+    pub name: Arc<str>,
+    pub kind: &'static str,
+    pub workers: usize,
+    pub batching: Batching,
+    pub timeout: Duration,
+    pub queue: Arc<Queue>,
+    pub sink: Sink,
+    pub meter: StageMeter,
+    /// The workers at work, so that a drain can wait for the last one.
+    pub at_work: TaskTracker,
+    pub build: Build,
+}
+
+/// Runs until the queue is closed and empty, or the operator is broken.
+pub struct Worker {
+    pub stage: Arc<Stage>,
+    pub flow: Arc<FlowShared>,
+    pub transport: Arc<dyn Transport>,
+    pub operator: Box<dyn Operator>,
+}
+
+impl Worker {
+    /// The worker's life.
+    ///
+    /// # Errors
+    /// If the operator is broken; what it held comes again elsewhere.
+    pub async fn run(mut self) -> Result<(), BoxError> {
+        let stage = Arc::clone(&self.stage);
+        let mut out = Output::new(Arc::clone(&stage.name), stage.sink.clone());
+        while let Some(batch) = stage.queue.pop(stage.batching).await {
+            self.handle(batch, &mut out).await?;
+        }
+        self.operator.close().await.map_err(|fault| fault.to_string().into())
+    }
+
+    async fn handle(&mut self, batch: Vec<Event>, out: &mut Output) -> Result<(), BoxError> {
+        let stage = Arc::clone(&self.stage);
+        let begun = Instant::now();
+        let size = batch.len();
+        stage.meter.began(size);
+        let worth_doing = weed_out(&stage, &*self.transport, batch, out).await;
+        let settled = self.attempt_all(worth_doing, out).await;
+        let failed = out.next_batch();
+        let took = begun.elapsed();
+        stage.meter.ended(size, failed, took, out.take_blocked());
+        self.flow.observe_stage(&stage.name, took, size);
+        settled
+    }
+
+    /// Processes a batch; if it fails, its events one at a time, so that a bad one is found and the others are done.
+    async fn attempt_all(&mut self, batch: Vec<Event>, out: &mut Output) -> Result<(), BoxError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let Err(fault) = self.attempt(batch.clone(), out).await else {
+            batch.iter().for_each(|event| event.root.finish());
+            return Ok(());
+        };
+        if batch.len() == 1 || matches!(fault, Fault::Fatal(_)) {
+            return self.give_back(&batch, fault);
+        }
+        tracing::warn!(flow = %self.flow.name, stage = %self.stage.name, events = batch.len(), error = %chain(&fault),
+            "batch failed, its events are tried one at a time");
+        for event in &batch {
+            match self.attempt(vec![event.clone()], out).await {
+                Ok(()) => event.root.finish(),
+                Err(fault) => self.give_back(std::slice::from_ref(event), fault)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks events for another attempt; a fatal fault stops the worker as well.
+    fn give_back(&self, events: &[Event], fault: Fault) -> Result<(), BoxError> {
+        let why = chain(&fault);
+        tracing::warn!(flow = %self.flow.name, stage = %self.stage.name, events = events.len(), error = why, "failed");
+        for event in events {
+            event.root.retry(&self.stage.name, why.clone().into());
+            event.root.finish();
+        }
+        match fault {
+            Fault::Retry(_) => Ok(()),
+            Fault::Fatal(error) => Err(error),
+        }
+    }
+
+    /// One call of the operator, bounded in time, a panic turned into a fault.
+    async fn attempt(&mut self, batch: Vec<Event>, out: &mut Output) -> Result<(), Fault> {
+        let timeout = self.stage.timeout;
+        let work = AssertUnwindSafe(self.operator.process(batch, out)).catch_unwind();
+        match tokio::time::timeout(timeout, work).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => {
+                self.flow.panics.fetch_add(1, Ordering::Relaxed);
+                // Its state may be torn: go on with a fresh instance.
+                self.operator = (self.stage.build)().map_err(Fault::Fatal)?;
+                Err(Fault::retry(format!("panicked: {}", panic_text(&*panic))))
+            }
+            Err(_) => Err(Fault::retry(format!("took longer than timeout_ms = {}", timeout.as_millis()))),
+        }
+    }
+}
+
+/// Settles what has expired or been given up and brings the claimed bytes of the rest into memory.
+async fn weed_out(stage: &Stage, transport: &dyn Transport, batch: Vec<Event>, out: &mut Output) -> Vec<Event> {
+    let mut fetched = Vec::with_capacity(batch.len());
+    for event in batch {
+        if event.envelope.expired() {
+            out.reject(&event, Rejection::new(504, "deadline_passed", "the deadline passed before the work began"));
+            event.root.finish();
+        } else {
+            fetched.push(event);
+        }
+    }
+    if !fetched.iter().any(|event| event.payload.needs_fetch()) {
+        return fetched;
+    }
+    let fetches = fetched.into_iter().map(|mut event| async move {
+        let result = claims::resolve(transport, &mut event.payload).await;
+        (event, result)
+    });
+    let mut ready = Vec::new();
+    for (event, result) in join_all(fetches).await {
+        match result {
+            Ok(()) => {
+                ready.push(event);
+                continue;
+            }
+            Err(error @ TransportError::Claim { .. }) => {
+                tracing::error!(event = %event.id, %error, "payload lost");
+                out.reject(&event, Rejection::new(500, "payload_lost", "the stored payload is gone or was altered"));
+            }
+            Err(error) => event.root.retry(&stage.name, error.into()),
+        }
+        event.root.finish();
+    }
+    ready
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,32 @@
+//! The engine of Caudal: events, operators, and the bounded stages they flow through.
+//!
+//! This crate knows no broker, no HTTP and no model. It defines the words ([`Event`], [`Operator`], [`Fault`],
+//! [`Transport`]) and runs flows over them: spec ([`spec`]) → check → build → start ([`engine`]). The other crates
+//! depend on this one and never on each other.
+
+pub mod claims;
+pub mod engine;
+mod event;
+mod fault;
+mod kind;
+mod names;
+mod operator;
+mod outcome;
+mod payload;
+mod services;
+pub mod spec;
+pub mod testing;
+mod transport;
+
+pub use event::{Envelope, Event, Lane, Params};
+pub use fault::{BoxError, Fault, Rejection};
+pub use kind::{Complaint, Names, OperatorKind, OperatorSpec};
+pub use names::{EventId, FlowName, MAX_TOKEN_BYTES, RequestId, Token, TokenError};
+pub use operator::{Batching, Ends, Gives, Operator, Output, take_kind};
+pub use outcome::{Outcome, OutcomeKind};
+pub use payload::{Body, Claim, Content, Digest, Image, Part, Payload, PayloadKind, Vector};
+pub use services::{Hit, ImageModel, IndexError, ModelCard, Point, Services, Space, VectorIndex, point_id};
+pub use transport::{
+    Acknowledge, Backlog, DeadLetter, Delivery, INLINE_LIMIT, Published, Settlement, Source, SourceBounds, Submission,
+    Transport, TransportError, Watch,
+};

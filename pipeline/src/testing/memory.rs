@@ -1,0 +1,287 @@
+//! A broker in memory with the promises of [`Transport`], for one process.
+//!
+//! It keeps the unpleasant facts of the real one: an unsettled event comes again, a second terminal is refused, a full
+//! lane refuses, a repeat of a stored id is stored once.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{Notify, mpsc};
+
+use crate::event::Lane;
+use crate::fault::BoxError;
+use crate::names::{FlowName, RequestId, Token};
+use crate::outcome::Outcome;
+use crate::payload::{Claim, Digest};
+use crate::transport::{
+    Acknowledge, Backlog, DeadLetter, Delivery, Published, Settlement, Source, SourceBounds, Submission, Transport,
+    TransportError, Watch,
+};
+
+/// Results a watcher may be behind.
+const WATCH_BOUND: usize = 256;
+
+#[derive(Default)]
+struct LaneState {
+    waiting: VecDeque<(Submission, u32)>,
+    held: u64,
+    known: HashSet<Token>,
+}
+
+#[derive(Default)]
+struct State {
+    lanes: HashMap<(FlowName, Lane), LaneState>,
+    limits: HashMap<FlowName, usize>,
+    outcomes: HashMap<RequestId, BTreeMap<u32, Outcome>>,
+    watchers: HashMap<RequestId, Vec<mpsc::Sender<Outcome>>>,
+    claims: HashMap<Token, Bytes>,
+    records: HashMap<(Token, Token), Bytes>,
+    dead: Vec<DeadLetter>,
+    down: bool,
+}
+
+/// See the module.
+#[derive(Clone, Default)]
+pub struct MemoryTransport {
+    state: Arc<Mutex<State>>,
+    filled: Arc<Notify>,
+}
+
+impl MemoryTransport {
+    /// A broker with the given flows and the bound of each lane.
+    ///
+    /// # Panics
+    /// If a name is not a token.
+    #[must_use]
+    pub fn with_flows<'a>(flows: impl IntoIterator<Item = (&'a str, usize)>) -> Self {
+        let transport = Self::default();
+        for (name, limit) in flows {
+            let flow = FlowName::new(name).expect("a test names its flows with tokens");
+            transport.lock().limits.insert(flow, limit);
+        }
+        transport
+    }
+
+    /// From now on every call that would need the broker fails, or works again.
+    pub fn set_down(&self, down: bool) {
+        self.lock().down = down;
+    }
+
+    /// The dead letters so far.
+    #[must_use]
+    pub fn dead_letters(&self) -> Vec<DeadLetter> {
+        self.lock().dead.clone()
+    }
+
+    /// How many claims are stored.
+    #[must_use]
+    pub fn claim_count(&self) -> usize {
+        self.lock().claims.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn up(&self) -> Result<MutexGuard<'_, State>, TransportError> {
+        let state = self.lock();
+        if state.down { Err(TransportError::unavailable("the broker is down")) } else { Ok(state) }
+    }
+}
+
+struct MemorySource {
+    transport: MemoryTransport,
+    key: (FlowName, Lane),
+}
+
+#[async_trait]
+impl Source for MemorySource {
+    async fn next(&mut self) -> Option<Delivery> {
+        loop {
+            let filled = self.transport.filled.notified();
+            tokio::pin!(filled);
+            filled.as_mut().enable();
+            let taken = {
+                let mut state = self.transport.lock();
+                let lane = state.lanes.entry(self.key.clone()).or_default();
+                let taken = lane.waiting.pop_front();
+                lane.held += u64::from(taken.is_some());
+                taken
+            };
+            let Some((submission, attempt)) = taken else {
+                filled.await;
+                continue;
+            };
+            let mut envelope = submission.envelope.clone();
+            envelope.attempt = attempt;
+            let payload = submission.payload.clone();
+            let ack = MemoryAck {
+                transport: self.transport.clone(),
+                key: self.key.clone(),
+                event: Some((submission, attempt)),
+            };
+            return Some(Delivery { envelope, payload, ack: Box::new(ack) });
+        }
+    }
+}
+
+struct MemoryAck {
+    transport: MemoryTransport,
+    key: (FlowName, Lane),
+    event: Option<(Submission, u32)>,
+}
+
+impl MemoryAck {
+    fn give_back(&mut self) {
+        let Some((submission, attempt)) = self.event.take() else { return };
+        let mut state = self.transport.lock();
+        let lane = state.lanes.entry(self.key.clone()).or_default();
+        lane.held -= 1;
+        lane.waiting.push_back((submission, attempt + 1));
+        drop(state);
+        self.transport.filled.notify_waiters();
+    }
+}
+
+#[async_trait]
+impl Acknowledge for MemoryAck {
+    async fn settle(mut self: Box<Self>, settlement: Settlement) {
+        match settlement {
+            Settlement::Done => {
+                self.event = None;
+                let mut state = self.transport.lock();
+                state.lanes.entry(self.key.clone()).or_default().held -= 1;
+            }
+            Settlement::Retry(pause) => {
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
+                self.give_back();
+            }
+        }
+    }
+}
+
+impl Drop for MemoryAck {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+struct Unwatch;
+
+#[async_trait]
+impl Transport for MemoryTransport {
+    async fn submit(&self, submission: Submission) -> Result<(), TransportError> {
+        let flow = submission.envelope.flow.clone();
+        let mut state = self.up()?;
+        let limit = *state.limits.get(&flow).ok_or_else(|| TransportError::NoFlow(flow.clone()))?;
+        let lane = state.lanes.entry((flow.clone(), submission.envelope.lane)).or_default();
+        if lane.known.contains(&submission.envelope.id) {
+            return Ok(());
+        }
+        if lane.waiting.len() as u64 + lane.held >= limit as u64 {
+            return Err(TransportError::Full { flow });
+        }
+        lane.known.insert(submission.envelope.id.clone());
+        lane.waiting.push_back((submission, 1));
+        drop(state);
+        self.filled.notify_waiters();
+        Ok(())
+    }
+
+    async fn source(&self, flow: &FlowName, lane: Lane, _: SourceBounds) -> Result<Box<dyn Source>, TransportError> {
+        if !self.up()?.limits.contains_key(flow) {
+            return Err(TransportError::NoFlow(flow.clone()));
+        }
+        Ok(Box::new(MemorySource { transport: self.clone(), key: (flow.clone(), lane) }))
+    }
+
+    async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<Published, TransportError> {
+        let mut state = self.up()?;
+        let stored = state.outcomes.entry(request.clone()).or_default();
+        let ended = stored.values().any(|known| known.kind.is_terminal());
+        // `accepted` may arrive after the end: it says nothing new then, but it is no contradiction either.
+        if (ended && outcome.ordinal != 0) || stored.contains_key(&outcome.ordinal) {
+            return Ok(Published::Refused);
+        }
+        stored.insert(outcome.ordinal, outcome.clone());
+        if let Some(watchers) = state.watchers.get_mut(request) {
+            watchers.retain(|watcher| watcher.try_send(outcome.clone()).is_ok());
+        }
+        Ok(Published::Stored)
+    }
+
+    async fn outcomes(&self, request: &RequestId) -> Result<Vec<Outcome>, TransportError> {
+        let state = self.up()?;
+        Ok(state.outcomes.get(request).map(|stored| stored.values().cloned().collect()).unwrap_or_default())
+    }
+
+    fn watch(&self, request: &RequestId) -> Watch {
+        let (sender, outcomes) = mpsc::channel(WATCH_BOUND);
+        self.lock().watchers.entry(request.clone()).or_default().push(sender);
+        // A watcher whose receiver is gone is dropped at the next result.
+        Watch { outcomes, guard: Box::new(Unwatch) }
+    }
+
+    async fn put_claim(&self, mut body: BoxStream<'_, Result<Bytes, BoxError>>) -> Result<Claim, TransportError> {
+        let mut whole = BytesMut::new();
+        while let Some(chunk) = body.next().await {
+            whole.extend_from_slice(&chunk.map_err(TransportError::Body)?);
+        }
+        let sha256 = Digest(Sha256::digest(&whole).into());
+        let claim = Claim { id: Token::random(), length: whole.len() as u64, sha256 };
+        self.up()?.claims.insert(claim.id.clone(), whole.freeze());
+        Ok(claim)
+    }
+
+    async fn get_claim(&self, claim: &Claim) -> Result<Bytes, TransportError> {
+        let lost = |why| TransportError::Claim { id: claim.id.clone(), why };
+        let bytes = self.up()?.claims.get(&claim.id).cloned().ok_or_else(|| lost("it is gone"))?;
+        if Digest(Sha256::digest(&bytes).into()) != claim.sha256 {
+            return Err(lost("it was altered"));
+        }
+        Ok(bytes)
+    }
+
+    async fn drop_claim(&self, claim: &Claim) -> Result<(), TransportError> {
+        self.up()?.claims.remove(&claim.id);
+        Ok(())
+    }
+
+    async fn dead_letter(&self, letter: DeadLetter) -> Result<(), TransportError> {
+        self.up()?.dead.push(letter);
+        Ok(())
+    }
+
+    async fn put_record(&self, store: &Token, key: &Token, value: Bytes) -> Result<(), TransportError> {
+        self.up()?.records.insert((store.clone(), key.clone()), value);
+        Ok(())
+    }
+
+    async fn get_record(&self, store: &Token, key: &Token) -> Result<Option<Bytes>, TransportError> {
+        Ok(self.up()?.records.get(&(store.clone(), key.clone())).cloned())
+    }
+
+    async fn backlog(&self, flow: &FlowName) -> Result<Backlog, TransportError> {
+        let state = self.up()?;
+        let count = |lane| {
+            let state = state.lanes.get(&(flow.clone(), lane));
+            state.map_or(0, |lane| lane.waiting.len() as u64 + lane.held)
+        };
+        Ok(Backlog { interactive: count(Lane::Interactive), bulk: count(Lane::Bulk) })
+    }
+
+    async fn ready(&self) -> Result<(), TransportError> {
+        self.up().map(|_| ())
+    }
+}
+
+/// How long a test waits for something that must happen before it calls it missing.
+pub const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,0 +1,9 @@
+//! For the tests of every crate: a broker in memory, and a way to run one operator alone.
+
+mod memory;
+mod probe;
+mod provoke;
+
+pub use memory::{MemoryTransport, PATIENCE};
+pub use probe::{Ran, run, run_events};
+pub use provoke::{Failing, Noop, Panicking, kinds};

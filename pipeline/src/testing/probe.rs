@@ -1,0 +1,78 @@
+//! Runs one operator on one batch and shows what it did.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use crate::engine::{Output, Queue, Root, Sink};
+use crate::event::{Envelope, Event, Params};
+use crate::fault::{Fault, Rejection};
+use crate::names::Token;
+use crate::operator::{Batching, Operator};
+use crate::payload::{Content, Payload};
+use crate::transport::{Acknowledge, Delivery, Settlement};
+
+/// Room for whatever one batch of a test emits.
+const ROOM: usize = 4096;
+
+/// What an operator did with a batch; events are named by their position in it.
+#[derive(Debug)]
+pub struct Ran {
+    /// What was handed to the next stage, in order, with the parent's position.
+    pub emitted: Vec<(usize, Payload)>,
+    /// What was given up.
+    pub rejected: Vec<(usize, Rejection)>,
+    /// What was answered.
+    pub responded: Vec<(usize, Content)>,
+    /// The fault of the whole batch.
+    pub fault: Option<Fault>,
+}
+
+struct Nobody;
+
+#[async_trait]
+impl Acknowledge for Nobody {
+    async fn settle(self: Box<Self>, _: Settlement) {}
+}
+
+/// Runs `operator` on one event for each payload, with the same parameters.
+pub async fn run(operator: &mut dyn Operator, params: Params, payloads: Vec<Payload>) -> Ran {
+    run_events(operator, payloads.into_iter().map(|payload| (params.clone(), payload)).collect()).await
+}
+
+/// Runs `operator` on one batch of events with the given parameters and payloads. Each is the root of its own.
+///
+/// # Panics
+/// If a test's names are no tokens: they are constants.
+pub async fn run_events(operator: &mut dyn Operator, events: Vec<(Params, Payload)>) -> Ran {
+    let (settler, _finished) = mpsc::channel(ROOM);
+    let queue = Arc::new(Queue::new(ROOM, usize::MAX >> 8));
+    let flow = Token::new("test").expect("a constant");
+    let begin = |(index, (params, payload)): (usize, (Params, Payload))| {
+        let id = Token::new(&format!("event-{index}")).expect("a constant and a number");
+        let envelope = Envelope { params, request: Some(id.clone()), ..Envelope::new(flow.clone(), id) };
+        let event = Root::begin(Delivery { envelope, payload, ack: Box::new(Nobody) }, Vec::new(), settler.clone());
+        // Held open, so that nothing is settled while the test looks.
+        event.root.add();
+        event
+    };
+    let batch: Vec<Event> = events.into_iter().enumerate().map(begin).collect();
+    let mut out = Output::new("test".into(), Sink::Queue(Arc::clone(&queue)));
+    let fault = operator.process(batch.clone(), &mut out).await.err();
+
+    let position = |event: &Event| batch.iter().position(|parent| Arc::ptr_eq(&parent.root, &event.root));
+    let mut emitted = Vec::new();
+    while queue.len() > 0 {
+        let Some(events) = queue.pop(Batching::greedy(ROOM)).await else { break };
+        emitted.extend(events.into_iter().filter_map(|event| Some((position(&event)?, event.payload))));
+    }
+    let mut rejected = Vec::new();
+    let mut responded = Vec::new();
+    for (index, event) in batch.iter().enumerate() {
+        let Some(settling) = event.root.take_settling() else { continue };
+        rejected.extend(settling.verdict.rejection.map(|(_, why)| (index, why)));
+        responded.extend(settling.verdict.responses.into_iter().map(|response| (index, response.content)));
+    }
+    Ran { emitted, rejected, responded, fault }
+}

@@ -1,0 +1,204 @@
+//! What the engine and the gateway need from a broker, as a trait.
+//!
+//! Two implementations: JetStream (crate `nats`) and memory ([`crate::testing`]). The words of every method are the
+//! contract; a test suite of the trait runs on both.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use tokio::sync::mpsc;
+
+use crate::event::{Envelope, Lane};
+use crate::fault::{BoxError, Rejection};
+use crate::names::{FlowName, RequestId, Token};
+use crate::outcome::Outcome;
+use crate::payload::{Claim, Payload};
+
+/// A body at most this long travels inside its event; a longer one becomes a claim.
+pub const INLINE_LIMIT: usize = 256 << 10;
+
+/// Why the broker did not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// The flow's backlog is full; nothing was stored.
+    #[error("the queue of flow {flow} is full")]
+    Full {
+        /// Which flow.
+        flow: FlowName,
+    },
+    /// No such flow is declared.
+    #[error("no flow {0}")]
+    NoFlow(FlowName),
+    /// What a claim names is gone or not what it was.
+    #[error("claim {id} cannot be read: {why}")]
+    Claim {
+        /// Which object.
+        id: Token,
+        /// Expired, cut short, or altered.
+        why: &'static str,
+    },
+    /// The body's stream broke or exceeded its limit; what was stored of it is removed.
+    #[error("body could not be read")]
+    Body(#[source] BoxError),
+    /// The broker is out of reach, out of space, or did not answer in time. Whether it stored anything is unknown.
+    #[error("broker unavailable")]
+    Unavailable(#[source] BoxError),
+}
+
+impl TransportError {
+    /// Wraps a client library's error.
+    pub fn unavailable(error: impl Into<BoxError>) -> Self {
+        Self::Unavailable(error.into())
+    }
+}
+
+/// An event about to be stored. Its payload is bytes, parts or JSON.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// Attributes; `attempt` is ignored.
+    pub envelope: Envelope,
+    /// Inline or claimed content.
+    pub payload: Payload,
+}
+
+/// What a source may hold at once.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceBounds {
+    /// Events delivered and not yet settled.
+    pub events: usize,
+    /// How long the broker waits for word of a delivered event. The transport itself reports progress for as long as the
+    /// [`Delivery`] is held.
+    pub ack_wait: Duration,
+    /// Deliveries after which the transport stops delivering; a net under the engine's own count.
+    pub max_deliver: u32,
+}
+
+/// What becomes of a delivered event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// Every effect is confirmed: forget it.
+    Done,
+    /// Deliver it again after this long.
+    Retry(Duration),
+}
+
+/// The broker's handle on one delivered event. Dropped unsettled, the event is delivered again.
+#[async_trait]
+pub trait Acknowledge: Send + Sync {
+    /// Tells the broker. Best effort: a lost word means a repeat.
+    async fn settle(self: Box<Self>, settlement: Settlement);
+}
+
+/// One delivered event.
+pub struct Delivery {
+    /// Attributes; `attempt` counts deliveries from 1.
+    pub envelope: Envelope,
+    /// As submitted.
+    pub payload: Payload,
+    /// The handle.
+    pub ack: Box<dyn Acknowledge>,
+}
+
+/// A pull of one lane of one flow.
+#[async_trait]
+pub trait Source: Send {
+    /// The next event, or `None` when the source was closed for good. Cancel-safe: dropping the future loses nothing.
+    ///
+    /// Interruptions of the broker are waited out inside.
+    async fn next(&mut self) -> Option<Delivery>;
+}
+
+/// Whether a terminal result was the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// Stored.
+    Stored,
+    /// Refused: the request already has its terminal, or this ordinal is taken.
+    Refused,
+}
+
+/// An event that ended in failure, kept so that a person can look, retry or drop it.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// As it was delivered.
+    pub envelope: Envelope,
+    /// As it was delivered; its claims are kept.
+    pub payload: Payload,
+    /// The stage that failed.
+    pub stage: Arc<str>,
+    /// The last cause.
+    pub cause: Rejection,
+}
+
+/// Backlog of one flow in the broker, un-acked included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Events in the interactive lane.
+    pub interactive: u64,
+    /// Events in the bulk lane.
+    pub bulk: u64,
+}
+
+/// Live results of one request, from the moment of [`Transport::watch`].
+///
+/// Ends (`recv` gives `None`) when the watcher fell behind by more than the channel's bound: read the history again.
+pub struct Watch {
+    /// Results in stored order.
+    pub outcomes: mpsc::Receiver<Outcome>,
+    /// Deregisters the watch when dropped.
+    pub guard: Box<dyn Send + Sync>,
+}
+
+/// A broker.
+#[async_trait]
+pub trait Transport: Send + Sync {
+    /// Stores an event. Returning `Ok` is the promise "accepted means kept". A repeat with the same id within the broker's
+    /// window is stored once.
+    async fn submit(&self, submission: Submission) -> Result<(), TransportError>;
+
+    /// Opens the pull of a lane.
+    async fn source(
+        &self,
+        flow: &FlowName,
+        lane: Lane,
+        bounds: SourceBounds,
+    ) -> Result<Box<dyn Source>, TransportError>;
+
+    /// Stores a result. The first terminal wins; everything after it is refused.
+    async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<Published, TransportError>;
+
+    /// Everything stored for a request so far, in order; empty if the id was never accepted or is forgotten.
+    async fn outcomes(&self, request: &RequestId) -> Result<Vec<Outcome>, TransportError>;
+
+    /// Registers for what will be stored from now on. Register first, then submit or read the history; what appears in
+    /// both has the same ordinal.
+    fn watch(&self, request: &RequestId) -> Watch;
+
+    /// Stores a body as it streams in, hashing on the way. Nothing of it is visible, and all of it is removed, if the
+    /// stream ends in an error.
+    async fn put_claim(&self, body: BoxStream<'_, Result<Bytes, BoxError>>) -> Result<Claim, TransportError>;
+
+    /// Reads a body back whole, length and digest compared.
+    async fn get_claim(&self, claim: &Claim) -> Result<Bytes, TransportError>;
+
+    /// Removes a body; no error if it is gone.
+    async fn drop_claim(&self, claim: &Claim) -> Result<(), TransportError>;
+
+    /// Keeps an event that failed.
+    async fn dead_letter(&self, letter: DeadLetter) -> Result<(), TransportError>;
+
+    /// Writes a record of a named store, replacing what was there.
+    async fn put_record(&self, store: &Token, key: &Token, value: Bytes) -> Result<(), TransportError>;
+
+    /// Reads a record: always the last one written.
+    async fn get_record(&self, store: &Token, key: &Token) -> Result<Option<Bytes>, TransportError>;
+
+    /// How much waits.
+    async fn backlog(&self, flow: &FlowName) -> Result<Backlog, TransportError>;
+
+    /// Writes and confirms a canary: whether "accepted" could be promised right now.
+    async fn ready(&self) -> Result<(), TransportError>;
+}
