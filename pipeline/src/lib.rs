@@ -5,6 +5,7 @@
 //! depend on this one and never on each other.
 
 pub mod claims;
+mod compute;
 pub mod engine;
 mod event;
 mod fault;
@@ -18,6 +19,7 @@ pub mod spec;
 pub mod testing;
 mod transport;
 
+pub use compute::{Compute, lower_priority};
 pub use event::{Envelope, Event, Lane, Params};
 pub use fault::{BoxError, Fault, Rejection};
 pub use kind::{Complaint, Names, OperatorKind, OperatorSpec};

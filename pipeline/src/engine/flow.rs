@@ -259,10 +259,13 @@ pub struct Busy {
     pub events: u64,
 }
 
+/// A flow and its stages, for whoever reads their figures.
+type Watched = (Arc<FlowShared>, Vec<Arc<Stage>>);
+
 /// Reads the live figures of a running engine; cheap to clone.
 #[derive(Clone, Default)]
 pub struct Engine {
-    flows: Arc<Vec<(Arc<FlowShared>, Vec<Arc<Stage>>)>>,
+    flows: Arc<Vec<Watched>>,
 }
 
 impl Engine {

@@ -94,6 +94,12 @@ impl<'s> Section<'s> {
         }
     }
 
+    /// Reads a copy of the value under `key`; `None` if it is absent or of another type, which reading the section reports.
+    #[must_use]
+    pub fn peek<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
+        T::deserialize(ValueDeserializer::from(self.table.get(key)?.clone())).ok()
+    }
+
     /// Removes several keys into a section of their own, for keys of two readers that share one table.
     #[must_use]
     pub fn split_off(&mut self, keys: &[&str]) -> Section<'s> {

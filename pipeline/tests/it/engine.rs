@@ -18,7 +18,7 @@ const NOOP: &str = "[[flow.test.stage]]\nuse = \"noop\"\n";
 
 #[tokio::test]
 async fn every_event_ends_in_one_terminal_result() {
-    let (transport, running) = start(&NOOP.repeat(1), &[], 1_000).await;
+    let (transport, running) = start(NOOP, &[], 1_000).await;
     for n in 0..200 {
         transport.submit(event(&format!("e{n}"), Lane::Interactive, "x")).await.unwrap();
     }
