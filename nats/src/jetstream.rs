@@ -1,0 +1,293 @@
+//! The transport: four connections, the declared flows, and the tasks behind them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::Subject;
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::join_all;
+use futures_util::stream::BoxStream;
+use pipeline::{
+    Backlog, BoxError, Claim, DeadLetter, FlowName, Lane, Outcome, Published, RequestId, Source, SourceBounds,
+    Submission, Token, Transport, TransportError, Watch,
+};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::ConnectError;
+use crate::claims::{self, Abandoned};
+use crate::connection::{Access, Connection};
+use crate::dead::{self, StoredLetter};
+use crate::dispatch::{Dispatch, Follower};
+use crate::names;
+use crate::spec::Limits;
+use crate::topology::{FlowTopology, Topology};
+use crate::{ready, records, results, source, submit};
+
+/// The oldest server with everything that is used (fences on another subject, batched direct get, strict JSON).
+const OLDEST_SERVER: (u32, u32) = (2, 12);
+/// How long closing may take per connection.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Where to connect, and what must be there.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// Address and credentials.
+    pub access: Access,
+    /// Flows and bounds.
+    pub topology: Topology,
+    /// How long the broker may take to be reachable.
+    pub limit: Duration,
+}
+
+impl ConnectOptions {
+    /// Options with a limit of 10 s.
+    #[must_use]
+    pub fn new(access: Access, topology: Topology) -> Self {
+        Self { access, topology, limit: Duration::from_secs(10) }
+    }
+}
+
+/// One declared flow.
+pub struct Flow {
+    pub name: FlowName,
+    pub declared: FlowTopology,
+    subjects: [Subject; 2],
+}
+
+impl Flow {
+    fn new(declared: FlowTopology) -> Self {
+        let name = declared.name.clone();
+        Self { subjects: Lane::ALL.map(|lane| names::work_subject(&name, lane)), name, declared }
+    }
+
+    /// Where events of a lane go.
+    pub fn subject(&self, lane: Lane) -> &Subject {
+        match lane {
+            Lane::Interactive => &self.subjects[0],
+            Lane::Bulk => &self.subjects[1],
+        }
+    }
+}
+
+/// What every part of the transport shares. One connection per kind of traffic.
+pub struct Inner {
+    /// Events, records, canaries.
+    pub publishing: Connection,
+    /// Results and dead letters, written and read.
+    pub results: Connection,
+    /// Deliveries and their acknowledgements.
+    pub work: Connection,
+    /// Bodies.
+    pub objects: Connection,
+    pub limits: Limits,
+    pub sweep: mpsc::Sender<Abandoned>,
+    pub stop: CancellationToken,
+    pub tasks: TaskTracker,
+    flows: HashMap<FlowName, Arc<Flow>>,
+    dispatch: Arc<Dispatch>,
+}
+
+impl Inner {
+    pub fn flow(&self, name: &FlowName) -> Result<Arc<Flow>, TransportError> {
+        self.flows.get(name).cloned().ok_or_else(|| TransportError::NoFlow(name.clone()))
+    }
+
+    fn connections(&self) -> [&Connection; 4] {
+        [&self.publishing, &self.results, &self.work, &self.objects]
+    }
+}
+
+/// [`Transport`] on NATS JetStream. Its tasks end when it is dropped or [closed](Self::close).
+pub struct JetStream {
+    inner: Arc<Inner>,
+    _stop: DropGuard,
+}
+
+/// Connects, makes what the topology asks for, and begins to follow results.
+///
+/// # Errors
+/// If the broker cannot be reached in time, refuses who we are, is too old, or holds a stream that does not fit.
+pub async fn connect(options: ConnectOptions) -> Result<Arc<JetStream>, ConnectError> {
+    let ConnectOptions { access, topology, limit } = options;
+    let publishing = Connection::open(&access, "publish", limit).await?;
+    check_version(&publishing.client().server_info().version)?;
+    topology.ensure(&publishing.context).await?;
+    let results = Connection::open(&access, "results", limit).await?;
+    let live = Connection::open(&access, "live", limit).await?;
+    let work = Connection::open(&access, "work", limit).await?;
+    let objects = Connection::open(&access, "objects", limit).await?;
+    let stop = CancellationToken::new();
+    let dispatch = Arc::new(Dispatch::new());
+    let mut follower = Follower::new(Arc::clone(&dispatch), live, stop.clone());
+    let following = follower.begin().await.map_err(ConnectError::Results)?;
+    let (sweep, abandoned) = mpsc::channel(claims::SWEEP_CAPACITY);
+    let tasks = TaskTracker::new();
+    tasks.spawn(follower.run(following));
+    // Ends with the last sender; what it still has to do may be cut off, bodies expire by age.
+    tokio::spawn(claims::sweep(objects.context.clone(), abandoned));
+    let flows = topology.flows.into_iter().map(|flow| (flow.name.clone(), Arc::new(Flow::new(flow)))).collect();
+    let inner = Inner {
+        publishing,
+        results,
+        work,
+        objects,
+        limits: topology.limits,
+        sweep,
+        stop: stop.clone(),
+        tasks,
+        flows,
+        dispatch,
+    };
+    Ok(Arc::new(JetStream { inner: Arc::new(inner), _stop: stop.drop_guard() }))
+}
+
+/// Refuses a server that lacks what is used.
+fn check_version(version: &str) -> Result<(), ConnectError> {
+    let mut numbers = version.split('.').map(|number| number.parse::<u32>().ok());
+    match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(major), Some(minor)) if (major, minor) >= OLDEST_SERVER => Ok(()),
+        _ => Err(ConnectError::TooOld { found: version.to_owned() }),
+    }
+}
+
+impl JetStream {
+    /// Version of the server, for example `2.15.1`.
+    #[must_use]
+    pub fn server_version(&self) -> String {
+        self.inner.publishing.client().server_info().version
+    }
+
+    /// Up to `limit` dead letters, oldest first, of one flow or of all.
+    ///
+    /// # Errors
+    /// If the broker does not answer.
+    pub async fn dead_letters(
+        &self,
+        flow: Option<&FlowName>,
+        limit: usize,
+    ) -> Result<Vec<StoredLetter>, TransportError> {
+        dead::list(&self.inner, flow, limit).await
+    }
+
+    /// Removes a dead letter; no error if it is gone.
+    ///
+    /// # Errors
+    /// If the broker does not answer.
+    pub async fn remove_dead_letter(&self, sequence: u64) -> Result<(), TransportError> {
+        dead::remove(&self.inner, sequence).await
+    }
+
+    /// Stops pulling and following, hands back what nobody took, and sends what is queued. Call it after the flows have
+    /// drained.
+    pub async fn close(&self) {
+        self.inner.stop.cancel();
+        self.inner.tasks.close();
+        let _ = tokio::time::timeout(CLOSE_LIMIT, self.inner.tasks.wait()).await;
+        let clients = self.inner.connections().map(Connection::client);
+        let flushes = clients.iter().map(|client| tokio::time::timeout(CLOSE_LIMIT, client.flush()));
+        for flushed in join_all(flushes).await {
+            if !matches!(flushed, Ok(Ok(()))) {
+                tracing::warn!("the connection to the broker was closed with words unsent, some events will repeat");
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Transport for JetStream {
+    async fn submit(&self, submission: Submission) -> Result<(), TransportError> {
+        submit::submit(&self.inner, submission).await
+    }
+
+    async fn source(
+        &self,
+        flow: &FlowName,
+        lane: Lane,
+        bounds: SourceBounds,
+    ) -> Result<Box<dyn Source>, TransportError> {
+        source::open(&self.inner, flow, lane, bounds).await
+    }
+
+    async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<Published, TransportError> {
+        results::publish_outcome(&self.inner, request, outcome).await
+    }
+
+    async fn outcomes(&self, request: &RequestId) -> Result<Vec<Outcome>, TransportError> {
+        results::outcomes(&self.inner, request).await
+    }
+
+    fn watch(&self, request: &RequestId) -> Watch {
+        self.inner.dispatch.watch(request)
+    }
+
+    async fn put_claim(&self, body: BoxStream<'_, Result<Bytes, BoxError>>) -> Result<Claim, TransportError> {
+        claims::put(&self.inner, body).await
+    }
+
+    async fn get_claim(&self, claim: &Claim) -> Result<Bytes, TransportError> {
+        claims::get(&self.inner, claim).await
+    }
+
+    async fn drop_claim(&self, claim: &Claim) -> Result<(), TransportError> {
+        claims::drop_claim(&self.inner, claim).await
+    }
+
+    async fn dead_letter(&self, letter: DeadLetter) -> Result<(), TransportError> {
+        dead::keep(&self.inner, letter).await
+    }
+
+    async fn put_record(&self, store: &Token, key: &Token, value: Bytes) -> Result<(), TransportError> {
+        records::put(&self.inner, store, key, value).await
+    }
+
+    async fn get_record(&self, store: &Token, key: &Token) -> Result<Option<Bytes>, TransportError> {
+        records::get(&self.inner, store, key).await
+    }
+
+    async fn backlog(&self, flow: &FlowName) -> Result<Backlog, TransportError> {
+        let flow = self.inner.flow(flow)?;
+        let subject = format!("STREAM.INFO.{}", names::work_stream(&flow.name));
+        let filter = serde_json::json!({ "subjects_filter": format!("ev.{}.*", flow.name) });
+        let context = &self.inner.publishing.context;
+        let info: Counts = context.request(subject, &filter).await.map_err(TransportError::unavailable)?;
+        let state = info.state.ok_or_else(|| TransportError::unavailable("the queue's stream is missing"))?;
+        let count = |lane| state.subjects.get(flow.subject(lane).as_str()).copied().unwrap_or(0);
+        Ok(Backlog { interactive: count(Lane::Interactive), bulk: count(Lane::Bulk) })
+    }
+
+    async fn ready(&self) -> Result<(), TransportError> {
+        ready::ready(&self.inner).await
+    }
+}
+
+/// The part of a stream's info that counts messages per subject.
+#[derive(Deserialize)]
+struct Counts {
+    state: Option<StateCounts>,
+}
+
+#[derive(Deserialize)]
+struct StateCounts {
+    #[serde(default)]
+    subjects: HashMap<String, u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_server_is_refused() {
+        for good in ["2.12.0", "2.15.1", "3.0.0-beta", "2.100"] {
+            assert!(check_version(good).is_ok(), "{good}");
+        }
+        for bad in ["2.11.9", "1.99.0", "", "x.y"] {
+            assert!(check_version(bad).is_err(), "{bad}");
+        }
+    }
+}

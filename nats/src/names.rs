@@ -1,0 +1,57 @@
+//! Subjects, streams and consumers: the one place where names are put together, from checked tokens only.
+
+use async_nats::Subject;
+use pipeline::{FlowName, Lane, Token};
+
+/// Results of all requests: `res.<id>.<n>` and, once, `res.<id>.end`.
+pub const RESULTS: &str = "RES";
+/// Chunks of claimed bodies: `blob.<id>`.
+pub const BLOBS: &str = "BLOB";
+/// Dead letters: `dead.<flow>`.
+pub const DEAD: &str = "DEAD";
+/// Records: `rec.<store>.<key>`, the last one of each.
+pub const RECORDS: &str = "RECORDS";
+/// One message, rewritten to prove that the broker stores.
+pub const CANARY: &str = "CANARY";
+/// Subject of the canary.
+pub const CANARY_SUBJECT: &str = "canary.write";
+
+/// Name of the work-queue stream of a flow.
+pub fn work_stream(flow: &FlowName) -> String {
+    format!("EV-{flow}")
+}
+
+/// Where events of one lane of a flow are published.
+pub fn work_subject(flow: &FlowName, lane: Lane) -> Subject {
+    format!("ev.{flow}.{}", lane.as_str()).into()
+}
+
+/// Where a result that is not terminal is stored.
+pub fn result_subject(request: &Token, ordinal: u32) -> Subject {
+    format!("res.{request}.{ordinal}").into()
+}
+
+/// Where the terminal result is stored.
+pub fn terminal_subject(request: &Token) -> Subject {
+    format!("res.{request}.end").into()
+}
+
+/// Every result of a request.
+pub fn results_filter(request: &Token) -> String {
+    format!("res.{request}.*")
+}
+
+/// Where the chunks of a body are stored.
+pub fn blob_subject(id: &Token) -> Subject {
+    format!("blob.{id}").into()
+}
+
+/// Where dead letters of a flow are stored.
+pub fn dead_subject(flow: &FlowName) -> Subject {
+    format!("dead.{flow}").into()
+}
+
+/// Where a record is stored.
+pub fn record_subject(store: &Token, key: &Token) -> Subject {
+    format!("rec.{store}.{key}").into()
+}

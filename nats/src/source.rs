@@ -1,0 +1,145 @@
+//! The pull of a lane as the engine sees it: decoded events, and what cannot be worked on put aside.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use pipeline::{
+    Acknowledge, DeadLetter, Delivery, Envelope, FlowName, Lane, Payload, Rejection, Settlement, Source, SourceBounds,
+    TransportError,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::codec::{self, Arrival, Seen};
+use crate::dead;
+use crate::delivery::Position;
+use crate::held::{Held, Hold};
+use crate::jetstream::{Flow, Inner};
+use crate::pump::{Leftover, Pump, Raw};
+use crate::results;
+use crate::topology;
+
+/// What dead letters name as their stage when no stage saw the event.
+const INTAKE: &str = "intake";
+
+/// Opens the pull of a lane.
+pub async fn open(
+    inner: &Arc<Inner>,
+    flow: &FlowName,
+    lane: Lane,
+    bounds: SourceBounds,
+) -> Result<Box<dyn Source>, TransportError> {
+    let flow = inner.flow(flow)?;
+    let bounds = SourceBounds { events: bounds.events.max(1), ..bounds };
+    topology::ensure_consumer(&inner.work.context, &flow.declared, lane, bounds.ack_wait)
+        .await
+        .map_err(TransportError::Unavailable)?;
+    let (feed, deliveries) = mpsc::channel(2 * bounds.events + 1);
+    let held = Held::new(inner.work.client());
+    let pump = Pump { inner: Arc::clone(inner), flow: Arc::clone(&flow), lane, bounds, held, feed };
+    let (close, closed) = oneshot::channel();
+    inner.tasks.spawn(pump.run(closed));
+    let deliveries = Some(deliveries);
+    let close = Some(close);
+    Ok(Box::new(LaneSource { inner: Arc::clone(inner), flow, lane, bounds, deliveries, close, seen: Seen::default() }))
+}
+
+struct LaneSource {
+    inner: Arc<Inner>,
+    flow: Arc<Flow>,
+    lane: Lane,
+    bounds: SourceBounds,
+    /// Events that arrived; always there until the source is dropped.
+    deliveries: Option<Leftover>,
+    close: Option<oneshot::Sender<Leftover>>,
+    seen: Seen,
+}
+
+#[async_trait]
+impl Source for LaneSource {
+    async fn next(&mut self) -> Option<Delivery> {
+        loop {
+            let raw = self.deliveries.as_mut()?.recv().await?;
+            let (decoded, attempt) = self.decode(&raw);
+            match decoded {
+                Ok((envelope, payload)) if attempt <= self.bounds.max_deliver => {
+                    let ack = Box::new(Ack { hold: raw.hold });
+                    return Some(Delivery { envelope, payload, ack });
+                }
+                // Dropped half-way, the hold hands the event back, and it is put aside the next time.
+                Ok((envelope, payload)) => self.give_up(raw.hold, envelope, payload).await,
+                Err(cause) => self.put_aside(raw, cause).await,
+            }
+        }
+    }
+}
+
+impl Drop for LaneSource {
+    fn drop(&mut self) {
+        if let (Some(close), Some(deliveries)) = (self.close.take(), self.deliveries.take()) {
+            // The pump hands them back in the right order; without it, dropping them does.
+            let _ = close.send(deliveries);
+        }
+    }
+}
+
+impl LaneSource {
+    fn decode(&mut self, raw: &Raw) -> (Result<(Envelope, Payload), Rejection>, u32) {
+        let position = raw.message.reply.as_ref().and_then(|reply| Position::parse(reply));
+        let attempt = position.map_or(1, |position| u32::try_from(position.delivered).unwrap_or(u32::MAX));
+        let arrival = Arrival {
+            flow: &self.flow.name,
+            lane: self.lane,
+            answers: self.flow.declared.answers,
+            attempt,
+            sequence: position.map_or(0, |position| position.stream_sequence),
+        };
+        (codec::decode(&raw.message, &arrival, &mut self.seen), attempt)
+    }
+
+    /// Ends an event that came again and again without anybody reporting how it went.
+    async fn give_up(&self, hold: Hold, envelope: Envelope, payload: Payload) {
+        let deliveries = envelope.attempt.saturating_sub(1);
+        let detail = format!("delivered {deliveries} times and never settled: whoever worked on it died");
+        let cause = Rejection::new(500, "never_settled", detail);
+        tracing::error!(flow = %self.flow.name, event = %envelope.id, deliveries, "gave up an event");
+        let request = envelope.request.clone();
+        let letter = DeadLetter { envelope, payload, stage: INTAKE.into(), cause: cause.clone() };
+        let kept = async {
+            dead::keep(&self.inner, letter).await?;
+            match request {
+                Some(request) => results::fail(&self.inner, &request, &self.flow.name, &cause).await,
+                None => Ok(()),
+            }
+        };
+        self.conclude(hold, kept.await).await;
+    }
+
+    /// Ends an event that nobody can read.
+    async fn put_aside(&self, raw: Raw, cause: Rejection) {
+        tracing::warn!(flow = %self.flow.name, %cause, "an event that cannot be read became a dead letter");
+        let kept = dead::keep_raw(&self.inner, &self.flow.name, self.lane, &raw.message, INTAKE, &cause).await;
+        self.conclude(raw.hold, kept).await;
+    }
+
+    async fn conclude(&self, hold: Hold, kept: Result<(), TransportError>) {
+        let settlement = match kept {
+            Ok(()) => Settlement::Done,
+            Err(error) => {
+                tracing::warn!(flow = %self.flow.name, %error, "dead letter not stored, the event comes again");
+                Settlement::Retry(self.bounds.ack_wait)
+            }
+        };
+        hold.settle(settlement).await;
+    }
+}
+
+struct Ack {
+    hold: Hold,
+}
+
+#[async_trait]
+impl Acknowledge for Ack {
+    async fn settle(self: Box<Self>, settlement: Settlement) {
+        self.hold.settle(settlement).await;
+    }
+}

@@ -1,0 +1,192 @@
+//! Streams and consumers, made and brought up to date from the declared flows.
+//!
+//! - One work-queue stream per flow, `EV-<flow>`, that refuses when full (`discard: new`, per lane too). It takes exactly
+//!   its two lanes: a subject with another lane, or with a wildcard in it, is stored nowhere.
+//! - `RES` (results) and `DEAD` drop the oldest when full; `BLOB` (bodies) and `RECORDS` refuse.
+//! - A worker's consumer never stops delivering on its own: a message past its last delivery would keep its place in the
+//!   queue for ever. The source counts deliveries and writes the dead letter itself.
+//! - In-flight work is bounded where it is asked for, per process; the consumer's own bound is the lane's backlog.
+
+use std::time::Duration;
+
+use async_nats::jetstream::Context;
+use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::context::CreateStreamErrorKind;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy};
+use futures_util::future::try_join_all;
+use pipeline::spec::{BacklogSpec, ByteSize};
+use pipeline::{BoxError, FlowName, Lane};
+
+use crate::ConnectError;
+use crate::codec::MAX_MESSAGE;
+use crate::names;
+use crate::spec::Limits;
+
+/// Copies of an event that arrive within this time are stored once. Each remembered id costs the broker about 95 bytes.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
+/// Parts of the private server's disk that streams no longer declared may still hold.
+const LEFTOVER_SHARE: u64 = 4;
+/// Disk for what is not worth a bound of its own.
+const CANARY_BYTES: i64 = 1 << 20;
+
+/// What the broker must hold.
+#[derive(Clone, Debug, Default)]
+pub struct Topology {
+    /// Every declared flow, whether this process works on it or only sends to it.
+    pub flows: Vec<FlowTopology>,
+    /// Bounds of what all flows share.
+    pub limits: Limits,
+}
+
+/// What the broker must know of one flow.
+#[derive(Clone, Debug)]
+pub struct FlowTopology {
+    /// `NAME` of `[flow.NAME]`.
+    pub name: FlowName,
+    /// Bound of what waits.
+    pub backlog: BacklogSpec,
+    /// Whether every event of the flow is a request, named by the event's id.
+    pub answers: bool,
+}
+
+impl Topology {
+    /// Disk that all streams may fill together, in bytes, with a margin for flows that are no longer declared.
+    #[must_use]
+    pub fn max_file(&self) -> ByteSize {
+        let shared = [
+            self.limits.results_max_bytes,
+            self.limits.claims_max_bytes,
+            self.limits.dead_max_bytes,
+            self.limits.records_max_bytes,
+        ];
+        let flows = self.flows.iter().map(|flow| flow.backlog.bytes);
+        let sum: u64 = shared.into_iter().chain(flows).map(|size| size.0).sum::<u64>() + CANARY_BYTES.unsigned_abs();
+        ByteSize((sum + sum / LEFTOVER_SHARE).next_multiple_of(1 << 20))
+    }
+
+    /// Makes every stream, or brings it up to date.
+    pub(crate) async fn ensure(&self, context: &Context) -> Result<(), ConnectError> {
+        let flows = self.flows.iter().map(|flow| work(flow, &self.limits));
+        let all = flows.chain(shared(&self.limits)).map(|config| ensure_stream(context, config));
+        try_join_all(all).await?;
+        Ok(())
+    }
+}
+
+/// Makes or updates the stream of one flow, after somebody removed it.
+pub async fn ensure_flow(context: &Context, flow: &FlowTopology, limits: &Limits) -> Result<(), ConnectError> {
+    ensure_stream(context, work(flow, limits)).await
+}
+
+/// Makes or updates the consumer of one lane.
+pub async fn ensure_consumer(
+    context: &Context,
+    flow: &FlowTopology,
+    lane: Lane,
+    ack_wait: Duration,
+) -> Result<(), BoxError> {
+    let config = pull::Config {
+        durable_name: Some(lane.as_str().into()),
+        filter_subject: names::work_subject(&flow.name, lane).into_string(),
+        ack_policy: AckPolicy::Explicit,
+        ack_wait,
+        max_deliver: -1,
+        max_ack_pending: i64::from(flow.backlog.events.max(1)),
+        ..Default::default()
+    };
+    context.create_consumer_on_stream(config, names::work_stream(&flow.name)).await?;
+    Ok(())
+}
+
+async fn ensure_stream(context: &Context, config: Config) -> Result<(), ConnectError> {
+    let stream = config.name.clone();
+    match context.create_or_update_stream(config).await {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let remedy = match error.kind() {
+                CreateStreamErrorKind::JetStream(ref why) if why.error_code().0 == NO_STORAGE => {
+                    "its bound does not fit into the broker's disk limit: lower the backlog's bytes or raise max_file"
+                }
+                CreateStreamErrorKind::JetStream(_) => {
+                    "a stream of that name or subject exists with settings that cannot be changed: remove or rename it"
+                }
+                _ => "see the cause",
+            };
+            Err(ConnectError::Stream { stream, remedy, source: error.into() })
+        }
+    }
+}
+
+/// JetStream's "insufficient storage resources available".
+const NO_STORAGE: u64 = 10_047;
+
+fn work(flow: &FlowTopology, limits: &Limits) -> Config {
+    Config {
+        name: names::work_stream(&flow.name),
+        subjects: Lane::ALL.map(|lane| names::work_subject(&flow.name, lane).into_string()).to_vec(),
+        retention: RetentionPolicy::WorkQueue,
+        discard: DiscardPolicy::New,
+        discard_new_per_subject: true,
+        max_messages_per_subject: i64::from(flow.backlog.events.max(1)),
+        max_bytes: bytes(flow.backlog.bytes),
+        max_message_size: MAX_MESSAGE as i32,
+        duplicate_window: DUPLICATE_WINDOW,
+        num_replicas: limits.replicas,
+        deny_delete: true,
+        deny_purge: true,
+        ..Default::default()
+    }
+}
+
+fn shared(limits: &Limits) -> Vec<Config> {
+    let base = Config { num_replicas: limits.replicas, duplicate_window: DUPLICATE_WINDOW, ..Default::default() };
+    vec![
+        Config {
+            name: names::RESULTS.into(),
+            subjects: vec!["res.*.*".into()],
+            max_age: limits.results_max_age,
+            max_bytes: bytes(limits.results_max_bytes),
+            max_message_size: MAX_MESSAGE as i32,
+            allow_direct: true,
+            deny_delete: true,
+            deny_purge: true,
+            ..base.clone()
+        },
+        Config {
+            name: names::BLOBS.into(),
+            subjects: vec!["blob.*".into()],
+            discard: DiscardPolicy::New,
+            max_age: limits.claims_max_age,
+            max_bytes: bytes(limits.claims_max_bytes),
+            allow_direct: true,
+            ..base.clone()
+        },
+        Config {
+            name: names::DEAD.into(),
+            subjects: vec!["dead.*".into()],
+            max_age: limits.dead_max_age,
+            max_bytes: bytes(limits.dead_max_bytes),
+            allow_direct: true,
+            ..base.clone()
+        },
+        Config {
+            name: names::RECORDS.into(),
+            subjects: vec!["rec.*.*".into()],
+            discard: DiscardPolicy::New,
+            max_messages_per_subject: 1,
+            max_bytes: bytes(limits.records_max_bytes),
+            ..base.clone()
+        },
+        Config {
+            name: names::CANARY.into(),
+            subjects: vec![names::CANARY_SUBJECT.into()],
+            max_messages: 1,
+            max_bytes: CANARY_BYTES,
+            ..base
+        },
+    ]
+}
+
+fn bytes(size: ByteSize) -> i64 {
+    i64::try_from(size.0).unwrap_or(i64::MAX)
+}
