@@ -1,0 +1,212 @@
+//! ONNX Runtime: a shared library, found and loaded explicitly, once per process.
+//!
+//! The binding would look for the library by itself on first use and panic if it found none; nothing here lets it come to
+//! that. A library that is missing, too old or no library at all is an error within a second.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ort::LoadDynamicError;
+use ort::environment::Environment;
+use ort::logging::LogLevel;
+
+/// The oldest ONNX Runtime that offers the API this program was built for.
+pub const OLDEST: &str = "1.24";
+
+/// File names of the library, as the wheels and packages of the platforms have them.
+const FILE_NAMES: [&str; 3] = ["libonnxruntime.so", "libonnxruntime.so.1", "libonnxruntime.dylib"];
+
+/// What was loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeInfo {
+    /// For example `1.31.1`; `unknown` where the library does not carry it as text.
+    pub version: String,
+    /// Absolute, links resolved.
+    pub path: PathBuf,
+}
+
+/// Why ONNX Runtime is not usable.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// There is no such file, or it is a directory, a pipe or the like.
+    #[error("no ONNX Runtime library at {path}: run `make setup`, or set ORT_DYLIB_PATH to libonnxruntime.so")]
+    Missing {
+        /// Where it was looked for.
+        path: String,
+    },
+    /// The file cannot be loaded as a library, or is another library.
+    #[error("{path} is not an ONNX Runtime library: run `make setup`, or set ORT_DYLIB_PATH to libonnxruntime.so")]
+    NotALibrary {
+        /// Which file.
+        path: PathBuf,
+        /// What the loader said.
+        #[source]
+        source: LoadDynamicError,
+    },
+    /// The library is too old.
+    #[error("{path} is ONNX Runtime {version}, at least {OLDEST} is needed: run `make setup`")]
+    TooOld {
+        /// Which file.
+        path: PathBuf,
+        /// As the library says.
+        version: String,
+    },
+    /// The library was loaded but would not start.
+    #[error("ONNX Runtime at {path} did not start")]
+    Start {
+        /// Which file.
+        path: PathBuf,
+        /// What it said.
+        #[source]
+        source: ort::Error,
+    },
+    /// A model was asked for before [`load`] succeeded.
+    #[error("ONNX Runtime is not loaded: a [model.NAME] section needs it (run `make setup`)")]
+    NotLoaded,
+}
+
+struct Loaded {
+    info: RuntimeInfo,
+    environment: Environment,
+}
+
+/// Never emptied again: sessions refer to the environment until the process ends.
+static LOADED: Mutex<Option<Loaded>> = Mutex::new(None);
+
+/// The library named by the person, or the first one lying in `folders`.
+///
+/// # Errors
+/// [`RuntimeError::Missing`], naming the places that were looked at.
+pub fn find(named: Option<&Path>, folders: &[PathBuf]) -> Result<PathBuf, RuntimeError> {
+    let missing = |path: String| Err(RuntimeError::Missing { path });
+    if let Some(path) = named {
+        return if path.is_file() { Ok(path.to_path_buf()) } else { missing(path.display().to_string()) };
+    }
+    let candidates = folders.iter().flat_map(|folder| FILE_NAMES.iter().map(move |name| folder.join(name)));
+    let looked: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
+    match candidates.into_iter().find(|path| path.is_file()) {
+        Some(path) => Ok(path),
+        None => missing(looked.join(", ")),
+    }
+}
+
+/// Loads the library at `path` and starts it, telemetry off. After a success every further call answers with what was
+/// loaded then, whatever its path; after a failure another path may be tried.
+///
+/// # Errors
+/// See [`RuntimeError`].
+pub fn load(path: &Path) -> Result<RuntimeInfo, RuntimeError> {
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(loaded) = &*loaded {
+        return Ok(loaded.info.clone());
+    }
+    // Only a regular file: opening a named pipe would wait for ever.
+    let missing = || RuntimeError::Missing { path: path.display().to_string() };
+    let path = path.canonicalize().map_err(|_| missing())?;
+    if !path.is_file() {
+        return Err(missing());
+    }
+    let builder = ort::init_from(&path).map_err(|error| refused(&path, error))?;
+    let environment = builder
+        .with_name("caudal")
+        .with_telemetry(false)
+        .with_logger(Arc::new(log))
+        .build()
+        .map_err(|source| RuntimeError::Start { path: path.clone(), source })?;
+    environment.set_log_level(LogLevel::Warning);
+    let info = RuntimeInfo { version: version_of(&path).unwrap_or_else(|| "unknown".into()), path };
+    *loaded = Some(Loaded { info: info.clone(), environment });
+    Ok(info)
+}
+
+/// What is loaded, for `caudal doctor`.
+#[must_use]
+pub fn loaded() -> Option<RuntimeInfo> {
+    LOADED.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|loaded| loaded.info.clone())
+}
+
+/// The environment that sessions are made in.
+pub(super) fn environment() -> Result<Environment, RuntimeError> {
+    let loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    loaded.as_ref().map(|loaded| loaded.environment.clone()).ok_or(RuntimeError::NotLoaded)
+}
+
+/// Hands the library's own words to our log; it would write to standard error, in color.
+fn log(level: LogLevel, category: &str, id: &str, _place: &str, message: &str) {
+    match level {
+        LogLevel::Fatal | LogLevel::Error => tracing::error!(category, id, "{message}"),
+        LogLevel::Warning => tracing::warn!(category, id, "{message}"),
+        LogLevel::Info | LogLevel::Verbose => tracing::trace!(category, id, "{message}"),
+    }
+}
+
+fn refused(path: &Path, error: LoadDynamicError) -> RuntimeError {
+    match error {
+        LoadDynamicError::BadVersion { version_str, .. } => {
+            RuntimeError::TooOld { path: path.to_path_buf(), version: version_str }
+        }
+        source => RuntimeError::NotALibrary { path: path.to_path_buf(), source },
+    }
+}
+
+/// The version out of the library's symbol version (`VERS_1.31.1`): the binding does not hand on what the library says.
+fn version_of(path: &Path) -> Option<String> {
+    const MARK: &[u8] = b"VERS_";
+    const STEP: usize = 1 << 20;
+    /// Longer than any version, so that one lying across two reads is still seen whole.
+    const OVERLAP: usize = 64;
+    let mut file = File::open(path).ok()?;
+    let mut window = Vec::with_capacity(STEP + OVERLAP);
+    loop {
+        let kept = window.len().min(OVERLAP);
+        window.drain(..window.len() - kept);
+        let read = file.by_ref().take(STEP as u64).read_to_end(&mut window).ok()?;
+        if read == 0 {
+            return None;
+        }
+        let found = window.windows(MARK.len()).position(|bytes| bytes == MARK);
+        if let Some(version) = found.and_then(|at| version_text(&window[at + MARK.len()..])) {
+            return Some(version);
+        }
+    }
+}
+
+fn version_text(bytes: &[u8]) -> Option<String> {
+    let end = bytes.iter().position(|byte| !(byte.is_ascii_digit() || *byte == b'.'))?;
+    let text = std::str::from_utf8(&bytes[..end]).ok()?;
+    (text.matches('.').count() == 2).then(|| text.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_read_wherever_it_lies() {
+        let directory = tempfile::tempdir().unwrap();
+        for padding in [0, 5, (1 << 20) - 4, (1 << 20) + 9] {
+            let path = directory.path().join(format!("library{padding}"));
+            let mut bytes = vec![7; padding];
+            bytes.extend_from_slice(b"VERS_1.31.1\0rest");
+            std::fs::write(&path, bytes).unwrap();
+            assert_eq!(version_of(&path).as_deref(), Some("1.31.1"), "{padding}");
+        }
+        let path = directory.path().join("without");
+        std::fs::write(&path, "VERS_\0 VERS_1.2\0").unwrap();
+        assert_eq!(version_of(&path), None);
+    }
+
+    #[test]
+    fn what_was_named_is_taken_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = directory.path().to_path_buf();
+        let library = folder.join("libonnxruntime.so");
+        let error = find(None, std::slice::from_ref(&folder)).unwrap_err();
+        assert!(error.to_string().contains(folder.to_str().unwrap()), "{error}");
+        std::fs::write(&library, "").unwrap();
+        assert_eq!(find(None, std::slice::from_ref(&folder)).unwrap(), library);
+        assert!(matches!(find(Some(&folder.join("other")), &[folder]), Err(RuntimeError::Missing { .. })));
+    }
+}
