@@ -1,0 +1,159 @@
+//! Decodes pictures: bytes of a JPEG, PNG, WebP or GIF become 8-bit RGB pixels, upright, alpha laid on white.
+//!
+//! What a file is follows from its first bytes; its name and declared type are not looked at. The header is read and held
+//! against the limits before any pixel buffer exists. Decoding runs on blocking threads, one picture per worker at a
+//! time, and a decoder that panics costs its own event alone. Of an animation the first frame is taken.
+
+mod header;
+mod jpeg;
+mod pixels;
+mod rgb;
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
+
+use std::num::NonZeroU32;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use pipeline::spec::ByteSize;
+use pipeline::{
+    Body, BoxError, Complaint, Compute, Content, Ends, Event, Fault, Gives, Image, Names, Operator, OperatorKind,
+    OperatorSpec, Output, Payload, PayloadKind, Rejection, Services, take_kind,
+};
+use serde::Deserialize;
+
+pub use header::{Format, Header, Limits, probe};
+pub use pixels::decode;
+
+/// `use = "decode"`.
+pub const KIND: OperatorKind = OperatorKind::of::<DecodeSpec>(
+    "decode",
+    "turns the bytes of a JPEG, PNG, WebP or GIF into upright RGB pixels, within limits",
+);
+
+/// A model's image is resized with a filter that looks two source pixels far: twice its size loses nothing it could see.
+const PIXELS_PER_MODEL_PIXEL: u32 = 2;
+
+/// The keys of a `decode` stage.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecodeSpec {
+    /// Largest picture, in millions of pixels. The default is what phones make today; at full size it is 150 MB.
+    #[serde(default = "default_max_megapixels")]
+    max_megapixels: NonZeroU32,
+    /// Longest side, in pixels. The default is above every camera and panorama, and bounds a row of pixels to 64 KiB.
+    #[serde(default = "default_max_side")]
+    max_side: NonZeroU32,
+    /// Largest file, for example `"20 MiB"`. The default is a 50-megapixel JPEG of high quality.
+    #[serde(default = "default_max_bytes")]
+    max_bytes: ByteSize,
+    /// Formats taken: any of `jpeg`, `png`, `webp`, `gif`; by default all.
+    #[serde(default = "default_formats")]
+    formats: Vec<Format>,
+    /// A `[model.NAME]`: pictures are decoded no larger than it needs, at least twice the size it resizes to. Without it
+    /// every pixel is kept.
+    model: Option<String>,
+}
+
+fn default_max_megapixels() -> NonZeroU32 {
+    NonZeroU32::new(50).expect("50 is not zero")
+}
+
+fn default_max_side() -> NonZeroU32 {
+    NonZeroU32::new(16_384).expect("16384 is not zero")
+}
+
+fn default_max_bytes() -> ByteSize {
+    ByteSize::mib(20)
+}
+
+fn default_formats() -> Vec<Format> {
+    Format::ALL.to_vec()
+}
+
+impl DecodeSpec {
+    fn limits(&self) -> Limits {
+        Limits {
+            bytes: self.max_bytes,
+            side: self.max_side.get(),
+            megapixels: self.max_megapixels.get(),
+            formats: self.formats.clone(),
+        }
+    }
+}
+
+impl OperatorSpec for DecodeSpec {
+    fn ends(&self) -> Ends {
+        Ends { takes: &[PayloadKind::Bytes], gives: Gives::Kind(PayloadKind::Image) }
+    }
+
+    fn check(&self, names: &Names) -> Vec<Complaint> {
+        let mut complaints = Vec::new();
+        if let Some(model) = &self.model {
+            complaints.extend(Complaint::unless_declared("model", "model", model, &names.models));
+        }
+        if self.formats.is_empty() {
+            let remedy = "leave the key out to take every format".into();
+            complaints.push(Complaint { key: "formats", message: "no format is taken".into(), remedy });
+        }
+        complaints
+    }
+
+    fn build(&self, services: &Services) -> Result<Box<dyn Operator>, BoxError> {
+        let min_size = match &self.model {
+            None => None,
+            Some(name) => {
+                let model = services.models.get(name).ok_or_else(|| format!("model {name:?} was not built"))?;
+                let (width, height) = model.card().resize_to;
+                let twice = |side: u32| side.saturating_mul(PIXELS_PER_MODEL_PIXEL);
+                Some((twice(width), twice(height)))
+            }
+        };
+        let compute = services.compute.clone().ok_or("there are no computing threads")?;
+        Ok(Box::new(Decode { limits: Arc::new(self.limits()), min_size, compute }))
+    }
+}
+
+/// Holds its limits alone; nothing survives from picture to picture.
+struct Decode {
+    limits: Arc<Limits>,
+    min_size: Option<(u32, u32)>,
+    compute: Compute,
+}
+
+#[async_trait]
+impl Operator for Decode {
+    async fn process(&mut self, batch: Vec<Event>, out: &mut Output) -> Result<(), Fault> {
+        // One after another: as many pictures are in memory as there are workers.
+        for (event, content) in take_kind(batch, out, content_of) {
+            let Body::Inline(bytes) = content.body else {
+                return Err(Fault::fatal("decode was handed a claim instead of bytes"));
+            };
+            let (limits, min_size) = (Arc::clone(&self.limits), self.min_size);
+            let decoding = self.compute.run(move || guarded(|| decode(&bytes, &limits, min_size)));
+            match decoding.await.map_err(Fault::retry)? {
+                Ok(image) => out.emit(&event, Payload::Image(Arc::new(image))).await?,
+                Err(why) => out.reject(&event, why),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn content_of(payload: &Payload) -> Option<Content> {
+    match payload {
+        Payload::Bytes(content) => Some(content.clone()),
+        _ => None,
+    }
+}
+
+/// Runs a decoder; its panic is one more way for a file to be corrupt.
+fn guarded(decoder: impl FnOnce() -> Result<Image, Rejection>) -> Result<Image, Rejection> {
+    catch_unwind(AssertUnwindSafe(decoder)).unwrap_or_else(|_| {
+        tracing::warn!("a picture made its decoder panic; it is rejected as corrupt");
+        Err(header::corrupt("its decoder gave up"))
+    })
+}

@@ -1,0 +1,20 @@
+//! The operators: what a stage of a flow can do. One file each, named for its verb.
+//!
+//! An operator knows events and the traits of [`pipeline`], nothing else: no broker, no HTTP, no device. `README.md` says
+//! where a new one goes and what it may not do.
+
+pub mod decode;
+pub mod embed;
+#[cfg(test)]
+mod fakes;
+pub mod index;
+pub mod publish;
+pub mod respond;
+pub mod search;
+pub mod split;
+
+use pipeline::OperatorKind;
+
+/// Every kind of this crate, in the order of the alphabet. The assembly takes its list from here.
+pub const ALL: &[OperatorKind] =
+    &[decode::KIND, embed::KIND, index::KIND, publish::KIND, respond::KIND, search::KIND, split::KIND];

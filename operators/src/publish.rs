@@ -1,0 +1,176 @@
+//! Sends an event on into another flow, where it is work of its own.
+//!
+//! The event there has the id of the event here, so a repeat is stored once. It has no requester and no deadline: whoever
+//! asked has the answer of this flow. A batch is submitted side by side and is done when the broker has stored all of it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::future::try_join_all;
+use pipeline::{
+    Batching, Body, BoxError, Complaint, Content, Ends, Envelope, Event, Fault, FlowName, Gives, Lane, Names, Operator,
+    OperatorKind, OperatorSpec, Output, Payload, PayloadKind, Services, Submission, Transport, TransportError, claims,
+    take_kind,
+};
+use serde::Deserialize;
+
+use crate::respond::vector_content;
+
+/// `use = "publish"`.
+pub const KIND: OperatorKind =
+    OperatorKind::of::<PublishSpec>("publish", "sends every event on into another flow, as work of its own");
+
+/// Events in flight to the broker at once where the config says nothing: enough to hide one round trip behind many.
+const DEFAULT_BATCH: usize = 256;
+
+/// The keys of a `publish` stage.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishSpec {
+    /// The flow that gets the events.
+    flow: FlowName,
+    /// `interactive` or `bulk`; by default `bulk`, because nobody waits for it.
+    #[serde(default = "default_lane")]
+    lane: Lane,
+}
+
+fn default_lane() -> Lane {
+    Lane::Bulk
+}
+
+impl OperatorSpec for PublishSpec {
+    fn ends(&self) -> Ends {
+        Ends { takes: &[PayloadKind::Bytes, PayloadKind::Json, PayloadKind::Vector], gives: Gives::Nothing }
+    }
+
+    fn batching(&self) -> Batching {
+        Batching::greedy(DEFAULT_BATCH)
+    }
+
+    fn check(&self, names: &Names) -> Vec<Complaint> {
+        Complaint::unless_declared("flow", "flow", self.flow.as_str(), &names.flows).into_iter().collect()
+    }
+
+    fn build(&self, services: &Services) -> Result<Box<dyn Operator>, BoxError> {
+        let transport = services.transport.clone().ok_or("no transport was built")?;
+        Ok(Box::new(Publish { spec: self.clone(), transport }))
+    }
+}
+
+/// Shares the transport with the engine.
+struct Publish {
+    spec: PublishSpec,
+    transport: Arc<dyn Transport>,
+}
+
+#[async_trait]
+impl Operator for Publish {
+    async fn process(&mut self, batch: Vec<Event>, out: &mut Output) -> Result<(), Fault> {
+        let events = take_kind(batch, out, submittable);
+        let submissions = events.into_iter().map(|(event, payload)| self.submit(event, payload));
+        try_join_all(submissions).await.map(|_| ()).map_err(fault)
+    }
+}
+
+impl Publish {
+    async fn submit(&self, event: Event, payload: Payload) -> Result<(), TransportError> {
+        let parent = &event.envelope;
+        let envelope = Envelope {
+            lane: self.spec.lane,
+            kind: Arc::clone(&parent.kind),
+            source: Arc::clone(&parent.source),
+            time: parent.time,
+            traceparent: parent.traceparent.clone(),
+            params: parent.params.clone(),
+            ..Envelope::new(self.spec.flow.clone(), event.id.clone())
+        };
+        let payload = match payload {
+            // Bytes too long to travel inside an event get a claim of their own: the one here ends with this flow.
+            Payload::Bytes(Content { media_type, body: Body::Inline(bytes) }) => {
+                Payload::Bytes(claims::keep_bytes(self.transport.as_ref(), &media_type, bytes).await?)
+            }
+            other => other,
+        };
+        self.transport.submit(Submission { envelope, payload }).await
+    }
+}
+
+/// The payload as it can be stored; `None` for what cannot.
+fn submittable(payload: &Payload) -> Option<Payload> {
+    match payload {
+        Payload::Bytes(_) | Payload::Json(_) => Some(payload.clone()),
+        Payload::Vector(vector) => Some(Payload::Bytes(vector_content(vector))),
+        Payload::Image(_) | Payload::Parts(_) => None,
+    }
+}
+
+fn fault(error: TransportError) -> Fault {
+    match error {
+        TransportError::NoFlow(_) => Fault::fatal(error),
+        _ => Fault::retry(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fakes::vector;
+    use pipeline::testing::{MemoryTransport, run};
+    use pipeline::{INLINE_LIMIT, Params, Source, SourceBounds};
+    use serde_json::json;
+    use std::time::Duration;
+
+    fn operator(transport: &MemoryTransport) -> Box<dyn Operator> {
+        let services = Services { transport: Some(Arc::new(transport.clone())), ..Services::default() };
+        let spec: PublishSpec = serde_json::from_value(json!({"flow": "other"})).unwrap();
+        spec.build(&services).unwrap()
+    }
+
+    async fn source(transport: &MemoryTransport) -> Box<dyn Source> {
+        let bounds = SourceBounds { events: 64, ack_wait: Duration::from_secs(15), max_deliver: 3 };
+        transport.source(&FlowName::new("other").unwrap(), Lane::Bulk, bounds).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_repeat_is_stored_once_and_keeps_id_and_params() {
+        let transport = MemoryTransport::with_flows([("other", 10)]);
+        let params: Params = [("report_id".to_owned(), json!("r1"))].into();
+        let batch = vec![Payload::json(json!({"n": 1})), Payload::Vector(Arc::new(vector(&[1.0])))];
+        for _ in 0..2 {
+            let ran = run(operator(&transport).as_mut(), params.clone(), batch.clone()).await;
+            assert!(ran.fault.is_none() && ran.rejected.is_empty() && ran.emitted.is_empty());
+        }
+        let backlog = transport.backlog(&FlowName::new("other").unwrap()).await.unwrap();
+        assert_eq!((backlog.interactive, backlog.bulk), (0, 2));
+        let first = source(&transport).await.next().await.unwrap();
+        assert_eq!((first.envelope.id.as_str(), first.envelope.text_param("report_id")), ("event-0", Some("r1")));
+        assert!(first.envelope.request.is_none() && first.envelope.deadline.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_full_or_silent_broker_brings_the_batch_back() {
+        let transport = MemoryTransport::with_flows([("other", 1)]);
+        let batch: Vec<Payload> = (0..3).map(|n| Payload::json(json!(n))).collect();
+        let ran = run(operator(&transport).as_mut(), Params::new(), batch.clone()).await;
+        assert!(matches!(ran.fault, Some(Fault::Retry(_))));
+        transport.set_down(true);
+        let ran = run(operator(&transport).as_mut(), Params::new(), batch).await;
+        assert!(matches!(ran.fault, Some(Fault::Retry(_))));
+    }
+
+    #[tokio::test]
+    async fn long_bytes_travel_as_a_claim_of_their_own() {
+        let transport = MemoryTransport::with_flows([("other", 10)]);
+        let long = Payload::Bytes(Content::inline("image/jpeg", vec![7; INLINE_LIMIT + 1]));
+        run(operator(&transport).as_mut(), Params::new(), vec![long]).await;
+        assert_eq!(transport.claim_count(), 1);
+        let Payload::Bytes(content) = source(&transport).await.next().await.unwrap().payload else { panic!() };
+        assert!(content.claim().is_some());
+    }
+
+    #[test]
+    fn an_undeclared_flow_is_complained_about() {
+        let spec: PublishSpec = serde_json::from_value(json!({"flow": "other"})).unwrap();
+        assert_eq!(spec.check(&Names::default())[0].key, "flow");
+    }
+}

@@ -1,0 +1,286 @@
+//! Finds what was indexed near a vector: each vector event becomes one JSON event with the owners found.
+//!
+//! An owner (for example a report) may have many points; it is answered once, with the score of its best one. So that
+//! enough owners are left, more points are fetched than asked for, at most 1024 of them.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use pipeline::{
+    Batching, BoxError, Complaint, Ends, Event, Fault, Gives, Hit, IndexError, Names, Operator, OperatorKind,
+    OperatorSpec, Output, Params, Payload, PayloadKind, Rejection, Services, Vector, VectorIndex, take_kind,
+};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::index::{check_values, other_model, space_of, unless_collection, vector_of};
+
+/// `use = "search"`.
+pub const KIND: OperatorKind =
+    OperatorKind::of::<SearchSpec>("search", "finds the owners of the vectors nearest to one");
+
+/// Searches side by side where the config says nothing; each is one call of the index.
+const DEFAULT_BATCH: usize = 16;
+/// Points fetched for every owner asked for, at first: reports have a few photos each.
+const POINTS_PER_OWNER: usize = 4;
+/// Most points ever fetched for one search.
+const MAX_FETCHED: usize = 1_024;
+
+/// The keys of a `search` stage.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SearchSpec {
+    /// Collection to search; it was made by `index`.
+    collection: String,
+    /// Field that holds the owner's id, for example `report_id`.
+    id: String,
+    /// Parameter that says how many owners are wanted, a whole number from 1.
+    #[serde(default = "default_limit_param")]
+    limit: String,
+    /// Owners answered where the parameter is absent, from 1 to `max_limit`.
+    #[serde(default = "default_limit")]
+    default_limit: usize,
+    /// Most owners one search may ask for, from 1 to 1024; more would hold the index for too long.
+    #[serde(default = "default_max_limit")]
+    max_limit: usize,
+}
+
+fn default_limit_param() -> String {
+    "limit".into()
+}
+
+/// What fits on a screen.
+fn default_limit() -> usize {
+    10
+}
+
+/// Ten screens: nobody looks further, and a search stays in the milliseconds.
+fn default_max_limit() -> usize {
+    100
+}
+
+impl OperatorSpec for SearchSpec {
+    fn ends(&self) -> Ends {
+        Ends { takes: &[PayloadKind::Vector], gives: Gives::Kind(PayloadKind::Json) }
+    }
+
+    fn batching(&self) -> Batching {
+        Batching::greedy(DEFAULT_BATCH)
+    }
+
+    fn check(&self, _: &Names) -> Vec<Complaint> {
+        let mut complaints: Vec<Complaint> = unless_collection(&self.collection).into_iter().collect();
+        if !(1..=MAX_FETCHED).contains(&self.max_limit) {
+            let message = format!("max_limit is {}", self.max_limit);
+            let remedy = format!("give a number from 1 to {MAX_FETCHED}");
+            complaints.push(Complaint { key: "max_limit", message, remedy });
+        } else if !(1..=self.max_limit).contains(&self.default_limit) {
+            let message = format!("default_limit is {}", self.default_limit);
+            let remedy = format!("give a number from 1 to max_limit, which is {}", self.max_limit);
+            complaints.push(Complaint { key: "default_limit", message, remedy });
+        }
+        complaints
+    }
+
+    fn build(&self, services: &Services) -> Result<Box<dyn Operator>, BoxError> {
+        let index = services.index.clone().ok_or("no vector index was built")?;
+        Ok(Box::new(Search { spec: self.clone(), index }))
+    }
+}
+
+/// Shares the index with every other instance.
+struct Search {
+    spec: SearchSpec,
+    index: Arc<dyn VectorIndex>,
+}
+
+/// Why one search has no answer.
+enum Failed {
+    Rejected(Rejection),
+    Unavailable(BoxError),
+}
+
+#[async_trait]
+impl Operator for Search {
+    async fn process(&mut self, batch: Vec<Event>, out: &mut Output) -> Result<(), Fault> {
+        let queries = take_kind(batch, out, vector_of);
+        let answers = join_all(queries.iter().map(|(event, vector)| self.answer(&event.envelope.params, vector))).await;
+        for ((event, _), answer) in queries.iter().zip(answers) {
+            match answer {
+                Ok(matches) => out.emit(event, Payload::json(json!({ "matches": matches }))).await?,
+                Err(Failed::Rejected(why)) => out.reject(event, why),
+                Err(Failed::Unavailable(error)) => return Err(Fault::Retry(error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Search {
+    async fn answer(&self, params: &Params, vector: &Vector) -> Result<Vec<Value>, Failed> {
+        check_values(vector).map_err(Failed::Rejected)?;
+        let limit = self.limit(params).map_err(Failed::Rejected)?;
+        let mut fetched = (limit * POINTS_PER_OWNER).min(MAX_FETCHED);
+        loop {
+            let hits = self.points(vector, fetched).await?;
+            let all = hits.len() < fetched || fetched == MAX_FETCHED;
+            let owners = best_per_owner(hits, &self.spec.id, limit);
+            if all || owners.len() == limit {
+                return Ok(owners.into_iter().map(|(id, score)| self.entry(id, score)).collect());
+            }
+            fetched = (fetched * POINTS_PER_OWNER).min(MAX_FETCHED);
+        }
+    }
+
+    async fn points(&self, vector: &Vector, count: usize) -> Result<Vec<Hit>, Failed> {
+        let space = space_of(vector);
+        match self.index.search(&self.spec.collection, &space, &vector.values, count).await {
+            Ok(hits) => Ok(hits),
+            Err(IndexError::Unavailable(error)) => Err(Failed::Unavailable(error)),
+            Err(IndexError::OtherModel { collection, holds }) => {
+                Err(Failed::Rejected(other_model(&collection, &holds, &space)))
+            }
+        }
+    }
+
+    fn entry(&self, id: Value, score: f32) -> Value {
+        let mut entry = Map::new();
+        entry.insert(self.spec.id.clone(), id);
+        // Six decimals say all that f32 arithmetic can.
+        entry.insert("score".into(), ((f64::from(score) * 1e6).round() / 1e6).into());
+        Value::Object(entry)
+    }
+
+    fn limit(&self, params: &Params) -> Result<usize, Rejection> {
+        let Some(value) = params.get(&self.spec.limit) else { return Ok(self.spec.default_limit) };
+        let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());
+        match number.and_then(|number| usize::try_from(number).ok()) {
+            Some(limit) if (1..=self.spec.max_limit).contains(&limit) => Ok(limit),
+            _ => {
+                let (name, most) = (&self.spec.limit, self.spec.max_limit);
+                let detail = format!("parameter {name:?} is {value}, a whole number from 1 to {most} is taken");
+                Err(Rejection::new(400, "bad_parameter", detail))
+            }
+        }
+    }
+}
+
+/// The first `limit` owners by their best score, best first. A point without an owner or a finite score is left out.
+fn best_per_owner(mut hits: Vec<Hit>, id: &str, limit: usize) -> Vec<(Value, f32)> {
+    hits.retain(|hit| hit.score.is_finite());
+    hits.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.id.cmp(&b.id)));
+    let mut seen: HashSet<String> = HashSet::new();
+    let mut owners = Vec::new();
+    for mut hit in hits {
+        let Some(owner) = hit.fields.remove(id) else { continue };
+        if owners.len() < limit && seen.insert(owner.to_string()) {
+            owners.push((owner, hit.score));
+        }
+    }
+    owners
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fakes::{ExactIndex, GatheringIndex, UnavailableIndex, services_with_index, vector};
+    use pipeline::testing::{PATIENCE, run, run_events};
+
+    fn spec() -> SearchSpec {
+        serde_json::from_value(json!({"collection": "reports", "id": "report_id"})).unwrap()
+    }
+
+    fn operator(index: Arc<dyn VectorIndex>) -> Box<dyn Operator> {
+        spec().build(&services_with_index(index)).unwrap()
+    }
+
+    fn limit(value: Value) -> Params {
+        [("limit".to_owned(), value)].into()
+    }
+
+    fn query() -> Payload {
+        Payload::Vector(Arc::new(vector(&[1.0, 0.0])))
+    }
+
+    /// `reports` reports with `photos` photos each, the first report nearest to `[1, 0]`.
+    fn filled(reports: usize, photos: usize) -> Arc<ExactIndex> {
+        let index = ExactIndex::default();
+        for report in 0..reports {
+            for photo in 0..photos {
+                let angle = 0.001 * (report * photos + photo) as f32;
+                index.add("reports", &format!("r{report}"), &[angle.cos(), angle.sin()]);
+            }
+        }
+        Arc::new(index)
+    }
+
+    fn matches(payload: &Payload) -> Vec<(String, f64)> {
+        let Payload::Json(value) = payload else { panic!("{payload:?}") };
+        let entry = |entry: &Value| (entry["report_id"].as_str().unwrap().into(), entry["score"].as_f64().unwrap());
+        value["matches"].as_array().unwrap().iter().map(entry).collect()
+    }
+
+    #[tokio::test]
+    async fn a_report_with_many_photos_is_answered_once_with_its_best_score() {
+        // 60 photos each: the first fetch of 4 × limit points holds one report alone.
+        let ran = run(operator(filled(4, 60)).as_mut(), limit(json!(3)), vec![query()]).await;
+        let found = matches(&ran.emitted[0].1);
+        assert_eq!(found.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["r0", "r1", "r2"]);
+        assert!((found[0].1 - 1.0).abs() < 1e-6);
+        assert!(found.windows(2).all(|pair| pair[0].1 > pair[1].1));
+    }
+
+    #[tokio::test]
+    async fn the_limit_is_10_unless_said_and_nonsense_is_refused_by_name() {
+        let index = filled(30, 1);
+        let events = [None, Some(json!("7")), Some(json!(30)), Some(json!(0)), Some(json!(101)), Some(json!("x"))]
+            .map(|value| (value.map(limit).unwrap_or_default(), query()));
+        let ran = run_events(operator(index).as_mut(), events.into()).await;
+        assert_eq!(ran.emitted.iter().map(|(_, payload)| matches(payload).len()).collect::<Vec<_>>(), [10, 7, 30]);
+        assert_eq!(
+            ran.rejected.iter().map(|(place, why)| (*place, why.status)).collect::<Vec<_>>(),
+            [(3, 400), (4, 400), (5, 400)]
+        );
+        assert!(ran.rejected[1].1.detail.contains("\"limit\" is 101"));
+    }
+
+    #[tokio::test]
+    async fn an_empty_index_finds_nothing() {
+        let ran = run(operator(filled(0, 0)).as_mut(), Params::new(), vec![query()]).await;
+        assert!(matches(&ran.emitted[0].1).is_empty());
+    }
+
+    #[tokio::test]
+    async fn vectors_of_another_model_are_not_compared() {
+        let other = Payload::Vector(Arc::new(Vector { fingerprint: "other".into(), ..vector(&[1.0, 0.0]) }));
+        let poison = Payload::Vector(Arc::new(vector(&[f32::INFINITY, 0.0])));
+        let ran = run(operator(filled(2, 1)).as_mut(), Params::new(), vec![other, poison, query()]).await;
+        let refused: Vec<_> = ran.rejected.iter().map(|(place, why)| (*place, why.status)).collect();
+        assert_eq!(refused, [(0, 409), (1, 422)]);
+        assert_eq!(ran.emitted.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_index_out_of_reach_brings_the_batch_back() {
+        let ran = run(operator(Arc::new(UnavailableIndex)).as_mut(), Params::new(), vec![query()]).await;
+        assert!(matches!(ran.fault, Some(Fault::Retry(_))) && ran.emitted.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_searches_of_a_batch_run_side_by_side() {
+        let mut operator = operator(Arc::new(GatheringIndex::of(16)));
+        let running = run(operator.as_mut(), Params::new(), vec![query(); 16]);
+        let ran = tokio::time::timeout(PATIENCE, running).await.expect("all sixteen are waiting at once");
+        assert_eq!(ran.emitted.len(), 16);
+    }
+
+    #[test]
+    fn limits_that_contradict_each_other_are_complained_about() {
+        let spec = SearchSpec { default_limit: 200, ..spec() };
+        assert_eq!(spec.check(&Names::default())[0].key, "default_limit");
+        let spec = SearchSpec { max_limit: 0, ..spec };
+        assert_eq!(spec.check(&Names::default())[0].key, "max_limit");
+    }
+}
