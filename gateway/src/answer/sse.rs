@@ -1,0 +1,175 @@
+//! Results as server-sent events, written byte by byte.
+//!
+//! `id` is the result's ordinal, `event` its kind, `data` one line of JSON; a blank line ends an event and appears
+//! nowhere else. A heartbeat is the comment `: hb` with a single newline: clients in the field take a blank line after it
+//! for an event without data, and fail. The stream is pulled by the client's reading: a slow one has nothing buffered for
+//! it but one event and what its watch bounds, and catches up from the history.
+
+use std::fmt::Write;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::stream;
+use pipeline::{Content, Outcome, OutcomeKind};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::problem_of;
+use crate::follow::Follower;
+use crate::meter::StreamMeter;
+use crate::problem::Problem;
+use crate::requests::CancelOnDrop;
+use crate::state::GatewayState;
+
+const HEARTBEAT: Bytes = Bytes::from_static(b": hb\n");
+
+/// A place among the streams that may be open at once.
+///
+/// # Errors
+/// 503 if all are taken.
+pub fn slot(state: &GatewayState) -> Result<OwnedSemaphorePermit, Problem> {
+    Arc::clone(&state.streams).try_acquire_owned().map_err(|_| {
+        let most = state.limits.streams;
+        Problem::unavailable(
+            "streams_full",
+            format!("all {most} event streams are in use: ask /v1/requests/{{id}} instead"),
+        )
+    })
+}
+
+/// Streams results until the terminal, or until the service shuts down: the client then resumes elsewhere.
+pub fn stream(
+    state: &GatewayState,
+    follower: Follower,
+    slot: OwnedSemaphorePermit,
+    leaving: Option<CancelOnDrop>,
+) -> Response {
+    let heartbeat = Duration::from_millis(state.limits.heartbeat_ms.max(1));
+    let state = state.clone();
+    let events = Events { state, follower, heartbeat, leaving, _slot: slot, _meter: StreamMeter::begin() };
+    let body = Body::from_stream(stream::unfold(Some(events), |events| async move { events?.next().await }));
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // Asks proxies not to collect events into larger pieces.
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    response
+}
+
+struct Events {
+    state: GatewayState,
+    follower: Follower,
+    heartbeat: Duration,
+    leaving: Option<CancelOnDrop>,
+    _slot: OwnedSemaphorePermit,
+    _meter: StreamMeter,
+}
+
+/// The next bytes, and the stream if more may follow.
+type Step = Option<(io::Result<Bytes>, Option<Events>)>;
+
+impl Events {
+    async fn next(mut self) -> Step {
+        let outcome = tokio::select! {
+            biased;
+            outcome = self.follower.next() => outcome,
+            () = self.state.closing.cancelled() => {
+                self.leaving.into_iter().for_each(CancelOnDrop::disarm);
+                return None;
+            }
+            () = tokio::time::sleep(self.heartbeat) => return Some((Ok(HEARTBEAT), Some(self))),
+        };
+        match outcome {
+            Ok(Some(outcome)) => {
+                let event = event(&outcome);
+                if !outcome.kind.is_terminal() {
+                    return Some((Ok(event), Some(self)));
+                }
+                self.leaving.into_iter().for_each(CancelOnDrop::disarm);
+                Some((Ok(event), None))
+            }
+            Ok(None) => None,
+            Err(error) => {
+                // Broken off rather than ended, so that no client takes it for the whole.
+                tracing::warn!(%error, "event stream broken off");
+                Some((Err(io::Error::other("results cannot be read")), None))
+            }
+        }
+    }
+}
+
+/// One result as an event.
+fn event(outcome: &Outcome) -> Bytes {
+    let data = match outcome.kind {
+        OutcomeKind::Failed | OutcomeKind::Cancelled => problem_of(outcome).to_json().to_string(),
+        _ => data(&outcome.content),
+    };
+    let mut text = String::with_capacity(data.len() + 48);
+    write!(text, "id: {}\nevent: {}\ndata: {data}\n\n", outcome.ordinal, outcome.kind.as_str())
+        .expect("writing to a string does not fail");
+    Bytes::from(text)
+}
+
+/// Content as one line of JSON: JSON as it is, text as a JSON string, anything else by type and length.
+fn data(content: &Content) -> String {
+    let pipeline::Body::Inline(bytes) = &content.body else { return described(content) };
+    if content.media_type.starts_with("text/") {
+        return Value::from(String::from_utf8_lossy(bytes)).to_string();
+    }
+    if bytes.iter().any(|byte| matches!(byte, b'\r' | b'\n')) {
+        return serde_json::from_slice::<Value>(bytes).map_or_else(|_| described(content), |value| value.to_string());
+    }
+    serde_json::from_slice::<&RawValue>(bytes).map_or_else(|_| described(content), |raw| raw.get().to_owned())
+}
+
+/// What is known of content that is no JSON, or too long for a line: it is fetched under the request's `/result`.
+fn described(content: &Content) -> String {
+    json!({ "type": &*content.media_type, "length": content.length() }).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use pipeline::FlowName;
+
+    use super::*;
+
+    fn written(kind: OutcomeKind, content: Content) -> String {
+        let outcome = Outcome::new(kind, 7, FlowName::new("f").unwrap(), content);
+        String::from_utf8(event(&outcome).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn whatever_the_content_it_is_one_event_with_one_line_of_json() {
+        let hostile = "a\rdata: x\n\nevent: done\u{2028}";
+        let contents = [
+            Content::json(&json!({ "token": hostile })),
+            Content::inline("application/json", "{\n  \"a\": 1\r\n}"),
+            Content::inline("text/plain", hostile),
+            Content::inline("image/png", b"\x89PNG\r\n\r\n".to_vec()),
+            Content::inline("application/json", "no json\n\nid: 9"),
+            Content::inline("application/json", ""),
+        ];
+        for content in contents {
+            let text = written(OutcomeKind::Data, content);
+            assert!(text.ends_with("\n\n"), "{text:?}");
+            let lines: Vec<&str> = text.trim_end_matches('\n').split(['\n', '\r']).collect();
+            assert_eq!(lines.len(), 3, "{text:?}");
+            assert_eq!(&lines[..2], ["id: 7", "event: data"]);
+            serde_json::from_str::<Value>(lines[2].strip_prefix("data: ").unwrap()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_failure_carries_its_problem() {
+        let rejection = pipeline::Rejection::unusable("no_pixels", "empty");
+        let text = written(OutcomeKind::Failed, Content::json(&serde_json::to_value(rejection).unwrap()));
+        assert!(text.contains("\"code\":\"no_pixels\"") && text.contains("\"status\":422"), "{text}");
+    }
+}

@@ -1,0 +1,115 @@
+//! Path and query parameters: checked here once, carried by the event as its `params`.
+
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{Query, RawPathParams};
+use axum::http::Uri;
+use pipeline::{Params, Token};
+use serde_json::Value;
+
+use crate::problem::Problem;
+use crate::spec::{QueryKind, QueryParam};
+
+/// Checks the parameters of the path: each must be a token, so that it can name a record or a point.
+///
+/// # Errors
+/// 400 naming the parameter, its value and the rule.
+pub fn of_path(raw: Result<RawPathParams, RawPathParamsRejection>, params: &mut Params) -> Result<(), Problem> {
+    let raw =
+        raw.map_err(|_| Problem::malformed("bad_parameter", "the path holds a percent-encoding that is not UTF-8"))?;
+    for (name, value) in &raw {
+        params.insert(name.to_owned(), Value::from(token(name, value)?.as_str()));
+    }
+    Ok(())
+}
+
+/// Checks one token.
+///
+/// # Errors
+/// 400 naming it, its value and the rule.
+pub fn token(name: &str, value: &str) -> Result<Token, Problem> {
+    Token::new(value).map_err(|why| {
+        let shown: String = value.chars().take(80).collect();
+        Problem::malformed("bad_parameter", format!("{name} {shown:?} {why}"))
+    })
+}
+
+/// Checks the declared parameters of the query; others are ignored.
+///
+/// # Errors
+/// 400 naming the parameter, its value and the limits.
+pub fn of_query(uri: &Uri, declared: &[QueryParam], params: &mut Params) -> Result<(), Problem> {
+    if declared.is_empty() {
+        return Ok(());
+    }
+    let Query(given) = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|_| {
+        Problem::malformed("bad_parameter", "the query string is malformed: name=value pairs are needed")
+    })?;
+    for param in declared {
+        let value = given.iter().find(|(name, _)| *name == param.name).map(|(_, value)| value.as_str());
+        if let Some(value) = check(param, value)? {
+            params.insert(param.name.clone(), value);
+        }
+    }
+    Ok(())
+}
+
+fn check(param: &QueryParam, given: Option<&str>) -> Result<Option<Value>, Problem> {
+    let shown: String = given.unwrap_or_default().chars().take(80).collect();
+    let wrong = |rule: String| {
+        Err(Problem::malformed(
+            "bad_parameter",
+            format!("query parameter {} is {shown:?}: {rule} is needed", param.name),
+        ))
+    };
+    match &param.kind {
+        QueryKind::Integer { default, min, max } => {
+            let Some(given) = given else { return Ok(default.map(Value::from)) };
+            match given.parse::<i64>() {
+                Ok(number) if (*min..=*max).contains(&number) => Ok(Some(Value::from(number))),
+                _ => wrong(range(*min, *max)),
+            }
+        }
+        QueryKind::Text { default, max_length, one_of } => {
+            let Some(given) = given else { return Ok(default.clone().map(Value::from)) };
+            if !one_of.is_empty() && !one_of.iter().any(|allowed| allowed == given) {
+                return wrong(format!("one of {}", one_of.join(", ")));
+            }
+            if given.len() > *max_length || given.chars().any(char::is_control) {
+                return wrong(format!("text of at most {max_length} bytes without control characters"));
+            }
+            Ok(Some(Value::from(given)))
+        }
+    }
+}
+
+fn range(min: i64, max: i64) -> String {
+    match (min, max) {
+        (i64::MIN, i64::MAX) => "a whole number".into(),
+        (i64::MIN, max) => format!("a whole number of at most {max}"),
+        (min, i64::MAX) => format!("a whole number of at least {min}"),
+        (min, max) => format!("a whole number from {min} to {max}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit() -> Vec<QueryParam> {
+        vec![QueryParam { name: "limit".into(), kind: QueryKind::Integer { default: Some(10), min: 1, max: 100 } }]
+    }
+
+    #[test]
+    fn a_query_is_taken_within_its_limits_only() {
+        let mut params = Params::new();
+        of_query(&"/s".parse().unwrap(), &limit(), &mut params).unwrap();
+        assert_eq!(params["limit"], 10);
+        of_query(&"/s?other=1&limit=100".parse().unwrap(), &limit(), &mut params).unwrap();
+        assert_eq!(params["limit"], 100);
+        for bad in ["0", "101", "abc", "", "1e3", "99999999999999999999", "%00"] {
+            let uri = format!("/s?limit={bad}").parse().unwrap();
+            let problem = of_query(&uri, &limit(), &mut params).unwrap_err();
+            assert!(problem.to_string().contains("from 1 to 100"), "{problem}");
+        }
+    }
+}

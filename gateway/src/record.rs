@@ -1,0 +1,81 @@
+//! Records: what a report's route writes before its event, and what a `GET` reads back.
+
+use axum::extract::RawPathParams;
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use pipeline::{Envelope, Params, Token};
+use serde_json::{Map, Value, json};
+
+use crate::params;
+use crate::problem::Problem;
+use crate::spec::{BodyKind, RecordSpec};
+use crate::state::GatewayState;
+
+/// A record that was written for an event that is about to be submitted.
+pub struct Record {
+    store: Token,
+    key: Token,
+    /// As written.
+    pub value: Bytes,
+    before: Option<Bytes>,
+}
+
+impl Record {
+    /// Writes `{"<name>": {…}, "request": id}` under the report's own id, or a fresh one.
+    pub async fn write(
+        state: &GatewayState,
+        spec: &RecordSpec,
+        envelope: &mut Envelope,
+        body: &BodyKind,
+        mut fields: Map<String, Value>,
+    ) -> Result<Self, Problem> {
+        let BodyKind::Form { json: name, .. } = body else { return Err(Problem::internal()) };
+        let key = key_of(name, &fields)?;
+        fields.insert("id".into(), Value::from(key.as_str()));
+        envelope.params.insert(spec.id.clone(), Value::from(key.as_str()));
+        let value = json!({ name.as_str(): fields, "request": envelope.id });
+        let value = Bytes::from(value.to_string());
+        let before = state.transport.get_record(&spec.store, &key).await?;
+        state.transport.put_record(&spec.store, &key, value.clone()).await?;
+        Ok(Self { store: spec.store.clone(), key, value, before })
+    }
+
+    /// Puts back what was there; nothing is written as an empty record.
+    pub async fn take_back(&self, state: &GatewayState) {
+        let before = self.before.clone().unwrap_or_default();
+        if let Err(error) = state.transport.put_record(&self.store, &self.key, before).await {
+            tracing::error!(store = %self.store, key = %self.key, %error, "record of a refused event not taken back");
+        }
+    }
+}
+
+/// The record's key: its own `id`, which must then be a token, or a fresh one.
+fn key_of(name: &str, fields: &Map<String, Value>) -> Result<Token, Problem> {
+    let field = format!("{name}.id");
+    match fields.get("id") {
+        None | Some(Value::Null) => Ok(Token::random()),
+        Some(Value::String(text)) => params::token(&field, text),
+        Some(Value::Number(number)) => params::token(&field, &number.to_string()),
+        Some(_) => Err(Problem::malformed("bad_parameter", format!("{field} must be text or a number"))),
+    }
+}
+
+/// Answers with the record that the path names.
+pub async fn read(
+    state: GatewayState,
+    spec: RecordSpec,
+    path: Result<RawPathParams, RawPathParamsRejection>,
+) -> Result<Response, Problem> {
+    let mut params = Params::new();
+    params::of_path(path, &mut params)?;
+    let key = params.get(&spec.id).and_then(Value::as_str).unwrap_or_default();
+    let key = params::token(&spec.id, key)?;
+    match state.transport.get_record(&spec.store, &key).await? {
+        Some(record) if !record.is_empty() => {
+            Ok(([(header::CONTENT_TYPE, "application/json")], record).into_response())
+        }
+        _ => Err(Problem::new(StatusCode::NOT_FOUND, "no_record", format!("nothing is kept under {} {key}", spec.id))),
+    }
+}

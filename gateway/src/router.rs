@@ -1,0 +1,93 @@
+//! Which handler answers which path.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{RawPathParams, Request, State};
+use axum::routing::{get, on, post};
+use pipeline::Lane;
+use pipeline::spec::Places;
+use tower_http::normalize_path::NormalizePath;
+
+use crate::ask::{self, Route};
+use crate::spec::{BodyKind, BodySpec, Method, QueryKind, QueryParam, RouteSpec};
+use crate::state::{FlowEntry, GatewayState};
+use crate::{console, flows, guard, probes, record, requests};
+
+/// How long `POST /v1/flows/{flow}` waits for a result.
+const OPEN_WAIT: Duration = Duration::from_secs(30);
+
+/// The whole service as configured. The routes must have passed [`spec::check`](crate::spec::check): two that collide
+/// make this panic.
+pub fn router(state: GatewayState) -> Router {
+    let mut router = built_in();
+    let open: Vec<RouteSpec> =
+        state.flows.values().filter(|flow| flow.open).map(|flow| open_route(&state, flow)).collect();
+    for spec in state.routes.iter().cloned().chain(open) {
+        router = with_route(router, spec);
+    }
+    let router = router
+        .fallback(guard::not_found)
+        .method_not_allowed_fallback(guard::method_not_allowed)
+        .layer(axum::middleware::from_fn(guard::watch))
+        .with_state(state);
+    Router::new().fallback_service(NormalizePath::trim_trailing_slash(router))
+}
+
+fn built_in() -> Router<GatewayState> {
+    Router::new()
+        .merge(console::routes())
+        .route("/health", get(probes::health))
+        .route("/ready", get(probes::ready))
+        .route("/metrics", get(probes::metrics))
+        .route("/v1/flows", get(flows::list))
+        .route("/v1/flows/{flow}", post(flows::closed))
+        .route("/v1/requests/{id}", get(requests::show).delete(requests::cancel))
+        .route("/v1/requests/{id}/events", get(requests::events))
+        .route("/v1/requests/{id}/result", get(requests::result))
+}
+
+fn with_route(router: Router<GatewayState>, spec: RouteSpec) -> Router<GatewayState> {
+    let path = spec.path.trim_end_matches('/').to_owned();
+    let filter = spec.method.filter();
+    if let Some(record) = spec.record.clone().filter(|_| spec.reads_record()) {
+        let handler = move |State(state): State<GatewayState>,
+                            params: Result<RawPathParams, RawPathParamsRejection>| {
+            record::read(state, record.clone(), params)
+        };
+        return router.route(&path, on(filter, handler));
+    }
+    let Some(flow) = spec.flow.clone() else { return router };
+    let route = Arc::new(Route::new(spec, flow));
+    let handler = move |State(state): State<GatewayState>,
+                        params: Result<RawPathParams, RawPathParamsRejection>,
+                        request: Request| ask::handle(state, Arc::clone(&route), params, request);
+    router.route(&path, on(filter, handler))
+}
+
+/// `POST /v1/flows/{flow}` of an open flow.
+fn open_route(state: &GatewayState, flow: &FlowEntry) -> RouteSpec {
+    let lanes = Lane::ALL.map(|lane| lane.as_str().to_owned()).to_vec();
+    let lane = QueryKind::Text { default: None, max_length: 16, one_of: lanes };
+    RouteSpec {
+        path: format!("/v1/flows/{}", flow.name),
+        method: Method::Post,
+        flow: Some(flow.name.clone()),
+        body: BodySpec {
+            kind: BodyKind::Open { json: flow.takes_json },
+            types: Vec::new(),
+            max_bytes: state.limits.open_bytes,
+            max_parts: 0,
+        },
+        query: vec![QueryParam { name: "lane".into(), kind: lane }],
+        wait: OPEN_WAIT,
+        lane: Lane::Interactive,
+        status: 200,
+        cancel_on_disconnect: false,
+        limit: None,
+        record: None,
+        places: Places::default(),
+    }
+}

@@ -1,0 +1,119 @@
+//! What of the config concerns HTTP: `[service]`, `[limits]` and the `[[route]]`s.
+
+mod body;
+mod check;
+mod query;
+mod rate;
+mod route;
+
+use std::time::Duration;
+
+use pipeline::Names;
+use pipeline::spec::{ByteSize, Problems, Section};
+use serde::Deserialize;
+
+pub use body::{BodyKind, BodySpec};
+pub use check::{check, check_bodies};
+pub use query::{QueryKind, QueryParam};
+pub use rate::Rate;
+pub use route::{Method, RecordSpec, RouteSpec};
+
+/// Everything the gateway takes from the config.
+#[derive(Clone, Debug, Default)]
+pub struct GatewaySpec {
+    /// `[service]`.
+    pub service: ServiceSpec,
+    /// `[limits]`.
+    pub limits: LimitsSpec,
+    /// The `[[route]]`s that could be read, in order of the text.
+    pub routes: Vec<RouteSpec>,
+}
+
+impl GatewaySpec {
+    /// Takes `service`, `limits` and `route` out of the config's top level; `names` are the declared flows. What cannot be read is reported and left out.
+    pub fn read(root: &mut Section<'_>, names: &Names, problems: &mut Problems) -> Self {
+        let service = root
+            .take_section("service", problems)
+            .map_or_else(Default::default, |section| section.read(problems).unwrap_or_default());
+        let limits = root
+            .take_section("limits", problems)
+            .map_or_else(Default::default, |section| section.read(problems).unwrap_or_default());
+        let sections = root.take_list("route", problems);
+        let routes = sections.into_iter().filter_map(|section| RouteSpec::read(section, names, problems)).collect();
+        Self { service, limits, routes }
+    }
+}
+
+/// `[service]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServiceSpec {
+    /// Shown by `/health` and the console.
+    pub name: String,
+    /// Where to listen, `HOST:PORT`; port 0 picks a free one.
+    pub listen: String,
+    /// How long a shutdown waits for requests in work, in milliseconds.
+    pub grace_ms: u64,
+}
+
+impl Default for ServiceSpec {
+    fn default() -> Self {
+        Self { name: "caudal".into(), listen: "127.0.0.1:8080".into(), grace_ms: 10_000 }
+    }
+}
+
+impl ServiceSpec {
+    /// `grace_ms` as a duration.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        Duration::from_millis(self.grace_ms)
+    }
+}
+
+/// `[limits]`: what the front takes in all.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsSpec {
+    /// Whether the `limit` of routes holds; `false` for load tests. The other limits always hold.
+    pub enabled: bool,
+    /// Connections at once; further ones wait to be accepted.
+    pub connections: usize,
+    /// Event streams at once; further ones get 503.
+    pub streams: usize,
+    /// Sum of the bodies and results that must be in memory whole at one time.
+    pub memory: ByteSize,
+    /// Longest body for `POST /v1/flows/NAME`.
+    pub open_bytes: ByteSize,
+    /// Longest time from a connection's first byte, or its last answer, to the end of a request's headers, in
+    /// milliseconds. The first byte itself must come within half of it.
+    pub header_ms: u64,
+    /// Longest time a whole upload may take, in milliseconds.
+    pub upload_ms: u64,
+    /// Time an upload may be slow before `upload_rate` holds, in milliseconds.
+    pub upload_grace_ms: u64,
+    /// Slowest upload, in bytes per second of waiting for the client.
+    pub upload_rate: ByteSize,
+    /// Longest time a client may leave an answer unread, in milliseconds.
+    pub write_ms: u64,
+    /// Pause between two heartbeats of an event stream, in milliseconds.
+    pub heartbeat_ms: u64,
+}
+
+impl Default for LimitsSpec {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            connections: 1024,
+            streams: 1000,
+            memory: ByteSize::mib(128),
+            open_bytes: ByteSize::mib(16),
+            header_ms: 10_000,
+            upload_ms: 120_000,
+            upload_grace_ms: 5_000,
+            upload_rate: ByteSize(1 << 10),
+            write_ms: 60_000,
+            // Below the 30 s after which many proxies cut an idle connection.
+            heartbeat_ms: 15_000,
+        }
+    }
+}

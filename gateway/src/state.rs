@@ -1,0 +1,149 @@
+//! What the handlers share.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use pipeline::engine::FlowFigures;
+use pipeline::spec::FlowSpec;
+use pipeline::{FlowName, PayloadKind, Transport, TransportError};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::memory::MemoryBudget;
+use crate::pace::Pace;
+use crate::probes::Readiness;
+use crate::problem::Problem;
+use crate::spec::{LimitsSpec, RouteSpec, ServiceSpec};
+
+/// Live figures of the flows that run in this process.
+pub type Figures = Arc<dyn Fn() -> Vec<FlowFigures> + Send + Sync>;
+
+/// Whether one part of the service is usable; the error says what is wrong, for the log.
+pub type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// Renders all metrics of the process as Prometheus text.
+pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// How long a body that waits in memory waits for its share.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the gateway must know of a flow.
+#[derive(Clone, Debug)]
+pub struct FlowEntry {
+    /// Its name.
+    pub name: FlowName,
+    /// As the config describes it.
+    pub about: String,
+    /// Whether `POST /v1/flows/{name}` is served.
+    pub open: bool,
+    /// How long a request stays worth doing; `None` for ever.
+    pub deadline: Option<Duration>,
+    /// Whether its first stage takes JSON documents.
+    pub takes_json: bool,
+}
+
+impl From<&FlowSpec> for FlowEntry {
+    fn from(spec: &FlowSpec) -> Self {
+        let takes = spec.stages.first().map(|stage| stage.operator.ends().takes).unwrap_or_default();
+        let settings = &spec.settings;
+        Self {
+            name: spec.name.clone(),
+            about: settings.about.clone(),
+            open: settings.open,
+            deadline: (settings.deadline_ms > 0).then(|| Duration::from_millis(settings.deadline_ms)),
+            takes_json: takes.contains(&PayloadKind::Json),
+        }
+    }
+}
+
+/// Everything the gateway is built from.
+pub struct Gateway {
+    /// Where events go and results come from.
+    pub transport: Arc<dyn Transport>,
+    /// `[service]`.
+    pub service: ServiceSpec,
+    /// `[limits]`.
+    pub limits: LimitsSpec,
+    /// The routes, checked by [`spec::check`](crate::spec::check).
+    pub routes: Vec<RouteSpec>,
+    /// Every declared flow, run here or elsewhere.
+    pub flows: Vec<FlowEntry>,
+    /// Live figures of the flows that run here.
+    pub figures: Figures,
+    /// What `/ready` asks, by the name it shows.
+    pub checks: Vec<(String, Check)>,
+    /// What `/metrics` answers.
+    pub render_metrics: RenderMetrics,
+}
+
+/// The shared state of a gateway; cloning shares it.
+#[derive(Clone)]
+pub struct GatewayState(Arc<Shared>);
+
+/// See [`GatewayState`].
+pub struct Shared {
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) service: ServiceSpec,
+    pub(crate) limits: LimitsSpec,
+    pub(crate) routes: Vec<RouteSpec>,
+    pub(crate) flows: HashMap<FlowName, FlowEntry>,
+    pub(crate) figures: Figures,
+    pub(crate) render_metrics: RenderMetrics,
+    pub(crate) readiness: Readiness,
+    pub(crate) pace: Pace,
+    pub(crate) memory: MemoryBudget,
+    /// One permit per event stream.
+    pub(crate) streams: Arc<Semaphore>,
+    /// Submissions that outlive their connection; a shutdown waits for them.
+    pub(crate) tasks: TaskTracker,
+    /// Cancelled when a shutdown begins: streams end, waiting answers turn into 202.
+    pub(crate) closing: CancellationToken,
+}
+
+impl GatewayState {
+    /// Starts nothing.
+    #[must_use]
+    pub fn new(gateway: Gateway) -> Self {
+        Self(Arc::new(Shared {
+            pace: Pace::new(Arc::clone(&gateway.transport), Arc::clone(&gateway.figures)),
+            readiness: Readiness::new(gateway.checks),
+            memory: MemoryBudget::new(gateway.limits.memory.0, MEMORY_PATIENCE),
+            streams: Arc::new(Semaphore::new(gateway.limits.streams.min(Semaphore::MAX_PERMITS))),
+            flows: gateway.flows.into_iter().map(|flow| (flow.name.clone(), flow)).collect(),
+            transport: gateway.transport,
+            service: gateway.service,
+            limits: gateway.limits,
+            routes: gateway.routes,
+            figures: gateway.figures,
+            render_metrics: gateway.render_metrics,
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        }))
+    }
+}
+
+impl Deref for GatewayState {
+    type Target = Shared;
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Shared {
+    /// The problem of a submission that the broker refused, with a measured `Retry-After` where the flow is full.
+    pub(crate) async fn refusal(&self, error: TransportError) -> Problem {
+        let full = match &error {
+            TransportError::Full { flow } => Some(flow.clone()),
+            _ => None,
+        };
+        let problem = Problem::from(error);
+        match full {
+            Some(flow) => problem.with_retry_after(self.pace.retry_after(&flow).await),
+            None => problem,
+        }
+    }
+}

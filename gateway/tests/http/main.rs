@@ -1,0 +1,13 @@
+//! The gateway over real TCP, on the broker in memory.
+
+#![allow(clippy::unwrap_used, reason = "a test panics on what it does not expect")]
+
+mod answers;
+mod config;
+mod limits;
+mod probes;
+mod reports;
+mod requests;
+mod service;
+mod sockets;
+mod uploads;
