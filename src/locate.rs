@@ -1,0 +1,56 @@
+//! Finds the parts that `make setup` installs: the broker's program and ONNX Runtime's library.
+//!
+//! Order: what the user named (flag or environment), the `.caudal` folder of the checkout that holds the program or of
+//! the current directory, then the system.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+/// Where parts are, if the user says so.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Parts {
+    /// The nats-server program
+    #[arg(long, env = "CAUDAL_NATS_SERVER", value_name = "FILE", global = true, hide_short_help = true)]
+    pub nats_server: Option<PathBuf>,
+    /// ONNX Runtime's shared library
+    #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE", global = true, hide_short_help = true)]
+    pub onnxruntime: Option<PathBuf>,
+    /// Searched for nats-server; set by the system
+    #[arg(long = "search-path", env = "PATH", hide = true, global = true)]
+    pub search_path: Option<std::ffi::OsString>,
+}
+
+/// What to run when a part is missing.
+pub const REMEDY: &str = "run `make setup`";
+
+impl Parts {
+    /// The nats-server program, if there is one.
+    #[must_use]
+    pub fn find_nats_server(&self) -> Option<PathBuf> {
+        if let Some(named) = &self.nats_server {
+            return Some(named.clone());
+        }
+        let on_path = self.search_path.iter().flat_map(std::env::split_paths).map(|folder| folder.join("nats-server"));
+        installed("bin/nats-server").into_iter().chain(on_path).find(|candidate| candidate.is_file())
+    }
+
+    /// ONNX Runtime's library, if there is one.
+    #[must_use]
+    pub fn find_onnxruntime(&self) -> Option<PathBuf> {
+        if let Some(named) = &self.onnxruntime {
+            return Some(named.clone());
+        }
+        let system = ["/usr/local/lib", "/usr/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
+        let system = system.into_iter().map(|folder| Path::new(folder).join("libonnxruntime.so"));
+        installed("lib/libonnxruntime.so").into_iter().chain(system).find(|candidate| candidate.is_file())
+    }
+}
+
+/// `.caudal/<part>` in the folders above the program and in the current directory.
+fn installed(part: &str) -> Vec<PathBuf> {
+    let program = std::env::current_exe().ok();
+    let above = program.iter().flat_map(|program| program.ancestors().skip(1)).map(Path::to_path_buf);
+    let here = std::env::current_dir().ok();
+    above.chain(here).map(|folder| folder.join(".caudal").join(part)).collect()
+}

@@ -1,0 +1,148 @@
+//! From config text to a checked plan. Touches no network, device or model: `caudal check` ends here.
+
+use std::path::{Path, PathBuf};
+
+use connectors::index::IndexSpec;
+use connectors::models::ModelSpec;
+use gateway::spec::GatewaySpec;
+use pipeline::spec::{FlowSpec, Places, Problems, Section, Sources};
+use pipeline::{Complaint, Names};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::assembly;
+
+/// `[process]`: what concerns the process as a whole.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProcessSpec {
+    /// Everything the service keeps; one process at a time may use it.
+    pub data_dir: PathBuf,
+    /// Threads for decoding and the like; 0 takes one per core.
+    pub compute_threads: usize,
+}
+
+impl Default for ProcessSpec {
+    fn default() -> Self {
+        Self { data_dir: "data".into(), compute_threads: 0 }
+    }
+}
+
+/// Everything a process runs, checked.
+pub struct Plan {
+    /// `[process]`.
+    pub process: ProcessSpec,
+    /// `[nats]`.
+    pub nats: nats::NatsSpec,
+    /// `[model.NAME]`, by name.
+    pub models: Vec<(String, ModelSpec)>,
+    /// `[index]`.
+    pub index: IndexSpec,
+    /// `[flow.NAME]`.
+    pub flows: Vec<FlowSpec>,
+    /// `[service]`, `[limits]` and the `[[route]]`s.
+    pub gateway: GatewaySpec,
+}
+
+impl Plan {
+    /// One line a flow, for `caudal check`.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let flows = self.flows.iter().map(|flow| {
+            let stages: Vec<&str> = flow.stages.iter().map(|stage| stage.name.as_str()).collect();
+            format!("flow {}: {}", flow.name, stages.join(" → "))
+        });
+        let counted = format!("{} routes, {} models: no problems", self.gateway.routes.len(), self.models.len());
+        flows.chain([counted]).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Top-level keys, for the message about an unknown one.
+const KNOWN: &str = "[service], [process], [nats], [limits], [index], [model.NAME], [flow.NAME], [[route]], include";
+
+/// Reads and checks the config.
+///
+/// # Errors
+/// Every problem found, in one go.
+pub fn load(sources: &Sources) -> Result<Plan, Problems> {
+    let mut problems = Problems::default();
+    let mut root = sources.parse(&mut problems).root;
+    // Resolved when the sources were gathered.
+    let _: Option<Vec<String>> = root.take("include", &mut problems);
+    let (process, _) = section::<ProcessSpec>(&mut root, "process", &mut problems);
+    let (nats, places) = section::<nats::NatsSpec>(&mut root, "nats", &mut problems);
+    nats.check(&places, &mut problems);
+    let (index, places) = section::<IndexSpec>(&mut root, "index", &mut problems);
+    complain(index.check(), &places, &mut problems);
+    let model_sections = root.take_named("model", &mut problems);
+    let flow_sections = root.take_named("flow", &mut problems);
+    let names = Names {
+        models: model_sections.iter().map(|(name, _)| name.get_ref().clone()).collect(),
+        flows: flow_sections.iter().map(|(name, _)| name.get_ref().clone()).collect(),
+    };
+    let models = read_models(model_sections, &mut problems);
+    let flows = read_flows(flow_sections, &names, &mut problems);
+    let gateway = GatewaySpec::read(&mut root, &names, &mut problems);
+    gateway::spec::check(&gateway.routes, &mut problems);
+    gateway::spec::check_bodies(&gateway.routes, &flows, &mut problems);
+    root.expect_empty(KNOWN, &mut problems);
+    if problems.is_empty() { Ok(Plan { process, nats, models, index, flows, gateway }) } else { Err(problems) }
+}
+
+/// Reads a section that may be absent. What cannot be read is reported and stands in as its default, so that the rest can
+/// be checked too.
+fn section<T: DeserializeOwned + Default>(root: &mut Section<'_>, key: &str, problems: &mut Problems) -> (T, Places) {
+    let Some(section) = root.take_section(key, problems) else { return (T::default(), Places::default()) };
+    let places = section.places();
+    (section.read(problems).unwrap_or_default(), places)
+}
+
+fn complain(complaints: Vec<Complaint>, places: &Places, problems: &mut Problems) {
+    for complaint in complaints {
+        problems.add(places.of(complaint.key), complaint.message, complaint.remedy);
+    }
+}
+
+type Named<'s> = Vec<(toml::Spanned<String>, Section<'s>)>;
+
+fn read_models(sections: Named<'_>, problems: &mut Problems) -> Vec<(String, ModelSpec)> {
+    let mut models = Vec::new();
+    for (name, section) in sections {
+        let places = section.places();
+        let Some(spec) = section.read::<ModelSpec>(problems) else { continue };
+        complain(spec.check(), &places, problems);
+        models.push((name.into_inner(), spec));
+    }
+    models
+}
+
+fn read_flows(sections: Named<'_>, names: &Names, problems: &mut Problems) -> Vec<FlowSpec> {
+    let kinds = assembly::operator_kinds();
+    let mut flows = Vec::new();
+    for (name, section) in sections {
+        let place = section.place();
+        if let Some(flow) = FlowSpec::read(&name, section, &kinds, problems) {
+            flow.check(&place, names, problems);
+            flows.push(flow);
+        }
+    }
+    flows
+}
+
+/// The files that `text` includes, as it names them.
+#[must_use]
+pub fn includes(text: &str) -> Vec<String> {
+    #[derive(Deserialize, Default)]
+    struct Includes {
+        #[serde(default)]
+        include: Vec<String>,
+    }
+    // A text that cannot be parsed is reported when it is loaded.
+    toml::from_str::<Includes>(text).unwrap_or_default().include
+}
+
+/// An included file's path: relative to the file that names it.
+#[must_use]
+pub fn beside(file: &Path, included: &str) -> PathBuf {
+    file.parent().unwrap_or(Path::new("")).join(included)
+}
