@@ -1,0 +1,171 @@
+//! Runs the built program on a free port with a folder of its own, and ends it with the test.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use reqwest::multipart::{Form, Part};
+use reqwest::{Client, Response};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+/// How long a test waits for what must happen.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running service.
+pub struct Caudal {
+    pub base: String,
+    pub client: Client,
+    pub child: Child,
+    folder: Folder,
+}
+
+/// Where a service keeps its data; outlives the process in tests that restart it.
+pub struct Folder {
+    _dir: TempDir,
+    path: PathBuf,
+}
+
+impl Folder {
+    pub fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        Self { path: dir.path().to_path_buf(), _dir: dir }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// The checkout, which holds the configs and what `make setup` installed.
+pub fn checkout() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The program, to be run in the checkout.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_caudal"));
+    command.current_dir(checkout()).kill_on_drop(true);
+    command
+}
+
+impl Caudal {
+    /// `caudal serve` with PetAlert's config.
+    pub async fn petalert() -> Self {
+        Self::serve(Folder::new(), &["config/petalert.toml", "--set", "limits.enabled=false"]).await
+    }
+
+    /// `caudal serve` with the given arguments, once it says that it is ready.
+    pub async fn serve(folder: Folder, args: &[&str]) -> Self {
+        let log = std::fs::File::options().create(true).append(true).open(folder.path().join("log")).unwrap();
+        let mut child = program()
+            .arg("serve")
+            .args(args)
+            .args(["--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(folder.path().join("data"))
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = tokio::time::timeout(PATIENCE, lines.next_line()).await;
+        let Ok(Ok(Some(line))) = first else {
+            panic!("not ready: {first:?}\n{}", std::fs::read_to_string(folder.path().join("log")).unwrap());
+        };
+        let base = line.strip_prefix("ready ").unwrap_or_else(|| panic!("{line:?}")).to_owned();
+        Self { base, client: Client::new(), child, folder }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    pub async fn get(&self, path: &str) -> Response {
+        self.client.get(self.url(path)).send().await.unwrap()
+    }
+
+    /// Posts one file as the form field `file`.
+    pub async fn post_file(&self, path: &str, bytes: Vec<u8>) -> Response {
+        self.client.post(self.url(path)).multipart(form(bytes)).send().await.unwrap()
+    }
+
+    /// Posts one file to be done later, and returns the request's id.
+    pub async fn post_later(&self, path: &str, bytes: Vec<u8>) -> String {
+        let request = self.client.post(self.url(path)).header("prefer", "respond-async").multipart(form(bytes));
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 202);
+        let accepted: Value = response.json().await.unwrap();
+        accepted["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The request once it is terminal.
+    pub async fn result(&self, id: &str) -> Value {
+        let poll = async {
+            loop {
+                let request: Value = self.get(&format!("/v1/requests/{id}")).await.json().await.unwrap();
+                if matches!(request["status"].as_str(), Some("done" | "failed" | "cancelled")) {
+                    return request;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, poll).await.unwrap_or_else(|_| panic!("{id} never ended\n{}", self.log()))
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    /// Kills the process as `kill -9` does and hands back its folder.
+    pub async fn kill(mut self) -> Folder {
+        self.child.kill().await.unwrap();
+        self.folder
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+}
+
+fn form(bytes: Vec<u8>) -> Form {
+    Form::new().part("file", Part::bytes(bytes).file_name("photo"))
+}
+
+/// Resident memory of a process and all its descendants, in bytes.
+pub fn tree_memory(pid: u32) -> u64 {
+    descendants(pid).iter().map(|pid| resident(*pid)).sum()
+}
+
+/// A process and all its descendants.
+pub fn descendants(pid: u32) -> Vec<u32> {
+    let mut tree = vec![pid];
+    let mut next = 0;
+    while next < tree.len() {
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", tree[next])).unwrap_or_default();
+        tree.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        // Children belong to the thread that started them.
+        let threads = std::fs::read_dir(format!("/proc/{}/task", tree[next])).into_iter().flatten().flatten();
+        for thread in threads {
+            let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            for child in children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()) {
+                if !tree.contains(&child) {
+                    tree.push(child);
+                }
+            }
+        }
+        next += 1;
+    }
+    tree
+}
+
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()).unwrap_or(0) << 10
+}
