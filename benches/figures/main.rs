@@ -11,6 +11,10 @@ mod caudal;
 #[expect(dead_code, reason = "shared with the tests")]
 mod pictures;
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod broker;
 mod engine;
 mod gateway;

@@ -10,7 +10,10 @@ use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use metrics::Histogram;
+
 use super::meter::{FlowFigures, FlowMeter, StageLabel, StageMeter};
+use super::root::Place;
 use super::stage::{Build, Stage, Worker};
 use super::{Queue, Root, Sink, settle};
 use crate::event::Lane;
@@ -29,6 +32,8 @@ pub struct FlowShared {
     pub meter: FlowMeter,
     /// Panics caught.
     pub panics: AtomicU64,
+    /// From delivery to settlement, in seconds.
+    pub duration: Histogram,
 }
 
 impl FlowShared {
@@ -42,16 +47,8 @@ impl FlowShared {
         };
         counter.fetch_add(1, Ordering::Relaxed);
         self.meter.in_flight.fetch_sub(1, Ordering::Relaxed);
-        let took = root.begun.elapsed().as_secs_f64();
-        metrics::histogram!("caudal_event_duration_seconds", "flow" => self.name.to_string()).record(took);
+        self.duration.record(root.begun.elapsed().as_secs_f64());
         root.dead.load(Ordering::Relaxed)
-    }
-
-    /// Notes how long a batch took.
-    pub fn observe_stage(&self, stage: &Arc<str>, took: Duration, events: usize) {
-        let labels = [("flow", self.name.to_string()), ("stage", stage.to_string())];
-        metrics::histogram!("caudal_stage_batch_duration_seconds", &labels).record(took.as_secs_f64());
-        metrics::histogram!("caudal_stage_batch_events", &labels).record(events as f64);
     }
 }
 
@@ -89,6 +86,7 @@ impl Flow {
             retry: spec.settings.retry.clone(),
             meter: FlowMeter::default(),
             panics: AtomicU64::new(0),
+            duration: metrics::histogram!("caudal_event_duration_seconds", "flow" => spec.name.to_string()),
         });
         let stages = connect(spec, services);
         let mut workers = Vec::new();
@@ -140,6 +138,7 @@ impl Flow {
 
 /// Makes the stages, each with its queue, linked to the next.
 fn connect(spec: FlowSpec, services: &Arc<Services>) -> Vec<Arc<Stage>> {
+    let flow_name = spec.name.clone();
     let mut stages = Vec::with_capacity(spec.stages.len());
     let mut sink = Sink::End;
     for declared in spec.stages.into_iter().rev() {
@@ -149,6 +148,7 @@ fn connect(spec: FlowSpec, services: &Arc<Services>) -> Vec<Arc<Stage>> {
         let (services, operator) = (Arc::clone(services), declared.operator);
         let build: Build = Arc::new(move || operator.build(&services));
         let stage = Stage {
+            meter: StageMeter::new(&flow_name, &declared.name),
             name: declared.name.into(),
             kind: declared.kind,
             workers: declared.settings.workers.get(),
@@ -156,7 +156,6 @@ fn connect(spec: FlowSpec, services: &Arc<Services>) -> Vec<Arc<Stage>> {
             timeout: Duration::from_millis(declared.settings.timeout_ms),
             queue: Arc::clone(&queue),
             sink,
-            meter: StageMeter::default(),
             at_work: TaskTracker::new(),
             build,
         };
@@ -179,13 +178,12 @@ impl Permits {
         Self { all: Arc::new(Semaphore::new(in_flight)), bulk: Arc::new(Semaphore::new((in_flight / 2).max(1))) }
     }
 
-    async fn acquire(&self, lane: Lane) -> Vec<tokio::sync::OwnedSemaphorePermit> {
-        let mut permits = Vec::with_capacity(2);
-        if lane == Lane::Bulk {
-            permits.extend(Arc::clone(&self.bulk).acquire_owned().await.ok());
-        }
-        permits.extend(Arc::clone(&self.all).acquire_owned().await.ok());
-        permits
+    async fn acquire(&self, lane: Lane) -> Place {
+        let bulk = match lane {
+            Lane::Interactive => None,
+            Lane::Bulk => Arc::clone(&self.bulk).acquire_owned().await.ok(),
+        };
+        Place { _bulk: bulk, _all: Arc::clone(&self.all).acquire_owned().await.ok() }
     }
 }
 
@@ -203,9 +201,9 @@ struct Feed {
 impl Feed {
     async fn run(mut self) {
         loop {
-            let permits = tokio::select! {
+            let place = tokio::select! {
                 () = self.stop.cancelled() => return,
-                permits = self.permits.acquire(self.lane) => permits,
+                place = self.permits.acquire(self.lane) => place,
             };
             let delivery = tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -214,7 +212,7 @@ impl Feed {
             let Some(delivery) = delivery else { return };
             self.flow.meter.delivered.fetch_add(1, Ordering::Relaxed);
             self.flow.meter.in_flight.fetch_add(1, Ordering::Relaxed);
-            let event = Root::begin(delivery, permits, self.settler.clone());
+            let event = Root::begin(delivery, place, self.settler.clone());
             if self.queue.push(event).await.is_err() {
                 return;
             }

@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use metrics::Histogram;
 use serde::Serialize;
 
 use super::Queue;
+use crate::names::FlowName;
 
 /// Counters of one stage. Written per batch, read at any time.
-#[derive(Default)]
 pub struct StageMeter {
+    batch_seconds: Histogram,
+    batch_events: Histogram,
     in_flight: AtomicU64,
     done: AtomicU64,
     failed: AtomicU64,
@@ -98,6 +101,21 @@ pub struct StageLabel {
 }
 
 impl StageMeter {
+    /// Zeros, under the names that the metrics carry.
+    pub fn new(flow: &FlowName, stage: &str) -> Self {
+        let labels = [("flow", flow.to_string()), ("stage", stage.to_owned())];
+        Self {
+            batch_seconds: metrics::histogram!("caudal_stage_batch_duration_seconds", &labels),
+            batch_events: metrics::histogram!("caudal_stage_batch_events", &labels),
+            in_flight: AtomicU64::new(0),
+            done: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            batches: AtomicU64::new(0),
+            busy_ns: AtomicU64::new(0),
+            blocked_ns: AtomicU64::new(0),
+        }
+    }
+
     /// A worker took `events` events.
     pub fn began(&self, events: usize) {
         self.in_flight.fetch_add(events as u64, Ordering::Relaxed);
@@ -106,6 +124,8 @@ impl StageMeter {
 
     /// A worker is through with `events` events, of which `failed` failed.
     pub fn ended(&self, events: usize, failed: usize, busy: Duration, blocked: Duration) {
+        self.batch_seconds.record(busy.as_secs_f64());
+        self.batch_events.record(events as f64);
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.in_flight.fetch_sub(events as u64, Ordering::Relaxed);
         self.done.fetch_add(events.saturating_sub(failed) as u64, Ordering::Relaxed);

@@ -19,4 +19,4 @@ pub use meter::{FlowFigures, StageFigures};
 pub use output::Output;
 pub(crate) use output::Sink;
 pub(crate) use queue::Queue;
-pub(crate) use root::{Response, Root};
+pub(crate) use root::{Place, Response, Root};

@@ -81,6 +81,7 @@ impl Output {
         let Sink::Queue(queue) = &self.sink else { return Ok(()) };
         let root = Arc::clone(&event.root);
         root.add();
+        let Err(event) = queue.try_push(event) else { return Ok(()) };
         let begun = Instant::now();
         let pushed = queue.push(event).await;
         self.blocked += begun.elapsed();

@@ -38,9 +38,19 @@ impl Bound {
         }
     }
 
-    async fn room(&self, size: usize) -> Result<Room, Closed> {
+    fn units(&self, size: usize) -> u32 {
         let units = size.div_ceil(BYTE_UNIT).clamp(1, self.byte_units);
-        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        u32::try_from(units).unwrap_or(u32::MAX)
+    }
+
+    fn try_room(&self, size: usize) -> Option<Room> {
+        let event = Arc::clone(&self.events).try_acquire_owned().ok()?;
+        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(self.units(size)).ok()?;
+        Some(Room { _event: event, _bytes: bytes })
+    }
+
+    async fn room(&self, size: usize) -> Result<Room, Closed> {
+        let units = self.units(size);
         let event = Arc::clone(&self.events).acquire_owned().await.map_err(|_| Closed)?;
         let bytes = Arc::clone(&self.bytes).acquire_many_owned(units).await.map_err(|_| Closed)?;
         Ok(Room { _event: event, _bytes: bytes })
@@ -87,19 +97,37 @@ impl Queue {
         }
     }
 
+    /// Takes the event if there is room at once, or gives it back.
+    pub fn try_push(&self, event: Event) -> Result<(), Event> {
+        let size = event.payload.resident_bytes();
+        let bulk_room = match event.envelope.lane {
+            Lane::Interactive => None,
+            Lane::Bulk => match self.bulk.try_room(size) {
+                Some(room) => Some(room),
+                None => return Err(event),
+            },
+        };
+        let Some(room) = self.all.try_room(size) else { return Err(event) };
+        // A queue that was closed says so to whoever then waits for room.
+        self.put(event, size, room, bulk_room)
+    }
+
     /// Waits for room and takes the event.
     pub async fn push(&self, event: Event) -> Result<(), Closed> {
         let size = event.payload.resident_bytes();
-        let lane = event.envelope.lane;
-        let bulk_room = match lane {
+        let bulk_room = match event.envelope.lane {
             Lane::Interactive => None,
             Lane::Bulk => Some(self.bulk.room(size).await?),
         };
         let room = self.all.room(size).await?;
+        self.put(event, size, room, bulk_room).map_err(|_| Closed)
+    }
+
+    fn put(&self, event: Event, size: usize, room: Room, bulk_room: Option<Room>) -> Result<(), Event> {
         {
             let mut waiting = self.lock();
             if waiting.closed {
-                return Err(Closed);
+                return Err(event);
             }
             match bulk_room {
                 None => waiting.interactive.push_back((event, room)),

@@ -44,8 +44,17 @@ pub struct Settling {
     pub verdict: Verdict,
     /// The broker's handle.
     pub ack: Box<dyn Acknowledge>,
-    /// Frees the place in the flow when dropped.
-    pub permits: Vec<OwnedSemaphorePermit>,
+    /// Freed when dropped.
+    pub place: Place,
+}
+
+/// A place in a flow; free again when dropped.
+#[derive(Default)]
+pub struct Place {
+    /// Among those of bulk events.
+    pub _bulk: Option<OwnedSemaphorePermit>,
+    /// Among all.
+    pub _all: Option<OwnedSemaphorePermit>,
 }
 
 /// See the module.
@@ -76,10 +85,10 @@ impl std::fmt::Debug for Root {
 impl Root {
     /// A root with one event in work, and that event.
     ///
-    /// `settler` must have room for every root that can exist at once; the permits see to that.
-    pub fn begin(delivery: Delivery, permits: Vec<OwnedSemaphorePermit>, settler: mpsc::Sender<Arc<Self>>) -> Event {
+    /// `settler` must have room for every root that can exist at once; the places see to that.
+    pub fn begin(delivery: Delivery, place: Place, settler: mpsc::Sender<Arc<Self>>) -> Event {
         let envelope = Arc::new(delivery.envelope);
-        let settling = Settling { verdict: Verdict::default(), ack: delivery.ack, permits };
+        let settling = Settling { verdict: Verdict::default(), ack: delivery.ack, place };
         let root = Arc::new(Self {
             envelope: Arc::clone(&envelope),
             payload: delivery.payload.clone(),
@@ -130,6 +139,15 @@ impl Root {
         self.with_verdict(|verdict| {
             verdict.retry.get_or_insert_with(|| (Arc::clone(stage), error));
         });
+    }
+
+    /// Whether all that is left to do is to tell the broker: nobody waits, nothing went wrong, nothing is stored aside.
+    pub fn is_plain(&self) -> bool {
+        let settling = self.settling.lock().unwrap_or_else(PoisonError::into_inner);
+        let clean = settling
+            .as_ref()
+            .is_some_and(|settling| settling.verdict.rejection.is_none() && settling.verdict.retry.is_none());
+        clean && self.envelope.request.is_none() && self.payload.claims().is_empty()
     }
 
     /// Takes out what the settler needs; `None` the second time.

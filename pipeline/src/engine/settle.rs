@@ -20,17 +20,27 @@ use crate::outcome::{Outcome, OutcomeKind};
 use crate::payload::{Body, Content};
 use crate::transport::{DeadLetter, Published, Settlement, Transport, TransportError};
 
+/// Finished roots looked at in one go.
+const AT_ONCE: usize = 256;
+
 /// Settles roots until the flow has no more.
 pub async fn run(flow: Arc<FlowShared>, transport: Arc<dyn Transport>, mut finished: mpsc::Receiver<Arc<Root>>) {
     let settler = Settler { flow, transport };
     let mut working = FuturesUnordered::new();
+    let mut roots = Vec::with_capacity(AT_ONCE);
     loop {
         tokio::select! {
-            root = finished.recv() => match root {
-                Some(root) => working.push(settler.settle(root)),
-                None => break,
+            count = finished.recv_many(&mut roots, AT_ONCE) => if count == 0 {
+                break;
             },
             Some(()) = working.next() => {}
+        }
+        for root in roots.drain(..) {
+            if root.is_plain() {
+                settler.settle(root).await;
+            } else {
+                working.push(settler.settle(root));
+            }
         }
     }
     while working.next().await.is_some() {}
@@ -43,7 +53,7 @@ struct Settler {
 
 impl Settler {
     async fn settle(&self, root: Arc<Root>) {
-        let Some(Settling { verdict, ack, permits }) = root.take_settling() else { return };
+        let Some(Settling { verdict, ack, place }) = root.take_settling() else { return };
         let settlement = match self.conclude(&root, verdict).await {
             Ok(settlement) => settlement,
             Err(error) => {
@@ -57,7 +67,7 @@ impl Settler {
             self.drop_claims(&root).await;
         }
         // Only now may another event take this one's place.
-        drop(permits);
+        drop(place);
     }
 
     /// Makes every effect of the end visible and says what the broker should do.

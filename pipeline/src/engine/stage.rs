@@ -69,7 +69,6 @@ impl Worker {
         let failed = out.next_batch();
         let took = begun.elapsed();
         stage.meter.ended(size, failed, took, out.take_blocked());
-        self.flow.observe_stage(&stage.name, took, size);
         settled
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use crate::engine::{Output, Queue, Root, Sink};
+use crate::engine::{Output, Place, Queue, Root, Sink};
 use crate::event::{Envelope, Event, Params};
 use crate::fault::{Fault, Rejection};
 use crate::names::Token;
@@ -52,7 +52,8 @@ pub async fn run_events(operator: &mut dyn Operator, events: Vec<(Params, Payloa
     let begin = |(index, (params, payload)): (usize, (Params, Payload))| {
         let id = Token::new(&format!("event-{index}")).expect("a constant and a number");
         let envelope = Envelope { params, request: Some(id.clone()), ..Envelope::new(flow.clone(), id) };
-        let event = Root::begin(Delivery { envelope, payload, ack: Box::new(Nobody) }, Vec::new(), settler.clone());
+        let event =
+            Root::begin(Delivery { envelope, payload, ack: Box::new(Nobody) }, Place::default(), settler.clone());
         // Held open, so that nothing is settled while the test looks.
         event.root.add();
         event
