@@ -68,6 +68,7 @@ pub async fn open(plan: &mut Plan, parts: &Parts) -> anyhow::Result<Assembly> {
     let services = Arc::new(Services {
         models,
         index: Some(Arc::clone(&index)),
+        cancellations: Arc::default(),
         compute: Some(compute),
         transport: Some(Arc::clone(&shared)),
     });

@@ -63,7 +63,7 @@ fn publish(flow: &FlowFigures) {
     gauge!("caudal_flow_in_flight_events", "flow" => flow.name.clone()).set(flow.in_flight as f64);
     for stage in &flow.stages {
         let labels = [("flow", flow.name.clone()), ("stage", stage.name.clone())];
-        for (result, count) in [("done", stage.done), ("failed", stage.failed)] {
+        for (result, count) in [("done", stage.done), ("failed", stage.failed), ("dropped", stage.dropped)] {
             let [flow, stage] = labels.clone();
             counter!("caudal_stage_events_total", &[flow, stage, ("result", result.into())]).absolute(count);
         }

@@ -254,7 +254,7 @@ impl Keeping {
 }
 
 /// Records that the event is stored, as the request's first result.
-async fn accept(state: GatewayState, request: RequestId, flow: FlowName) {
+pub async fn accept(state: GatewayState, request: RequestId, flow: FlowName) {
     let content = Content::json(&json!({ "id": request, "flow": flow, "status": requests::QUEUED }));
     let outcome = Outcome::new(OutcomeKind::Accepted, 0, flow, content);
     if let Err(error) = state.transport.publish_outcome(&request, &outcome).await {

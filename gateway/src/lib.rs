@@ -8,6 +8,7 @@
 mod answer;
 mod ask;
 mod console;
+mod dead;
 mod flows;
 mod follow;
 mod guard;

@@ -14,7 +14,7 @@ use tower_http::normalize_path::NormalizePath;
 use crate::ask::{self, Route};
 use crate::spec::{BodyKind, BodySpec, Method, QueryKind, QueryParam, RouteSpec};
 use crate::state::{FlowEntry, GatewayState};
-use crate::{console, flows, guard, probes, record, requests};
+use crate::{console, dead, flows, guard, probes, record, requests};
 
 /// How long `POST /v1/flows/{flow}` waits for a result.
 const OPEN_WAIT: Duration = Duration::from_secs(30);
@@ -44,6 +44,9 @@ fn built_in() -> Router<GatewayState> {
         .route("/metrics", get(probes::metrics))
         .route("/v1/flows", get(flows::list))
         .route("/v1/flows/{flow}", post(flows::closed))
+        .route("/v1/dead-letters", get(dead::list))
+        .route("/v1/dead-letters/{id}", get(dead::show).delete(dead::drop))
+        .route("/v1/dead-letters/{id}/retry", post(dead::retry))
         .route("/v1/requests/{id}", get(requests::show).delete(requests::cancel))
         .route("/v1/requests/{id}/events", get(requests::events))
         .route("/v1/requests/{id}/result", get(requests::result))

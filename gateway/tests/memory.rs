@@ -13,8 +13,8 @@ use gateway::{Gateway, GatewayState};
 use pipeline::spec::{Problems, Sources};
 use pipeline::testing::MemoryTransport;
 use pipeline::{
-    Backlog, BoxError, Claim, DeadLetter, Digest, FlowName, Lane, Names, Outcome, Published, RequestId, Source,
-    SourceBounds, Submission, Token, Transport, TransportError, Watch,
+    Backlog, BoxError, Claim, DeadLetter, Digest, FlowName, KeptLetter, Lane, Names, Outcome, Published, RequestId,
+    Source, SourceBounds, Submission, Token, Transport, TransportError, Watch,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -72,6 +72,23 @@ impl Transport for Discarding {
     async fn dead_letter(&self, letter: DeadLetter) -> Result<(), TransportError> {
         self.kept.dead_letter(letter).await
     }
+    async fn dead_letters(
+        &self,
+        flow: Option<&FlowName>,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<KeptLetter>, TransportError> {
+        self.kept.dead_letters(flow, from, limit).await
+    }
+
+    async fn remove_dead_letter(&self, id: u64) -> Result<(), TransportError> {
+        self.kept.remove_dead_letter(id).await
+    }
+
+    async fn cancellations(&self) -> Result<tokio::sync::mpsc::Receiver<RequestId>, TransportError> {
+        self.kept.cancellations().await
+    }
+
     async fn put_record(&self, store: &Token, key: &Token, value: Bytes) -> Result<(), TransportError> {
         self.kept.put_record(store, key, value).await
     }

@@ -1,10 +1,10 @@
 //! Dead letters: the event as it was, with the stage and the cause of its end, on `dead.<flow>`.
 //!
-//! `Caudal-Stage` and `Caudal-Cause` (JSON: status, code, detail) are added to the event's own headers. An event that could
+//! `Caudal-Stage`, `Caudal-Attempts` and `Caudal-Cause` (JSON: status, code, detail) are added to the event's own headers. An event that could
 //! not even be read is kept with whatever headers it had, except the broker's own.
 
 use async_nats::{HeaderMap, Message};
-use pipeline::{DeadLetter, FlowName, Lane, Rejection, Token, TransportError};
+use pipeline::{DeadLetter, FlowName, KeptLetter, Lane, Rejection, Token, TransportError};
 
 use crate::body;
 use crate::codec::{self, Arrival, Seen};
@@ -16,18 +16,10 @@ use crate::publish::{Outgoing, publish};
 const STAGE: &str = "Caudal-Stage";
 const CAUSE: &str = "Caudal-Cause";
 const LANE: &str = "Caudal-Lane";
+const ATTEMPTS: &str = "Caudal-Attempts";
 
 /// One page of dead letters.
 const PAGE: Page = Page { messages: 128, bytes: 4 << 20 };
-
-/// A dead letter as stored.
-#[derive(Clone, Debug)]
-pub struct StoredLetter {
-    /// Names it: its position among all dead letters.
-    pub sequence: u64,
-    /// What was kept. `envelope.attempt` is 1.
-    pub letter: DeadLetter,
-}
 
 /// Keeps an event that failed. Confirmed when it returns.
 pub async fn keep(inner: &Inner, letter: DeadLetter) -> Result<(), TransportError> {
@@ -38,6 +30,7 @@ pub async fn keep(inner: &Inner, letter: DeadLetter) -> Result<(), TransportErro
         // A second end of the same event, after a retry by hand, is another letter.
         codec::put_message_id(&mut headers, &format!("{}.dead.{}.{stage}", envelope.id, envelope.attempt))?;
         add_cause(&mut headers, envelope.lane, &stage, &cause)?;
+        codec::put(&mut headers, ATTEMPTS, &envelope.attempt.to_string())?;
         let subject = names::dead_subject(&envelope.flow);
         Ok(Outgoing { subject, headers, payload: encoded.bytes.clone() })
     };
@@ -93,11 +86,19 @@ fn foreign_headers(given: Option<&HeaderMap>) -> HeaderMap {
     kept
 }
 
-/// Up to `limit` dead letters that can be read, oldest first, of one flow or of all.
-pub async fn list(inner: &Inner, flow: Option<&FlowName>, limit: usize) -> Result<Vec<StoredLetter>, TransportError> {
+/// Up to `limit` dead letters that can be read, from a sequence on, oldest first, of one flow or of all.
+pub async fn list(
+    inner: &Inner,
+    flow: Option<&FlowName>,
+    from: u64,
+    limit: usize,
+) -> Result<Vec<KeptLetter>, TransportError> {
+    if limit == 0 {
+        return Ok(Vec::new());
+    }
     let filter = flow.map_or_else(|| "dead.*".to_owned(), |flow| names::dead_subject(flow).into_string());
     let mut found = Vec::new();
-    direct::read(&inner.results, names::DEAD, &filter, PAGE, &mut |stored| {
+    direct::read_from(&inner.results, names::DEAD, from.max(1), &filter, PAGE, &mut |stored| {
         found.extend(decode(stored));
         found.len() < limit
     })
@@ -105,7 +106,7 @@ pub async fn list(inner: &Inner, flow: Option<&FlowName>, limit: usize) -> Resul
     Ok(found)
 }
 
-fn decode(stored: direct::Stored) -> Option<StoredLetter> {
+fn decode(stored: direct::Stored) -> Option<KeptLetter> {
     let subject = codec::get(&stored.headers, "Nats-Subject")?;
     let flow = FlowName::new(subject.strip_prefix("dead.")?).ok()?;
     let stage = codec::get(&stored.headers, STAGE).unwrap_or("unknown").into();
@@ -123,12 +124,13 @@ fn decode(stored: direct::Stored) -> Option<StoredLetter> {
         status: None,
         description: None,
     };
-    let arrival = Arrival { flow: &flow, lane, answers: false, attempt: 1, sequence: stored.sequence };
+    let attempt = codec::get(&stored.headers, ATTEMPTS).and_then(|text| text.parse().ok()).unwrap_or(1);
+    let arrival = Arrival { flow: &flow, lane, answers: false, attempt, sequence: stored.sequence };
     let (envelope, payload) = match codec::decode(&message, &arrival, &mut Seen::default()) {
         Ok(read) => read,
         Err(_) => unreadable(&flow, lane, &stored),
     };
-    Some(StoredLetter { sequence: stored.sequence, letter: DeadLetter { envelope, payload, stage, cause } })
+    Some(KeptLetter { id: stored.sequence, letter: DeadLetter { envelope, payload, stage, cause } })
 }
 
 /// What can be shown of an event that could not be read: its bytes, under a name made from its place.

@@ -47,7 +47,18 @@ pub async fn read(
     page: Page,
     each: &mut (dyn FnMut(Stored) -> bool + Send),
 ) -> Result<(), TransportError> {
-    let mut from = 1;
+    read_from(connection, stream, 1, filter, page, each).await
+}
+
+/// As [`read`], from a sequence on.
+pub async fn read_from(
+    connection: &Connection,
+    stream: &'static str,
+    mut from: u64,
+    filter: &str,
+    page: Page,
+    each: &mut (dyn FnMut(Stored) -> bool + Send),
+) -> Result<(), TransportError> {
     let mut repeats = 0;
     loop {
         let before = from;

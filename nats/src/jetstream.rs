@@ -10,8 +10,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::BoxStream;
 use pipeline::{
-    Backlog, BoxError, Claim, DeadLetter, FlowName, Lane, Outcome, Published, RequestId, Source, SourceBounds,
-    Submission, Token, Transport, TransportError, Watch,
+    Backlog, BoxError, Claim, DeadLetter, FlowName, KeptLetter, Lane, Outcome, OutcomeKind, Published, RequestId,
+    Source, SourceBounds, Submission, Token, Transport, TransportError, Watch,
 };
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -19,9 +19,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::ConnectError;
+use crate::cancel;
 use crate::claims::{self, Abandoned};
 use crate::connection::{Access, Connection};
-use crate::dead::{self, StoredLetter};
+use crate::dead;
 use crate::dispatch::{Dispatch, Follower};
 use crate::names;
 use crate::spec::Limits;
@@ -162,26 +163,6 @@ impl JetStream {
         self.inner.publishing.client().server_info().version
     }
 
-    /// Up to `limit` dead letters, oldest first, of one flow or of all.
-    ///
-    /// # Errors
-    /// If the broker does not answer.
-    pub async fn dead_letters(
-        &self,
-        flow: Option<&FlowName>,
-        limit: usize,
-    ) -> Result<Vec<StoredLetter>, TransportError> {
-        dead::list(&self.inner, flow, limit).await
-    }
-
-    /// Removes a dead letter; no error if it is gone.
-    ///
-    /// # Errors
-    /// If the broker does not answer.
-    pub async fn remove_dead_letter(&self, sequence: u64) -> Result<(), TransportError> {
-        dead::remove(&self.inner, sequence).await
-    }
-
     /// Stops pulling and following, hands back what nobody took, and sends what is queued. Call it after the flows have
     /// drained.
     pub async fn close(&self) {
@@ -214,7 +195,15 @@ impl Transport for JetStream {
     }
 
     async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<Published, TransportError> {
-        results::publish_outcome(&self.inner, request, outcome).await
+        let published = results::publish_outcome(&self.inner, request, outcome).await?;
+        if published == Published::Stored && outcome.kind == OutcomeKind::Cancelled {
+            cancel::announce(&self.inner, request).await;
+        }
+        Ok(published)
+    }
+
+    async fn cancellations(&self) -> Result<mpsc::Receiver<RequestId>, TransportError> {
+        cancel::listen(&self.inner).await
     }
 
     async fn outcomes(&self, request: &RequestId) -> Result<Vec<Outcome>, TransportError> {
@@ -239,6 +228,19 @@ impl Transport for JetStream {
 
     async fn dead_letter(&self, letter: DeadLetter) -> Result<(), TransportError> {
         dead::keep(&self.inner, letter).await
+    }
+
+    async fn dead_letters(
+        &self,
+        flow: Option<&FlowName>,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<KeptLetter>, TransportError> {
+        dead::list(&self.inner, flow, from, limit).await
+    }
+
+    async fn remove_dead_letter(&self, id: u64) -> Result<(), TransportError> {
+        dead::remove(&self.inner, id).await
     }
 
     async fn put_record(&self, store: &Token, key: &Token, value: Bytes) -> Result<(), TransportError> {

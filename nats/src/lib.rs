@@ -11,6 +11,7 @@
 
 mod body;
 mod bounded;
+mod cancel;
 mod claims;
 mod codec;
 mod connection;
@@ -38,7 +39,6 @@ use std::time::Duration;
 use pipeline::BoxError;
 
 pub use connection::{Access, Auth};
-pub use dead::StoredLetter;
 pub use jetstream::{ConnectOptions, JetStream, connect};
 pub use spec::{Limits, NatsSpec, SyncInterval};
 pub use topology::{FlowTopology, Topology};

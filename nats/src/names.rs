@@ -46,6 +46,19 @@ pub fn blob_subject(id: &Token) -> Subject {
     format!("blob.{id}").into()
 }
 
+/// Every cancellation.
+pub const CANCELLATIONS: &str = "cancel.*";
+
+/// Where it is said that a request is given up.
+pub fn cancel_subject(request: &Token) -> Subject {
+    format!("cancel.{request}").into()
+}
+
+/// The request that a cancellation names.
+pub fn cancelled_request(subject: &Subject) -> Option<Token> {
+    Token::new(subject.strip_prefix("cancel.")?).ok()
+}
+
 /// Where dead letters of a flow are stored.
 pub fn dead_subject(flow: &FlowName) -> Subject {
     format!("dead.{flow}").into()

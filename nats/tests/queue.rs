@@ -201,7 +201,7 @@ async fn an_event_that_cannot_be_read_becomes_a_dead_letter() {
     let good = next(&mut source).await;
     assert_eq!(good.envelope.id.as_str(), "good");
     good.ack.settle(Settlement::Done).await;
-    let letters = transport.dead_letters(Some(&token("f")), 10).await.unwrap();
+    let letters = transport.dead_letters(Some(&token("f")), 0, 10).await.unwrap();
     let codes: Vec<_> = letters.iter().map(|stored| stored.letter.cause.code.as_ref()).collect();
     assert_eq!(codes, ["bad_id", "bad_id", "no_id"]);
     assert!(
@@ -240,7 +240,7 @@ async fn an_event_nobody_ever_settles_ends_as_dead_letter_and_failed_result() {
     }
     // Asking for the next event is what puts the poison aside.
     assert!(is_quiet(&mut source, Duration::from_millis(500)).await);
-    let letters = transport.dead_letters(None, 10).await.unwrap();
+    let letters = transport.dead_letters(None, 0, 10).await.unwrap();
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].letter.cause.code, "never_settled");
     let outcomes = transport.outcomes(&token("p")).await.unwrap();
@@ -263,13 +263,13 @@ async fn dead_letters_are_kept_listed_and_removed() {
         transport.dead_letter(letter.clone()).await.unwrap();
         transport.dead_letter(letter).await.unwrap();
     }
-    let all = transport.dead_letters(None, 10).await.unwrap();
+    let all = transport.dead_letters(None, 0, 10).await.unwrap();
     assert_eq!(all.iter().map(|stored| stored.letter.envelope.id.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
     assert_eq!(all[0].letter.cause, Rejection::internal("line one\nline two"));
     assert!(matches!(&all[2].letter.payload, Payload::Json(value) if value["id"] == "c"));
-    transport.remove_dead_letter(all[0].sequence).await.unwrap();
-    transport.remove_dead_letter(all[0].sequence).await.unwrap();
-    let left = transport.dead_letters(Some(&token("f")), 10).await.unwrap();
+    transport.remove_dead_letter(all[0].id).await.unwrap();
+    transport.remove_dead_letter(all[0].id).await.unwrap();
+    let left = transport.dead_letters(Some(&token("f")), 0, 10).await.unwrap();
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].letter.envelope.id.as_str(), "c");
 }

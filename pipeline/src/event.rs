@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::Root;
 use crate::names::{EventId, FlowName, RequestId};
@@ -119,6 +120,20 @@ pub struct Event {
 }
 
 impl Event {
+    /// Whether the requester has given it up. The engine looks before each stage; an operator looks between costly steps.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.root.cancellation.as_ref().is_some_and(CancellationToken::is_cancelled)
+    }
+
+    /// Resolves when the requester gives it up; never, where nobody asked. For operators that can break off.
+    pub async fn cancelled(&self) {
+        match &self.root.cancellation {
+            Some(token) => token.cancelled().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// The `ordinal`-th event that `stage` makes of this one.
     pub(crate) fn child(&self, stage: &str, ordinal: u32, payload: Payload) -> Self {
         Self {

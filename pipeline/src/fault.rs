@@ -48,10 +48,11 @@ impl Rejection {
         Self::new(500, "internal", detail)
     }
 
-    /// Whether the fault is on our side, so that a person should look at the dead letter.
+    /// Whether the fault is on our side, so that a person should look at the dead letter. Too full and too late are not:
+    /// the requester was told, and trying again is all there is to do.
     #[must_use]
     pub fn is_ours(&self) -> bool {
-        self.status >= 500
+        self.status >= 500 && !matches!(self.status, 503 | 504)
     }
 }
 

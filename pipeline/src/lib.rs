@@ -29,6 +29,6 @@ pub use outcome::{Outcome, OutcomeKind};
 pub use payload::{Body, Claim, Content, Digest, Image, Part, Payload, PayloadKind, Vector};
 pub use services::{Hit, ImageModel, IndexError, ModelCard, Point, Services, Space, VectorIndex, point_id};
 pub use transport::{
-    Acknowledge, Backlog, DeadLetter, Delivery, INLINE_LIMIT, Published, Settlement, Source, SourceBounds, Submission,
-    Transport, TransportError, Watch,
+    Acknowledge, Backlog, DeadLetter, Delivery, INLINE_LIMIT, KeptLetter, Published, Settlement, Source, SourceBounds,
+    Submission, Transport, TransportError, Watch,
 };

@@ -17,6 +17,8 @@ pub struct Services {
     pub models: HashMap<String, Arc<dyn ImageModel>>,
     /// `[index]`, or the embedded one.
     pub index: Option<Arc<dyn VectorIndex>>,
+    /// Requests that were given up; one for all flows of a process.
+    pub cancellations: Arc<crate::engine::Cancellations>,
     /// Threads for work that computes; `None` only in tests of operators that do not.
     pub compute: Option<crate::Compute>,
     /// Where events and records are kept; set by the assembly before any operator is built.

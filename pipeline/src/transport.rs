@@ -133,6 +133,15 @@ pub struct DeadLetter {
     pub cause: Rejection,
 }
 
+/// A dead letter with its place among all of them.
+#[derive(Clone, Debug)]
+pub struct KeptLetter {
+    /// Names it; later letters have higher ids.
+    pub id: u64,
+    /// What was kept. `envelope.attempt` is the number of attempts that were made.
+    pub letter: DeadLetter,
+}
+
 /// Backlog of one flow in the broker, un-acked included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
@@ -173,6 +182,10 @@ pub trait Transport: Send + Sync {
     /// Everything stored for a request so far, in order; empty if the id was never accepted or is forgotten.
     async fn outcomes(&self, request: &RequestId) -> Result<Vec<Outcome>, TransportError>;
 
+    /// Requests that are given up from now on, by whichever process stores their `cancelled`. Best effort: a word may be
+    /// lost. Ends when the connection does.
+    async fn cancellations(&self) -> Result<mpsc::Receiver<RequestId>, TransportError>;
+
     /// Registers for what will be stored from now on. Register first, then submit or read the history; what appears in
     /// both has the same ordinal.
     fn watch(&self, request: &RequestId) -> Watch;
@@ -189,6 +202,17 @@ pub trait Transport: Send + Sync {
 
     /// Keeps an event that failed.
     async fn dead_letter(&self, letter: DeadLetter) -> Result<(), TransportError>;
+
+    /// Up to `limit` dead letters from id `from` on, oldest first, of one flow or of all.
+    async fn dead_letters(
+        &self,
+        flow: Option<&FlowName>,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<KeptLetter>, TransportError>;
+
+    /// Removes a dead letter, not the claims it names; no error if it is gone.
+    async fn remove_dead_letter(&self, id: u64) -> Result<(), TransportError>;
 
     /// Writes a record of a named store, replacing what was there.
     async fn put_record(&self, store: &Token, key: &Token, value: Bytes) -> Result<(), TransportError>;

@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod check;
+mod dead;
 mod doctor;
 mod send;
 mod serve;
@@ -46,6 +47,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Say what is installed, which version, and what to run for what is not
     Doctor(doctor::DoctorArgs),
+    /// List, show, retry or drop what ended in failure
+    Dead(dead::DeadArgs),
     /// Send the files of a folder into a running service
     Send(send::SendArgs),
     /// Runs the broker as a child that ends with its parent
@@ -128,6 +131,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Serve(command) => serve::run(&command, &args.parts),
         Command::Check(command) => check::run(&command),
         Command::Doctor(command) => doctor::run(&command, &args.parts),
+        Command::Dead(command) => dead::run(&command),
         Command::Send(command) => send::run(&command),
         Command::Guard { .. } => unreachable!("handled above"),
     }

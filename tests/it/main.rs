@@ -8,6 +8,7 @@ mod caudal;
 mod check;
 mod console;
 mod crash;
+mod dead;
 mod load;
 mod onnx;
 mod photos;

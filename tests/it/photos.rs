@@ -80,3 +80,24 @@ async fn the_figures_and_the_metrics_tell_what_was_done() {
     assert_eq!(caudal.get("/health").await.status(), 200);
     assert_eq!(caudal.get("/ready").await.status(), 200);
 }
+
+#[tokio::test]
+async fn a_cancelled_request_ends_at_once_and_its_photo_is_not_embedded() {
+    let caudal = Caudal::petalert().await;
+    let photo = jpeg(&scene(4, 2400, 1800), 90);
+    let mut ids = Vec::new();
+    for _ in 0..20 {
+        ids.push(caudal.post_later("/embeddings/generate", photo.clone()).await);
+    }
+    let last = ids.pop().unwrap();
+    let response = caudal.client.delete(caudal.url(&format!("/v1/requests/{last}"))).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(caudal.result(&last).await["status"], "cancelled");
+    let again = caudal.client.delete(caudal.url(&format!("/v1/requests/{last}"))).send().await.unwrap();
+    assert_eq!(again.status(), 409, "it has ended already");
+    for id in &ids {
+        assert_eq!(caudal.result(id).await["status"], "done");
+    }
+    let stream = caudal.get(&format!("/v1/requests/{last}/events")).await.text().await.unwrap();
+    assert!(stream.contains("event: cancelled") && !stream.contains("event: done"), "{stream}");
+}

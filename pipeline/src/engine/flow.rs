@@ -5,17 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use metrics::Histogram;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use metrics::Histogram;
-
 use super::meter::{FlowFigures, FlowMeter, StageLabel, StageMeter};
 use super::root::Place;
 use super::stage::{Build, Stage, Worker};
-use super::{Queue, Root, Sink, settle};
+use super::{Cancellations, Queue, Root, Sink, settle};
 use crate::event::Lane;
 use crate::fault::BoxError;
 use crate::names::FlowName;
@@ -30,6 +29,8 @@ pub struct FlowShared {
     pub open: bool,
     pub retry: RetrySpec,
     pub meter: FlowMeter,
+    /// Requests that were given up.
+    pub cancellations: Arc<Cancellations>,
     /// Panics caught.
     pub panics: AtomicU64,
     /// From delivery to settlement, in seconds.
@@ -39,6 +40,9 @@ pub struct FlowShared {
 impl FlowShared {
     /// Counts the end of a root; whether it is now a dead letter.
     pub fn count(&self, settlement: Settlement, root: &Root) -> bool {
+        if let Some(request) = &root.envelope.request {
+            self.cancellations.end(request);
+        }
         let failed = root.failed.load(Ordering::Relaxed);
         let counter = match settlement {
             Settlement::Retry(_) => &self.meter.retried,
@@ -85,6 +89,7 @@ impl Flow {
             open: spec.settings.open,
             retry: spec.settings.retry.clone(),
             meter: FlowMeter::default(),
+            cancellations: Arc::clone(&services.cancellations),
             panics: AtomicU64::new(0),
             duration: metrics::histogram!("caudal_event_duration_seconds", "flow" => spec.name.to_string()),
         });
@@ -143,7 +148,7 @@ fn connect(spec: FlowSpec, services: &Arc<Services>) -> Vec<Arc<Stage>> {
     let mut sink = Sink::End;
     for declared in spec.stages.into_iter().rev() {
         let settings = &declared.settings;
-        let queue = Arc::new(Queue::new(settings.queue.events.get(), settings.queue.bytes.as_usize()));
+        let queue = Arc::new(Queue::new(declared.name.as_str().into(), &settings.queue));
         let batching = declared.batching();
         let (services, operator) = (Arc::clone(services), declared.operator);
         let build: Build = Arc::new(move || operator.build(&services));
@@ -164,6 +169,31 @@ fn connect(spec: FlowSpec, services: &Arc<Services>) -> Vec<Arc<Stage>> {
     }
     stages.reverse();
     stages
+}
+
+/// Pause before cancellations are listened to again after the broker refused.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+
+/// Passes on which requests are given up, until the process stops.
+async fn listen(transport: Arc<dyn Transport>, cancellations: Arc<Cancellations>, stop: CancellationToken) -> Ended {
+    let listening = async {
+        loop {
+            match transport.cancellations().await {
+                Ok(mut given_up) => {
+                    while let Some(request) = given_up.recv().await {
+                        cancellations.cancel(request);
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "cancellations are not heard, cancelled work may be done in vain"),
+            }
+            tokio::time::sleep(LISTEN_AGAIN).await;
+        }
+    };
+    // Nothing is held across these awaits: a word that is lost costs work done in vain.
+    tokio::select! {
+        () = listening => Ok(()),
+        () = stop.cancelled() => Ok(()),
+    }
 }
 
 /// Places in a flow: `all` for every event, `bulk` half of them, so that bulk work never takes the last place.
@@ -212,8 +242,8 @@ impl Feed {
             let Some(delivery) = delivery else { return };
             self.flow.meter.delivered.fetch_add(1, Ordering::Relaxed);
             self.flow.meter.in_flight.fetch_add(1, Ordering::Relaxed);
-            let event = Root::begin(delivery, place, self.settler.clone());
-            if self.queue.push(event).await.is_err() {
+            let event = Root::begin(delivery, place, self.settler.clone(), &self.flow.cancellations);
+            if self.queue.offer(event).await.is_err() {
                 return;
             }
         }
@@ -307,6 +337,10 @@ impl Running {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let mut names = HashMap::new();
+        if let Some(first) = flows.first() {
+            let listening = listen(Arc::clone(&first.transport), Arc::clone(&first.shared.cancellations), stop.clone());
+            names.insert(tasks.spawn(listening).id(), "cancellations".to_owned());
+        }
         let live = flows.into_iter().map(|flow| flow.start(&stop, &mut tasks, &mut names)).collect();
         Self { live, tasks, names, stop }
     }

@@ -59,6 +59,8 @@ pub struct StageFigures {
     pub done: u64,
     /// Events rejected or handed back.
     pub failed: u64,
+    /// Events left out before the stage, for want of room.
+    pub dropped: u64,
     /// Batches worked on.
     pub batches: u64,
     /// Worker seconds spent working, waiting for room downstream not counted.
@@ -152,6 +154,7 @@ impl StageMeter {
             in_flight: self.in_flight(),
             done: self.done.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
+            dropped: queue.dropped(),
             batches: self.batches.load(Ordering::Relaxed),
             busy_seconds: seconds(&self.busy_ns),
             blocked_seconds: seconds(&self.blocked_ns),

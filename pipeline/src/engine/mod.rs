@@ -6,6 +6,7 @@
 //!        └───────────────────────── settler: terminal result, then ack ◀┘
 //! ```
 
+mod cancel;
 mod flow;
 mod meter;
 mod output;
@@ -14,6 +15,7 @@ mod root;
 mod settle;
 mod stage;
 
+pub use cancel::Cancellations;
 pub use flow::{Busy, Engine, Flow, Running};
 pub use meter::{FlowFigures, StageFigures};
 pub use output::Output;

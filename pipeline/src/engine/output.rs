@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::{Queue, Response};
@@ -81,10 +82,17 @@ impl Output {
         let Sink::Queue(queue) = &self.sink else { return Ok(()) };
         let root = Arc::clone(&event.root);
         root.add();
-        let Err(event) = queue.try_push(event) else { return Ok(()) };
-        let begun = Instant::now();
-        let pushed = queue.push(event).await;
-        self.blocked += begun.elapsed();
+        // Polled once without a clock: most of the time there is room.
+        let mut pushing = std::pin::pin!(queue.offer(event));
+        let pushed = match pushing.as_mut().now_or_never() {
+            Some(pushed) => pushed,
+            None => {
+                let begun = Instant::now();
+                let pushed = pushing.await;
+                self.blocked += begun.elapsed();
+                pushed
+            }
+        };
         pushed.map_err(|_| {
             root.finish();
             Fault::retry("the flow is stopping")

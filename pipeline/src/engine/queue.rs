@@ -1,16 +1,19 @@
 //! The bounded queue before a stage: by events and by bytes, interactive before bulk.
 //!
 //! Bulk events may hold at most half of either bound, so that an interactive event always finds room that bulk cannot
-//! take. An event larger than the byte bound takes the whole bound and so passes alone.
+//! take. An event larger than the byte bound takes the whole bound and so passes alone. What happens when there is no room
+//! is the edge's own choice ([`Overflow`]); whatever is left out is counted, and whoever asked for it is told.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::event::{Event, Lane};
+use crate::fault::Rejection;
 use crate::operator::Batching;
+use crate::spec::{Overflow, QueueSpec};
 
 /// Bytes are counted in units of this size, because a semaphore counts in 32 bits.
 const BYTE_UNIT: usize = 1 << 10;
@@ -81,12 +84,20 @@ pub struct Queue {
     bytes: AtomicUsize,
     /// Most events that fit.
     pub capacity: usize,
+    /// The stage it stands before.
+    stage: Arc<str>,
+    overflow: Overflow,
+    dropped: AtomicU64,
 }
 
 impl Queue {
-    /// A queue for at most `events` events that hold at most `bytes` bytes.
-    pub fn new(events: usize, bytes: usize) -> Self {
+    /// The queue before `stage`.
+    pub fn new(stage: Arc<str>, spec: &QueueSpec) -> Self {
+        let (events, bytes) = (spec.events.get(), spec.bytes.as_usize());
         Self {
+            stage,
+            overflow: spec.overflow,
+            dropped: AtomicU64::new(0),
             all: Bound::new(events, bytes),
             bulk: Bound::new(events / 2, bytes / 2),
             waiting: Mutex::default(),
@@ -97,8 +108,50 @@ impl Queue {
         }
     }
 
+    /// Takes the event as the edge's overflow says: waits for room, or leaves out this event or the oldest of its lane.
+    pub async fn offer(&self, event: Event) -> Result<(), Closed> {
+        let mut event = match self.try_push(event) {
+            Ok(()) => return Ok(()),
+            Err(event) => event,
+        };
+        match self.overflow {
+            Overflow::Block => return self.push(event).await,
+            Overflow::DropNewest | Overflow::Reject => self.leave_out(&event),
+            Overflow::DropOldest => loop {
+                match self.take_lane(event.envelope.lane, 1) {
+                    Some(oldest) => oldest.iter().for_each(|oldest| self.leave_out(oldest)),
+                    // The room is with the other lane, which this one must not displace.
+                    None => {
+                        self.leave_out(&event);
+                        break;
+                    }
+                }
+                match self.try_push(event) {
+                    Ok(()) => break,
+                    Err(again) => event = again,
+                }
+            },
+        }
+        if self.lock().closed { Err(Closed) } else { Ok(()) }
+    }
+
+    /// Events left out so far.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Ends an event there was no room for.
+    fn leave_out(&self, event: &Event) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        if event.envelope.request.is_some() || self.overflow == Overflow::Reject {
+            let detail = format!("stage {} is full ({} events): try again later", self.stage, self.capacity);
+            event.root.reject(&self.stage, Rejection::new(503, "overflow", detail));
+        }
+        event.root.finish();
+    }
+
     /// Takes the event if there is room at once, or gives it back.
-    pub fn try_push(&self, event: Event) -> Result<(), Event> {
+    fn try_push(&self, event: Event) -> Result<(), Event> {
         let size = event.payload.resident_bytes();
         let bulk_room = match event.envelope.lane {
             Lane::Interactive => None,
@@ -113,7 +166,7 @@ impl Queue {
     }
 
     /// Waits for room and takes the event.
-    pub async fn push(&self, event: Event) -> Result<(), Closed> {
+    async fn push(&self, event: Event) -> Result<(), Closed> {
         let size = event.payload.resident_bytes();
         let bulk_room = match event.envelope.lane {
             Lane::Interactive => None,
@@ -129,13 +182,14 @@ impl Queue {
             if waiting.closed {
                 return Err(event);
             }
+            // Counted before anybody can take it.
+            self.length.fetch_add(1, Ordering::Relaxed);
+            self.bytes.fetch_add(size, Ordering::Relaxed);
             match bulk_room {
                 None => waiting.interactive.push_back((event, room)),
                 Some(bulk_room) => waiting.bulk.push_back((event, room, bulk_room)),
             }
         }
-        self.length.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(size, Ordering::Relaxed);
         self.filled.notify_one();
         Ok(())
     }

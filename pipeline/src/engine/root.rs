@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+use super::Cancellations;
 use crate::event::{Envelope, Event};
 use crate::fault::{BoxError, Rejection};
 use crate::names::EventId;
@@ -65,6 +67,8 @@ pub struct Root {
     pub payload: Payload,
     /// When it was delivered.
     pub begun: Instant,
+    /// Cancelled when the requester gives it up; `None` where nobody asked.
+    pub cancellation: Option<CancellationToken>,
     /// The next ordinal of a result; 0 is `accepted`.
     pub next_ordinal: AtomicU32,
     /// Whether it ended in failure.
@@ -86,13 +90,19 @@ impl Root {
     /// A root with one event in work, and that event.
     ///
     /// `settler` must have room for every root that can exist at once; the places see to that.
-    pub fn begin(delivery: Delivery, place: Place, settler: mpsc::Sender<Arc<Self>>) -> Event {
+    pub fn begin(
+        delivery: Delivery,
+        place: Place,
+        settler: mpsc::Sender<Arc<Self>>,
+        cancellations: &Cancellations,
+    ) -> Event {
         let envelope = Arc::new(delivery.envelope);
         let settling = Settling { verdict: Verdict::default(), ack: delivery.ack, place };
         let root = Arc::new(Self {
             envelope: Arc::clone(&envelope),
             payload: delivery.payload.clone(),
             begun: Instant::now(),
+            cancellation: envelope.request.as_ref().map(|request| cancellations.begin(request)),
             next_ordinal: AtomicU32::new(1),
             failed: AtomicBool::new(false),
             dead: AtomicBool::new(false),

@@ -130,11 +130,19 @@ impl Worker {
 async fn weed_out(stage: &Stage, transport: &dyn Transport, batch: Vec<Event>, out: &mut Output) -> Vec<Event> {
     let mut fetched = Vec::with_capacity(batch.len());
     for event in batch {
-        if event.envelope.expired() {
-            out.reject(&event, Rejection::new(504, "deadline_passed", "the deadline passed before the work began"));
-            event.root.finish();
+        let over = if event.is_cancelled() {
+            Some(Rejection::new(409, "cancelled", "the request was cancelled before it was done"))
+        } else if event.envelope.expired() {
+            Some(Rejection::new(504, "deadline_passed", "the deadline passed before the work began"))
         } else {
-            fetched.push(event);
+            None
+        };
+        match over {
+            Some(why) => {
+                out.reject(&event, why);
+                event.root.finish();
+            }
+            None => fetched.push(event),
         }
     }
     if !fetched.iter().any(|event| event.payload.needs_fetch()) {

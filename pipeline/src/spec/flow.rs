@@ -163,11 +163,32 @@ pub struct QueueSpec {
     pub events: NonZeroUsize,
     /// Memory, decoded pixels included.
     pub bytes: ByteSize,
+    /// What happens to an event there is no room for.
+    pub overflow: Overflow,
+}
+
+/// What an edge does when it is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overflow {
+    /// The stage before waits, and so everything back to the broker. Nothing is lost.
+    #[default]
+    Block,
+    /// The longest waiting event of the lane makes room: for readings of which the newest counts.
+    DropOldest,
+    /// The event itself is left out.
+    DropNewest,
+    /// The event ends in failure, as a dead letter where nobody asked for it.
+    Reject,
 }
 
 impl Default for QueueSpec {
     fn default() -> Self {
-        Self { events: NonZeroUsize::new(64).expect("64 is not zero"), bytes: ByteSize::mib(64) }
+        Self {
+            events: NonZeroUsize::new(64).expect("64 is not zero"),
+            bytes: ByteSize::mib(64),
+            overflow: Overflow::Block,
+        }
     }
 }
 
@@ -178,6 +199,9 @@ struct BatchSpec {
     #[serde(default)]
     linger_ms: u64,
 }
+
+/// Events in flight beyond what fits, where some are left out.
+const LOSSY_MARGIN: usize = 64;
 
 const ENGINE_KEYS: [&str; 6] = ["use", "name", "workers", "queue", "batch", "timeout_ms"];
 
@@ -260,13 +284,15 @@ impl FlowSpec {
         self.stages.iter().any(|stage| stage.operator.answers())
     }
 
-    /// Events that may be delivered and unsettled at once: as many as the queues and workers hold.
+    /// Events that may be delivered and unsettled at once: as many as the queues and workers hold, and some more where an
+    /// edge leaves out what has no room, for else nothing would ever come that has none.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         let held = |stage: &StageSpec| {
             stage.settings.queue.events.get() + stage.settings.workers.get() * stage.batching().events
         };
-        self.stages.iter().map(held).sum()
+        let lossy = self.stages.iter().any(|stage| stage.settings.queue.overflow != Overflow::Block);
+        self.stages.iter().map(held).sum::<usize>() + if lossy { LOSSY_MARGIN } else { 0 }
     }
 }
 

@@ -10,7 +10,7 @@ mod section;
 mod size;
 
 pub use document::{Document, Sources};
-pub use flow::{BacklogSpec, FlowSettings, FlowSpec, QueueSpec, RetrySpec, StageSettings, StageSpec};
+pub use flow::{BacklogSpec, FlowSettings, FlowSpec, Overflow, QueueSpec, RetrySpec, StageSettings, StageSpec};
 pub use problem::{Place, Problem, Problems};
 pub use section::{Places, Section};
 pub use size::ByteSize;

@@ -17,11 +17,11 @@ use tokio::sync::{Notify, mpsc};
 use crate::event::Lane;
 use crate::fault::BoxError;
 use crate::names::{FlowName, RequestId, Token};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, OutcomeKind};
 use crate::payload::{Claim, Digest};
 use crate::transport::{
-    Acknowledge, Backlog, DeadLetter, Delivery, Published, Settlement, Source, SourceBounds, Submission, Transport,
-    TransportError, Watch,
+    Acknowledge, Backlog, DeadLetter, Delivery, KeptLetter, Published, Settlement, Source, SourceBounds, Submission,
+    Transport, TransportError, Watch,
 };
 
 /// Results a watcher may be behind.
@@ -40,9 +40,11 @@ struct State {
     limits: HashMap<FlowName, usize>,
     outcomes: HashMap<RequestId, BTreeMap<u32, Outcome>>,
     watchers: HashMap<RequestId, Vec<mpsc::Sender<Outcome>>>,
+    listeners: Vec<mpsc::Sender<RequestId>>,
     claims: HashMap<Token, Bytes>,
     records: HashMap<(Token, Token), Bytes>,
-    dead: Vec<DeadLetter>,
+    dead: BTreeMap<u64, DeadLetter>,
+    dead_count: u64,
     down: bool,
 }
 
@@ -73,10 +75,10 @@ impl MemoryTransport {
         self.lock().down = down;
     }
 
-    /// The dead letters so far.
+    /// The dead letters that are kept.
     #[must_use]
-    pub fn dead_letters(&self) -> Vec<DeadLetter> {
-        self.lock().dead.clone()
+    pub fn letters(&self) -> Vec<DeadLetter> {
+        self.lock().dead.values().cloned().collect()
     }
 
     /// How many claims are stored.
@@ -212,6 +214,9 @@ impl Transport for MemoryTransport {
             return Ok(Published::Refused);
         }
         stored.insert(outcome.ordinal, outcome.clone());
+        if outcome.kind == OutcomeKind::Cancelled {
+            state.listeners.retain(|listener| listener.try_send(request.clone()).is_ok());
+        }
         if let Some(watchers) = state.watchers.get_mut(request) {
             watchers.retain(|watcher| watcher.try_send(outcome.clone()).is_ok());
         }
@@ -221,6 +226,12 @@ impl Transport for MemoryTransport {
     async fn outcomes(&self, request: &RequestId) -> Result<Vec<Outcome>, TransportError> {
         let state = self.up()?;
         Ok(state.outcomes.get(request).map(|stored| stored.values().cloned().collect()).unwrap_or_default())
+    }
+
+    async fn cancellations(&self) -> Result<mpsc::Receiver<RequestId>, TransportError> {
+        let (listener, given_up) = mpsc::channel(WATCH_BOUND);
+        self.up()?.listeners.push(listener);
+        Ok(given_up)
     }
 
     fn watch(&self, request: &RequestId) -> Watch {
@@ -256,7 +267,26 @@ impl Transport for MemoryTransport {
     }
 
     async fn dead_letter(&self, letter: DeadLetter) -> Result<(), TransportError> {
-        self.up()?.dead.push(letter);
+        let mut state = self.up()?;
+        state.dead_count += 1;
+        let id = state.dead_count;
+        state.dead.insert(id, letter);
+        Ok(())
+    }
+
+    async fn dead_letters(
+        &self,
+        flow: Option<&FlowName>,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<KeptLetter>, TransportError> {
+        let state = self.up()?;
+        let letters = state.dead.range(from..).map(|(id, letter)| KeptLetter { id: *id, letter: letter.clone() });
+        Ok(letters.filter(|kept| flow.is_none_or(|flow| kept.letter.envelope.flow == *flow)).take(limit).collect())
+    }
+
+    async fn remove_dead_letter(&self, id: u64) -> Result<(), TransportError> {
+        self.up()?.dead.remove(&id);
         Ok(())
     }
 

@@ -1,16 +1,18 @@
 //! Runs one operator on one batch and shows what it did.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use crate::engine::{Output, Place, Queue, Root, Sink};
+use crate::engine::{Cancellations, Output, Place, Queue, Root, Sink};
 use crate::event::{Envelope, Event, Params};
 use crate::fault::{Fault, Rejection};
 use crate::names::Token;
 use crate::operator::{Batching, Operator};
 use crate::payload::{Content, Payload};
+use crate::spec::{ByteSize, QueueSpec};
 use crate::transport::{Acknowledge, Delivery, Settlement};
 
 /// Room for whatever one batch of a test emits.
@@ -47,13 +49,20 @@ pub async fn run(operator: &mut dyn Operator, params: Params, payloads: Vec<Payl
 /// If a test's names are no tokens: they are constants.
 pub async fn run_events(operator: &mut dyn Operator, events: Vec<(Params, Payload)>) -> Ran {
     let (settler, _finished) = mpsc::channel(ROOM);
-    let queue = Arc::new(Queue::new(ROOM, usize::MAX >> 8));
+    let room = NonZeroUsize::new(ROOM).expect("a constant");
+    let spec = QueueSpec { events: room, bytes: ByteSize(u64::MAX >> 8), ..QueueSpec::default() };
+    let queue = Arc::new(Queue::new("next".into(), &spec));
+    let cancellations = Cancellations::default();
     let flow = Token::new("test").expect("a constant");
     let begin = |(index, (params, payload)): (usize, (Params, Payload))| {
         let id = Token::new(&format!("event-{index}")).expect("a constant and a number");
         let envelope = Envelope { params, request: Some(id.clone()), ..Envelope::new(flow.clone(), id) };
-        let event =
-            Root::begin(Delivery { envelope, payload, ack: Box::new(Nobody) }, Place::default(), settler.clone());
+        let event = Root::begin(
+            Delivery { envelope, payload, ack: Box::new(Nobody) },
+            Place::default(),
+            settler.clone(),
+            &cancellations,
+        );
         // Held open, so that nothing is settled while the test looks.
         event.root.add();
         event

@@ -52,7 +52,7 @@ async fn a_poison_event_harms_only_itself() {
         let retried = running.engine().figures()[0].retried;
         running.drain(PATIENCE).await.unwrap();
         assert_eq!(retried, 2, "two retries, then given up");
-        let dead = transport.dead_letters();
+        let dead = transport.letters();
         assert_eq!(dead.len(), 1);
         assert_eq!(dead[0].envelope.id, token("e7"));
         assert_eq!(dead[0].envelope.attempt, 3);
@@ -123,6 +123,38 @@ async fn a_slow_stage_bounds_what_is_pulled_and_the_rest_is_refused() {
         terminal(&transport, &format!("e{n}")).await;
     }
     running.drain(PATIENCE).await.unwrap();
+}
+
+/// Fills a stage that holds one event and queues two, with five more; what became of `e0` to `e7`.
+async fn overflow(policy: &str) -> (Vec<OutcomeKind>, u64, usize) {
+    let toml = format!(
+        "[[flow.test.stage]]\nuse = \"gate\"\ngate = \"{policy}\"\nqueue = {{ events = 2, overflow = \"{policy}\" }}\n"
+    );
+    let (transport, running) = start(&toml, &[GATE], 100).await;
+    transport.submit(event("e0", Lane::Interactive, "x")).await.unwrap();
+    eventually("the first is at work", async || gate(policy).taken.load(Ordering::SeqCst) == 1).await;
+    for n in 1..8 {
+        transport.submit(event(&format!("e{n}"), Lane::Interactive, "x")).await.unwrap();
+    }
+    eventually("five are left out", async || running.engine().figures()[0].stages[0].dropped == 5).await;
+    gate(policy).open.add_permits(100);
+    let mut kinds = Vec::new();
+    for n in 0..8 {
+        kinds.push(terminal(&transport, &format!("e{n}")).await.kind);
+    }
+    let dropped = running.engine().figures()[0].stages[0].dropped;
+    running.drain(PATIENCE).await.unwrap();
+    (kinds, dropped, transport.letters().len())
+}
+
+#[tokio::test]
+async fn what_an_edge_leaves_out_is_its_choice_and_always_told() {
+    use OutcomeKind::{Done, Failed};
+    let newest = vec![Done, Done, Done, Failed, Failed, Failed, Failed, Failed];
+    let oldest = vec![Done, Failed, Failed, Failed, Failed, Failed, Done, Done];
+    assert_eq!(overflow("drop_newest").await, (newest.clone(), 5, 0));
+    assert_eq!(overflow("reject").await, (newest, 5, 0));
+    assert_eq!(overflow("drop_oldest").await, (oldest, 5, 0));
 }
 
 #[tokio::test]
@@ -251,7 +283,7 @@ async fn one_rejected_part_fails_the_request_with_its_reason_and_no_dead_letter(
     assert_eq!(outcome.kind, OutcomeKind::Failed);
     assert_eq!(inline(&outcome)["code"], "marked");
     running.drain(PATIENCE).await.unwrap();
-    assert!(transport.dead_letters().is_empty(), "the client's own mistake needs no look by an operator");
+    assert!(transport.letters().is_empty(), "the client's own mistake needs no look by an operator");
 }
 
 #[tokio::test]
