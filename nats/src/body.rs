@@ -156,19 +156,31 @@ pub fn decode(media_type: Arc<str>, as_bytes: bool, claim: Option<Claim>, bytes:
             malformed("bad_json", format!("content-type is {media_type}, but the body is not JSON: {why}"))
         }),
         PARTS_TYPE if !as_bytes => decode_parts(bytes),
+        // What could not be written again could not become a dead letter either.
+        _ if bytes.len() > INLINE_LIMIT => Err(too_long(bytes.len())),
         _ => Ok(Payload::Bytes(Content { media_type, body: Body::Inline(bytes.clone()) })),
     }
+}
+
+fn too_long(length: usize) -> Rejection {
+    let detail = format!("the body has {length} bytes: at most {INLINE_LIMIT} travel inside an event");
+    Rejection::too_large("body_too_long", detail)
 }
 
 fn decode_parts(bytes: &Bytes) -> Result<Payload, Rejection> {
     let wrong = |why: String| malformed("bad_parts", format!("the list of parts cannot be read: {why}"));
     let manifest: Vec<WirePart> = serde_json::from_slice(bytes).map_err(|why| wrong(why.to_string()))?;
     let mut parts = Vec::with_capacity(manifest.len());
+    let mut inline = 0;
     for part in manifest {
         let body = match (part.data, part.claim) {
             (_, Some(claim)) => Body::Claim(claim.into()),
             (Some(data), None) => {
                 let data = STANDARD.decode(data).map_err(|why| wrong(format!("part {:?}: {why}", part.name)))?;
+                inline += data.len();
+                if inline > INLINE_LIMIT {
+                    return Err(too_long(inline));
+                }
                 Body::Inline(data.into())
             }
             (None, None) => return Err(wrong(format!("part {:?} has neither data nor claim", part.name))),

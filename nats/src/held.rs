@@ -17,6 +17,8 @@ use crate::delivery::{ACK, NAK, PROGRESS, nak_after};
 
 /// How long a word to the broker may wait for its turn while the connection is down. Lost, it means a repeat.
 const WORD_LIMIT: Duration = Duration::from_secs(2);
+/// How long a confirmation of a settlement is waited for.
+const CONFIRM_LIMIT: Duration = Duration::from_secs(5);
 
 /// The deliveries of one source.
 pub struct Held {
@@ -125,9 +127,14 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Tells the broker what becomes of the event.
-    pub async fn settle(mut self, settlement: Settlement) {
+    /// Tells the broker what becomes of the event; whether it has confirmed, where that is waited for.
+    pub async fn settle(mut self, settlement: Settlement) -> bool {
         let word = match settlement {
+            Settlement::DoneForSure => {
+                self.settled = true;
+                let confirmed = bounded(CONFIRM_LIMIT, self.held.client.request(self.reply.clone(), ACK)).await;
+                return matches!(confirmed, Ok(Ok(_)));
+            }
             Settlement::Done => ACK,
             Settlement::Retry(delay) => nak_after(delay),
         };
@@ -135,6 +142,7 @@ impl Hold {
         if !self.held.say(self.reply.clone(), word).await {
             tracing::debug!("a settlement did not reach the broker, the event comes again");
         }
+        false
     }
 }
 

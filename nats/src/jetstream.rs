@@ -1,4 +1,4 @@
-//! The transport: four connections, the declared flows, and the tasks behind them.
+//! The transport: five connections, the declared flows, and the tasks behind them.
 
 use std::collections::HashMap;
 use std::sync::Arc;

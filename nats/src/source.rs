@@ -139,7 +139,7 @@ struct Ack {
 
 #[async_trait]
 impl Acknowledge for Ack {
-    async fn settle(self: Box<Self>, settlement: Settlement) {
-        self.hold.settle(settlement).await;
+    async fn settle(self: Box<Self>, settlement: Settlement) -> bool {
+        self.hold.settle(settlement).await
     }
 }

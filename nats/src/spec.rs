@@ -53,8 +53,8 @@ pub struct NatsSpec {
 
 /// Clients come back for a result within a day or not at all.
 const RESULTS_MAX_AGE_HOURS: u64 = 24;
-/// A body is of use for as long as its event waits, plus the time a person needs to retry a dead letter.
-const CLAIMS_MAX_AGE_HOURS: u64 = 24;
+/// A body is of use for as long as its event waits, and its dead letter after that.
+const CLAIMS_MAX_AGE_HOURS: u64 = DEAD_MAX_AGE_HOURS;
 /// Somebody looks at dead letters at least once a month.
 const DEAD_MAX_AGE_HOURS: u64 = 30 * 24;
 /// Streams live on disk; what is in memory is consumers of results, a few KB each.
@@ -109,6 +109,12 @@ impl NatsSpec {
         }
         if self.credentials.is_some() && self.nkey_seed_file.is_some() {
             complain("nkey_seed_file", "both credentials and nkey_seed_file are given".into(), "keep one of them");
+        }
+        if self.claims_max_age_hours < self.dead_max_age_hours {
+            let (claims, dead) = (self.claims_max_age_hours, self.dead_max_age_hours);
+            let message =
+                format!("claims_max_age_hours is {claims}, but dead letters need their bodies for {dead} hours");
+            complain("claims_max_age_hours", message, "raise it, or lower dead_max_age_hours");
         }
         if ![1, 3, 5].contains(&self.replicas) {
             complain("replicas", format!("replicas is {}", self.replicas), "give 1, 3 or 5");

@@ -1,4 +1,4 @@
-//! Threads for work that computes: decoding, resizing, hashing of large bodies.
+//! Threads for work that computes: decoding, resizing, normalising.
 //!
 //! One pool for all flows, sized from the config, so that the sum of what is computed at once is bounded however many
 //! flows there are. The threads run at a lower priority than the ones that serve requests (nice 5): under full load a
@@ -45,8 +45,10 @@ impl Compute {
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, BoxError> {
         let (answer, answered) = oneshot::channel();
         let job = move || {
-            // A caller that gave up needs no answer.
-            let _ = answer.send(work());
+            if !answer.is_closed() {
+                // A caller that gives up meanwhile needs no answer.
+                let _ = answer.send(work());
+            }
         };
         self.jobs.send(Box::new(job)).await.map_err(|_| "the computing threads are gone")?;
         answered.await.map_err(|_| "the computation panicked".into())

@@ -120,6 +120,13 @@ pub struct Event {
 }
 
 impl Event {
+    /// The id of what this event becomes elsewhere, for example in another flow: always the same, and never its own, so
+    /// that two flows do not answer one request.
+    #[must_use]
+    pub fn child_id(&self, stage: &str) -> EventId {
+        self.id.child(stage, 0)
+    }
+
     /// Whether the requester has given it up. The engine looks before each stage; an operator looks between costly steps.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {

@@ -54,7 +54,7 @@ pub enum Gives {
 ///
 /// A worker of the stage runs `loop { process(batch) }` on its own instance; more throughput is more instances. The
 /// runner alone settles, retries and acknowledges. Work that computes for more than 500 µs must leave the async runtime
-/// ([`tokio::task::spawn_blocking`] or a thread of its own).
+/// ([`Services::compute`](crate::Services::compute), or a thread of its own).
 #[async_trait]
 pub trait Operator: Send {
     /// Handles one batch.

@@ -1,7 +1,7 @@
 //! What the engine and the gateway need from a broker, as a trait.
 //!
 //! Two implementations: JetStream (crate `nats`) and memory ([`crate::testing`]). The words of every method are the
-//! contract; a test suite of the trait runs on both.
+//! contract of both.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,6 +81,8 @@ pub struct SourceBounds {
 pub enum Settlement {
     /// Every effect is confirmed: forget it.
     Done,
+    /// The same, and wait until the broker has: before what the event refers to is removed.
+    DoneForSure,
     /// Deliver it again after this long.
     Retry(Duration),
 }
@@ -88,8 +90,9 @@ pub enum Settlement {
 /// The broker's handle on one delivered event. Dropped unsettled, the event is delivered again.
 #[async_trait]
 pub trait Acknowledge: Send + Sync {
-    /// Tells the broker. Best effort: a lost word means a repeat.
-    async fn settle(self: Box<Self>, settlement: Settlement);
+    /// Tells the broker; a lost word means a repeat. Whether the broker has confirmed, which only
+    /// [`Settlement::DoneForSure`] waits for.
+    async fn settle(self: Box<Self>, settlement: Settlement) -> bool;
 }
 
 /// One delivered event.

@@ -1,7 +1,7 @@
 //! Decodes pictures: bytes of a JPEG, PNG, WebP or GIF become 8-bit RGB pixels, upright, alpha laid on white.
 //!
 //! What a file is follows from its first bytes; its name and declared type are not looked at. The header is read and held
-//! against the limits before any pixel buffer exists. Decoding runs on blocking threads, one picture per worker at a
+//! against the limits before any pixel buffer exists. Decoding runs on the computing threads, one picture per worker at a
 //! time, and a decoder that panics costs its own event alone. Of an animation the first frame is taken.
 
 mod header;

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::Histogram;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::faults::Faults;
+use super::feed::{Feed, Permits};
 use super::meter::{FlowFigures, FlowMeter, StageLabel, StageMeter};
-use super::root::Place;
 use super::stage::{Build, Stage, Worker};
 use super::{Cancellations, Queue, Root, Sink, settle};
 use crate::event::Lane;
@@ -29,6 +30,8 @@ pub struct FlowShared {
     pub open: bool,
     pub retry: RetrySpec,
     pub meter: FlowMeter,
+    /// Faults of the events that will come again.
+    pub faults: Faults,
     /// Requests that were given up.
     pub cancellations: Arc<Cancellations>,
     /// Panics caught.
@@ -43,11 +46,14 @@ impl FlowShared {
         if let Some(request) = &root.envelope.request {
             self.cancellations.end(request);
         }
+        if !matches!(settlement, Settlement::Retry(_)) {
+            self.faults.forget(&root.envelope.id);
+        }
         let failed = root.failed.load(Ordering::Relaxed);
         let counter = match settlement {
             Settlement::Retry(_) => &self.meter.retried,
-            Settlement::Done if failed => &self.meter.failed,
-            Settlement::Done => &self.meter.done,
+            _ if failed => &self.meter.failed,
+            Settlement::Done | Settlement::DoneForSure => &self.meter.done,
         };
         counter.fetch_add(1, Ordering::Relaxed);
         self.meter.in_flight.fetch_sub(1, Ordering::Relaxed);
@@ -55,6 +61,9 @@ impl FlowShared {
         root.dead.load(Ordering::Relaxed)
     }
 }
+
+/// Deliveries after which the broker's side gives up, whatever the engine thinks.
+const NET_DELIVERIES: u32 = 10_000;
 
 /// A flow that was built and not started.
 pub struct Flow {
@@ -80,8 +89,8 @@ impl Flow {
         let bounds = SourceBounds {
             events: in_flight,
             ack_wait: Duration::from_millis(spec.settings.ack_wait_ms),
-            // One more than the engine ever needs: the broker's own limit is a net, not the rule.
-            max_deliver: spec.settings.retry.attempts + 1,
+            // The engine counts faults itself and works on suspects alone; this is a net under both.
+            max_deliver: NET_DELIVERIES,
         };
         let shared = Arc::new(FlowShared {
             name: spec.name.clone(),
@@ -90,6 +99,7 @@ impl Flow {
             retry: spec.settings.retry.clone(),
             meter: FlowMeter::default(),
             cancellations: Arc::clone(&services.cancellations),
+            faults: Faults::default(),
             panics: AtomicU64::new(0),
             duration: metrics::histogram!("caudal_event_duration_seconds", "flow" => spec.name.to_string()),
         });
@@ -132,6 +142,7 @@ impl Flow {
                 permits: permits.clone(),
                 queue: Arc::clone(&self.stages[0].queue),
                 flow: Arc::clone(&self.shared),
+                transport: Arc::clone(&self.transport),
                 settler: settler.clone(),
                 stop: stop.clone(),
             };
@@ -193,60 +204,6 @@ async fn listen(transport: Arc<dyn Transport>, cancellations: Arc<Cancellations>
     tokio::select! {
         () = listening => Ok(()),
         () = stop.cancelled() => Ok(()),
-    }
-}
-
-/// Places in a flow: `all` for every event, `bulk` half of them, so that bulk work never takes the last place.
-#[derive(Clone)]
-struct Permits {
-    all: Arc<Semaphore>,
-    bulk: Arc<Semaphore>,
-}
-
-impl Permits {
-    fn new(in_flight: usize) -> Self {
-        Self { all: Arc::new(Semaphore::new(in_flight)), bulk: Arc::new(Semaphore::new((in_flight / 2).max(1))) }
-    }
-
-    async fn acquire(&self, lane: Lane) -> Place {
-        let bulk = match lane {
-            Lane::Interactive => None,
-            Lane::Bulk => Arc::clone(&self.bulk).acquire_owned().await.ok(),
-        };
-        Place { _bulk: bulk, _all: Arc::clone(&self.all).acquire_owned().await.ok() }
-    }
-}
-
-/// Brings the events of one lane into the first queue. The place is taken before the event.
-struct Feed {
-    lane: Lane,
-    source: Box<dyn Source>,
-    permits: Permits,
-    queue: Arc<Queue>,
-    flow: Arc<FlowShared>,
-    settler: mpsc::Sender<Arc<Root>>,
-    stop: CancellationToken,
-}
-
-impl Feed {
-    async fn run(mut self) {
-        loop {
-            let place = tokio::select! {
-                () = self.stop.cancelled() => return,
-                place = self.permits.acquire(self.lane) => place,
-            };
-            let delivery = tokio::select! {
-                () = self.stop.cancelled() => return,
-                delivery = self.source.next() => delivery,
-            };
-            let Some(delivery) = delivery else { return };
-            self.flow.meter.delivered.fetch_add(1, Ordering::Relaxed);
-            self.flow.meter.in_flight.fetch_add(1, Ordering::Relaxed);
-            let event = Root::begin(delivery, place, self.settler.clone(), &self.flow.cancellations);
-            if self.queue.offer(event).await.is_err() {
-                return;
-            }
-        }
     }
 }
 

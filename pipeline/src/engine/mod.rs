@@ -7,6 +7,8 @@
 //! ```
 
 mod cancel;
+mod faults;
+mod feed;
 mod flow;
 mod meter;
 mod output;

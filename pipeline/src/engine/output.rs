@@ -1,13 +1,13 @@
 //! What a stage may do with an event: hand something on, answer, or reject.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use super::{Queue, Response};
+use super::{Queue, Response, Root};
 use crate::event::Event;
 use crate::fault::{Fault, Rejection};
 use crate::names::EventId;
@@ -27,13 +27,13 @@ pub struct Output {
     stage: Arc<str>,
     sink: Sink,
     ordinals: HashMap<EventId, u32>,
-    rejected: Vec<EventId>,
+    failed: HashSet<EventId>,
     blocked: Duration,
 }
 
 impl Output {
     pub(crate) fn new(stage: Arc<str>, sink: Sink) -> Self {
-        Self { stage, sink, ordinals: HashMap::new(), rejected: Vec::new(), blocked: Duration::ZERO }
+        Self { stage, sink, ordinals: HashMap::new(), failed: HashSet::new(), blocked: Duration::ZERO }
     }
 
     /// Hands `payload` to the next stage as a child of `parent`; waits for room. The child's id follows from the parent,
@@ -63,7 +63,7 @@ impl Output {
 
     /// Gives up one event for good, with the reason the requester will read; its neighbours go on.
     pub fn reject(&mut self, event: &Event, why: Rejection) {
-        self.rejected.push(event.id.clone());
+        self.failed.insert(event.id.clone());
         event.root.reject(&self.stage, why);
     }
 
@@ -72,16 +72,25 @@ impl Output {
         std::mem::take(&mut self.blocked)
     }
 
-    /// Number of events rejected since the last call, and readiness for the next batch.
-    pub(crate) fn next_batch(&mut self) -> usize {
+    /// Notes that an event is handed back.
+    pub(crate) fn hand_back(&mut self, event: &Event) {
+        self.failed.insert(event.id.clone());
+    }
+
+    /// Begins an attempt: children get the ids they would have had in any other.
+    pub(crate) fn begin_attempt(&mut self) {
         self.ordinals.clear();
-        std::mem::take(&mut self.rejected).len()
+    }
+
+    /// Number of events rejected or handed back since the last call.
+    pub(crate) fn take_failed(&mut self) -> usize {
+        std::mem::take(&mut self.failed).len()
     }
 
     async fn push(&mut self, event: Event) -> Result<(), Fault> {
         let Sink::Queue(queue) = &self.sink else { return Ok(()) };
-        let root = Arc::clone(&event.root);
-        root.add();
+        // Taken back if the push fails or is given up half-way, as by a stage's timeout.
+        let pending = Pending::add(&event.root);
         // Polled once without a clock: most of the time there is room.
         let mut pushing = std::pin::pin!(queue.offer(event));
         let pushed = match pushing.as_mut().now_or_never() {
@@ -93,9 +102,35 @@ impl Output {
                 pushed
             }
         };
-        pushed.map_err(|_| {
+        match pushed {
+            Ok(()) => {
+                pending.keep();
+                Ok(())
+            }
+            Err(_) => Err(Fault::retry("the flow is stopping")),
+        }
+    }
+}
+
+/// One more event of a root in work, for as long as it is not clear that the event was taken over.
+struct Pending(Option<Arc<Root>>);
+
+impl Pending {
+    fn add(root: &Arc<Root>) -> Self {
+        root.add();
+        Self(Some(Arc::clone(root)))
+    }
+
+    /// The event was taken over: whoever has it settles it.
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(root) = &self.0 {
             root.finish();
-            Fault::retry("the flow is stopping")
-        })
+        }
     }
 }

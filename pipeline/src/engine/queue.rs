@@ -116,6 +116,7 @@ impl Queue {
         };
         match self.overflow {
             Overflow::Block => return self.push(event).await,
+            _ if self.lock().closed => return Err(Closed),
             Overflow::DropNewest | Overflow::Reject => self.leave_out(&event),
             Overflow::DropOldest => loop {
                 match self.take_lane(event.envelope.lane, 1) {
@@ -132,7 +133,7 @@ impl Queue {
                 }
             },
         }
-        if self.lock().closed { Err(Closed) } else { Ok(()) }
+        Ok(())
     }
 
     /// Events left out so far.
@@ -202,7 +203,7 @@ impl Queue {
             filled.as_mut().enable();
             match self.take(batching.events) {
                 Some(batch) => break batch,
-                None if self.lock().closed => {
+                None if self.is_finished() => {
                     // Another worker may be waiting for the same news.
                     self.filled.notify_one();
                     return None;
@@ -224,6 +225,12 @@ impl Queue {
         self.lock().closed = true;
         self.filled.notify_waiters();
         self.filled.notify_one();
+    }
+
+    /// Whether nothing waits and nothing more will come, both seen at one moment.
+    fn is_finished(&self) -> bool {
+        let waiting = self.lock();
+        waiting.closed && waiting.interactive.is_empty() && waiting.bulk.is_empty()
     }
 
     /// Events that wait.

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -57,6 +57,16 @@ pub struct Place {
     pub _bulk: Option<OwnedSemaphorePermit>,
     /// Among all.
     pub _all: Option<OwnedSemaphorePermit>,
+    /// Beside others, or alone.
+    pub _turn: Option<Turn>,
+}
+
+/// Whether an event is worked on beside others.
+pub enum Turn {
+    /// Beside others.
+    Shared { _guard: OwnedRwLockReadGuard<()> },
+    /// With nothing else begun in the flow.
+    Alone { _guard: OwnedRwLockWriteGuard<()> },
 }
 
 /// See the module.

@@ -58,12 +58,15 @@ impl Settler {
             Ok(settlement) => settlement,
             Err(error) => {
                 tracing::warn!(flow = %self.flow.name, event = %root.envelope.id, %error, "result not stored, will repeat");
-                Settlement::Retry(self.flow.retry.pause_after(root.envelope.attempt))
+                Settlement::Retry(self.flow.retry.pause_after(1))
             }
         };
-        ack.settle(settlement).await;
         let dead = self.flow.count(settlement, &root);
-        if settlement == Settlement::Done && !dead {
+        let has_claims = settlement == Settlement::Done && !dead && !root.payload.claims().is_empty();
+        let settlement = if has_claims { Settlement::DoneForSure } else { settlement };
+        let confirmed = ack.settle(settlement).await;
+        // An acknowledgement that may be lost means a repeat, which needs the body: it then expires by age.
+        if has_claims && confirmed {
             self.drop_claims(&root).await;
         }
         // Only now may another event take this one's place.
@@ -72,14 +75,14 @@ impl Settler {
 
     /// Makes every effect of the end visible and says what the broker should do.
     async fn conclude(&self, root: &Root, verdict: Verdict) -> Result<Settlement, TransportError> {
-        let attempt = root.envelope.attempt;
         let rejection = match (verdict.rejection, verdict.retry) {
             (rejection, Some((stage, error))) => {
-                if attempt < self.flow.retry.attempts && !root.envelope.expired() {
-                    return Ok(Settlement::Retry(self.flow.retry.pause_after(attempt)));
+                let faults = self.flow.faults.add(&root.envelope.id);
+                if faults < self.flow.retry.attempts && !root.envelope.expired() {
+                    return Ok(Settlement::Retry(self.flow.retry.pause_after(faults)));
                 }
-                tracing::error!(flow = %self.flow.name, event = %root.envelope.id, %stage, attempt, %error, "gave up");
-                let gave_up = format!("stage {stage} failed {attempt} times; the last cause is in the log");
+                tracing::error!(flow = %self.flow.name, event = %root.envelope.id, %stage, faults, %error, "gave up");
+                let gave_up = format!("stage {stage} failed {faults} times; the last cause is in the log");
                 rejection.or(Some((stage, Rejection::new(500, "gave_up", gave_up))))
             }
             (rejection, None) => rejection,

@@ -66,7 +66,7 @@ impl Worker {
         stage.meter.began(size);
         let worth_doing = weed_out(&stage, &*self.transport, batch, out).await;
         let settled = self.attempt_all(worth_doing, out).await;
-        let failed = out.next_batch();
+        let failed = out.take_failed();
         let took = begun.elapsed();
         stage.meter.ended(size, failed, took, out.take_blocked());
         settled
@@ -82,24 +82,25 @@ impl Worker {
             return Ok(());
         };
         if batch.len() == 1 || matches!(fault, Fault::Fatal(_)) {
-            return self.give_back(&batch, fault);
+            return self.give_back(&batch, fault, out);
         }
         tracing::warn!(flow = %self.flow.name, stage = %self.stage.name, events = batch.len(), error = %chain(&fault),
             "batch failed, its events are tried one at a time");
         for event in &batch {
             match self.attempt(vec![event.clone()], out).await {
                 Ok(()) => event.root.finish(),
-                Err(fault) => self.give_back(std::slice::from_ref(event), fault)?,
+                Err(fault) => self.give_back(std::slice::from_ref(event), fault, out)?,
             }
         }
         Ok(())
     }
 
     /// Marks events for another attempt; a fatal fault stops the worker as well.
-    fn give_back(&self, events: &[Event], fault: Fault) -> Result<(), BoxError> {
+    fn give_back(&self, events: &[Event], fault: Fault, out: &mut Output) -> Result<(), BoxError> {
         let why = chain(&fault);
         tracing::warn!(flow = %self.flow.name, stage = %self.stage.name, events = events.len(), error = why, "failed");
         for event in events {
+            out.hand_back(event);
             event.root.retry(&self.stage.name, why.clone().into());
             event.root.finish();
         }
@@ -112,6 +113,7 @@ impl Worker {
     /// One call of the operator, bounded in time, a panic turned into a fault.
     async fn attempt(&mut self, batch: Vec<Event>, out: &mut Output) -> Result<(), Fault> {
         let timeout = self.stage.timeout;
+        out.begin_attempt();
         let work = AssertUnwindSafe(self.operator.process(batch, out)).catch_unwind();
         match tokio::time::timeout(timeout, work).await {
             Ok(Ok(result)) => result,
@@ -163,7 +165,10 @@ async fn weed_out(stage: &Stage, transport: &dyn Transport, batch: Vec<Event>, o
                 tracing::error!(event = %event.id, %error, "payload lost");
                 out.reject(&event, Rejection::new(500, "payload_lost", "the stored payload is gone or was altered"));
             }
-            Err(error) => event.root.retry(&stage.name, error.into()),
+            Err(error) => {
+                out.hand_back(&event);
+                event.root.retry(&stage.name, error.into());
+            }
         }
         event.root.finish();
     }

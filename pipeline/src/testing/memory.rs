@@ -153,9 +153,9 @@ impl MemoryAck {
 
 #[async_trait]
 impl Acknowledge for MemoryAck {
-    async fn settle(mut self: Box<Self>, settlement: Settlement) {
+    async fn settle(mut self: Box<Self>, settlement: Settlement) -> bool {
         match settlement {
-            Settlement::Done => {
+            Settlement::Done | Settlement::DoneForSure => {
                 self.event = None;
                 let mut state = self.transport.lock();
                 state.lanes.entry(self.key.clone()).or_default().held -= 1;
@@ -167,6 +167,7 @@ impl Acknowledge for MemoryAck {
                 self.give_back();
             }
         }
+        true
     }
 }
 

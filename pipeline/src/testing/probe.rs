@@ -35,7 +35,9 @@ struct Nobody;
 
 #[async_trait]
 impl Acknowledge for Nobody {
-    async fn settle(self: Box<Self>, _: Settlement) {}
+    async fn settle(self: Box<Self>, _: Settlement) -> bool {
+        true
+    }
 }
 
 /// Runs `operator` on one event for each payload, with the same parameters.

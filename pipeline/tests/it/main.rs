@@ -6,3 +6,4 @@ mod cancel;
 mod config;
 mod engine;
 mod support;
+mod suspects;
