@@ -141,7 +141,7 @@ pub struct DeadLetter {
 pub struct KeptLetter {
     /// Names it; later letters have higher ids.
     pub id: u64,
-    /// What was kept. `envelope.attempt` is the number of attempts that were made.
+    /// What was kept. `envelope.attempt` is the number of its last delivery.
     pub letter: DeadLetter,
 }
 

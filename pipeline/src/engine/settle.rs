@@ -1,8 +1,8 @@
 //! The settler: turns a finished root into one terminal result and one word to the broker, in that order.
 //!
 //! Order matters. The terminal result is confirmed before the event is acknowledged, so that a crash in between repeats
-//! the work and the repeat's result is refused; claims are dropped after the acknowledgement, so that no repeat ever
-//! misses its payload.
+//! the work and the repeat's result is refused; claims are dropped once the broker has confirmed the acknowledgement, so
+//! that no repeat ever misses its payload.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -74,7 +74,7 @@ impl Default for BacklogSpec {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetrySpec {
-    /// Deliveries in all, the first included.
+    /// Times an event may fail in one process before it is given up; a delivery that a crash repeats is no failure.
     pub attempts: u32,
     /// Pause before the second, third, … attempt; the last value repeats.
     pub backoff_ms: Vec<u64>,
@@ -241,7 +241,7 @@ impl FlowSpec {
         self.check_unique_names(problems);
         self.check_ends(problems);
         if self.settings.retry.attempts == 0 {
-            problems.add(place.clone(), "retry.attempts is 0", "give at least 1: the first delivery counts");
+            problems.add(place.clone(), "retry.attempts is 0", "give at least 1: the first attempt counts");
         }
     }
 
