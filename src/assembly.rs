@@ -11,10 +11,11 @@ use nats::server::{PrivateServer, ServerError, ServerOptions};
 use nats::{ConnectOptions, FlowTopology, JetStream, NatsSpec, Topology};
 use pipeline::engine::{Flow, Running};
 use pipeline::spec::FlowSpec;
-use pipeline::{Compute, ImageModel, OperatorKind, Services, Transport, VectorIndex};
+use pipeline::{Compute, ImageModel, Ledger, OperatorKind, Pixels, Services, Transport, VectorIndex};
 
 use tokio::time::Instant;
 
+use crate::Extras;
 use crate::locate::{Parts, REMEDY};
 use crate::plan::Plan;
 
@@ -25,8 +26,8 @@ const RELEASE_LOOK: Duration = Duration::from_millis(50);
 
 /// Every operator a config may `use`.
 #[must_use]
-pub fn operator_kinds() -> Vec<OperatorKind> {
-    operators::ALL.to_vec()
+pub fn operator_kinds(extras: &Extras) -> Vec<OperatorKind> {
+    operators::ALL.iter().chain(&extras.kinds).copied().collect()
 }
 
 /// The parts of a process, opened and not yet at work.
@@ -34,10 +35,14 @@ pub struct Assembly {
     /// The broker, where it is our own child.
     pub broker: Option<PrivateServer>,
     /// The connection to the broker.
-    pub transport: Arc<JetStream>,
-    /// `[index]`.
-    pub index: Arc<dyn VectorIndex>,
-    /// Built from the plan's flows.
+    pub jetstream: Arc<JetStream>,
+    /// The same, with what the program's extras put around it.
+    pub transport: Arc<dyn Transport>,
+    /// `[index]`; `None` where no flow is worked on.
+    pub index: Option<Arc<dyn VectorIndex>>,
+    /// What the operators were built from.
+    pub services: Arc<Services>,
+    /// The plan's flows that this process works on.
     pub flows: Vec<Flow>,
 }
 
@@ -45,7 +50,7 @@ pub struct Assembly {
 ///
 /// # Errors
 /// Which part could not be opened, and what to do.
-pub async fn open(plan: &mut Plan, parts: &Parts) -> anyhow::Result<Assembly> {
+pub async fn open(plan: &mut Plan, parts: &Parts, extras: &Extras) -> anyhow::Result<Assembly> {
     let data_dir = plan.process.data_dir.clone();
     tokio::fs::create_dir_all(&data_dir).await.with_context(|| format!("cannot make {}", data_dir.display()))?;
     let data_dir = tokio::fs::canonicalize(&data_dir).await?;
@@ -59,32 +64,44 @@ pub async fn open(plan: &mut Plan, parts: &Parts) -> anyhow::Result<Assembly> {
             (Some(broker), access)
         }
     };
-    let transport = nats::connect(ConnectOptions::new(access, topology)).await?;
-    let compute = Compute::new(compute_threads(plan.process.compute_threads))?;
-    let models = load_models(plan, parts, &compute).await?;
-    let index_spec = plan.index.clone();
-    let index = blocking(move || connectors::index::open(&index_spec, &data_dir)).await??;
-    let shared: Arc<dyn Transport> = transport.clone();
+    let jetstream = nats::connect(ConnectOptions::new(access, topology)).await?;
+    let plain: Arc<dyn Transport> = jetstream.clone();
+    let transport = extras.around_transport.map_or(plain.clone(), |around| around(plain));
+    let works = !plan.works_on.is_empty();
     let services = Arc::new(Services {
-        models,
-        index: Some(Arc::clone(&index)),
-        cancellations: Arc::default(),
-        compute: Some(compute),
-        transport: Some(Arc::clone(&shared)),
+        transport: Some(Arc::clone(&transport)),
+        ledger: Arc::new(Ledger::new(plan.nats.limits().ledger)),
+        pixels: Pixels::new(plan.pixels),
+        ..if works { open_services(plan, parts, extras, &data_dir).await? } else { Services::default() }
     });
     let mut flows = Vec::new();
-    for spec in std::mem::take(&mut plan.flows) {
+    let (mine, others): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut plan.flows).into_iter().partition(|flow| plan.works_on.contains(&flow.name));
+    plan.flows = others;
+    for spec in mine {
         let name = spec.name.clone();
-        let flow = Flow::build(spec, &services, Arc::clone(&shared)).await;
+        let flow = Flow::build(spec, &services, Arc::clone(&transport)).await;
         flows.push(flow.map_err(|error| anyhow!(error).context(format!("cannot build flow {name}")))?);
     }
-    Ok(Assembly { broker, transport, index, flows })
+    Ok(Assembly { broker, jetstream, transport, index: services.index.clone(), services, flows })
+}
+
+/// Models, index and threads, for a process that works on flows.
+async fn open_services(plan: &Plan, parts: &Parts, extras: &Extras, data_dir: &Path) -> anyhow::Result<Services> {
+    let compute = Compute::new(compute_threads(plan.process.compute_threads))?;
+    let models = load_models(plan, parts, &compute).await?;
+    let (index_spec, data_dir) = (plan.index.clone(), data_dir.to_path_buf());
+    let index = blocking(move || connectors::index::open(&index_spec, &data_dir)).await??;
+    let index = extras.around_index.map_or(index.clone(), |around| around(index));
+    Ok(Services { models, index: Some(index), compute: Some(compute), ..Services::default() })
 }
 
 /// Closes what [`open`] opened, once the flows have drained.
-pub async fn close(broker: Option<PrivateServer>, transport: &JetStream, index: &dyn VectorIndex) {
-    index.close().await;
-    transport.close().await;
+pub async fn close(broker: Option<PrivateServer>, jetstream: &JetStream, index: Option<Arc<dyn VectorIndex>>) {
+    if let Some(index) = index {
+        index.close().await;
+    }
+    jetstream.close().await;
     if let Some(broker) = broker {
         broker.stop().await;
     }
@@ -102,7 +119,8 @@ fn topology(spec: &NatsSpec, flows: &[FlowSpec]) -> Topology {
     let flows = flows.iter().map(|flow| FlowTopology {
         name: flow.name.clone(),
         backlog: flow.settings.backlog,
-        answers: flow.answers(),
+        answers: flow.answers,
+        order_by: flow.order_by().map(str::to_owned),
     });
     Topology { flows: flows.collect(), limits: spec.limits() }
 }

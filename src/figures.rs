@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use pipeline::Services;
 use pipeline::engine::{Engine, FlowFigures};
 
 /// Upper bounds of every `_seconds` histogram: from a cheap stage to a slow document.
@@ -29,6 +30,16 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
 
 fn describe() {
     describe_counter!("caudal_flow_events_total", "Events of a flow by how they ended");
+    describe_counter!(
+        "caudal_flow_results_refused_total",
+        "Results that came second: their request had its terminal already"
+    );
+    describe_gauge!("caudal_ledger_events", "Ended events that are remembered");
+    describe_counter!(
+        "caudal_ledger_forgotten_early_total",
+        "Ended events forgotten before their time, for want of room"
+    );
+    describe_gauge!("caudal_picture_bytes", Unit::Bytes, "Memory of decoded pictures");
     describe_gauge!("caudal_flow_in_flight_events", "Events delivered and not settled");
     describe_counter!("caudal_stage_events_total", "Events of a stage by how they left it");
     describe_gauge!("caudal_stage_queued_events", "Events that wait before a stage");
@@ -48,18 +59,25 @@ fn describe() {
 }
 
 /// What the gateway calls to answer `/metrics`.
-pub fn renderer(handle: PrometheusHandle, engine: Engine) -> Arc<dyn Fn() -> String + Send + Sync> {
+pub fn renderer(
+    handle: PrometheusHandle,
+    engine: Engine,
+    services: Arc<Services>,
+) -> Arc<dyn Fn() -> String + Send + Sync> {
     Arc::new(move || {
         engine.figures().iter().for_each(publish);
+        publish_shared(&services);
         handle.run_upkeep();
         handle.render()
     })
 }
 
 fn publish(flow: &FlowFigures) {
-    for (result, count) in [("done", flow.done), ("failed", flow.failed), ("retried", flow.retried)] {
+    let ends = [("done", flow.done), ("failed", flow.failed), ("retried", flow.retried), ("repeated", flow.repeated)];
+    for (result, count) in ends {
         counter!("caudal_flow_events_total", "flow" => flow.name.clone(), "result" => result).absolute(count);
     }
+    counter!("caudal_flow_results_refused_total", "flow" => flow.name.clone()).absolute(flow.refused);
     gauge!("caudal_flow_in_flight_events", "flow" => flow.name.clone()).set(flow.in_flight as f64);
     for stage in &flow.stages {
         let labels = [("flow", flow.name.clone()), ("stage", stage.name.clone())];
@@ -75,6 +93,14 @@ fn publish(flow: &FlowFigures) {
         seconds("caudal_stage_busy_seconds_total", &labels, stage.busy_seconds);
         seconds("caudal_stage_blocked_seconds_total", &labels, stage.blocked_seconds);
     }
+}
+
+/// What all flows of the process share.
+fn publish_shared(services: &Services) {
+    let (known, forgotten_early) = services.ledger.figures();
+    gauge!("caudal_ledger_events").set(known as f64);
+    counter!("caudal_ledger_forgotten_early_total").absolute(forgotten_early);
+    gauge!("caudal_picture_bytes").set(services.pixels.taken() as f64);
 }
 
 /// Counters hold whole numbers: a gauge carries the fraction, its name says that it only grows.

@@ -1,11 +1,4 @@
-//! The `caudal` program: parse, load, build, run, drain.
-
-mod assembly;
-mod cli;
-mod figures;
-mod locate;
-mod logging;
-mod plan;
+//! The `caudal` program.
 
 use std::process::ExitCode;
 
@@ -18,12 +11,5 @@ use mimalloc::MiMalloc;
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
-    let args = cli::Args::parse();
-    match cli::run(args) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    caudal::main(caudal::Args::parse(), caudal::Extras::default())
 }

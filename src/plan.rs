@@ -1,16 +1,15 @@
 //! From config text to a checked plan. Touches no network, device or model: `caudal check` ends here.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use connectors::index::IndexSpec;
 use connectors::models::ModelSpec;
 use gateway::spec::GatewaySpec;
-use pipeline::spec::{FlowSpec, Places, Problems, Section, Sources};
-use pipeline::{Complaint, Names};
+use pipeline::spec::{ByteSize, FlowSpec, Places, Problems, Section, Sources, memory};
+use pipeline::{Complaint, FlowName, Names, OperatorKind};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-
-use crate::assembly;
 
 /// `[process]`: what concerns the process as a whole.
 #[derive(Clone, Debug, Deserialize)]
@@ -20,11 +19,13 @@ pub struct ProcessSpec {
     pub data_dir: PathBuf,
     /// Threads for decoding and the like; 0 takes one per core.
     pub compute_threads: usize,
+    /// Memory that queues, deliveries, pictures and bodies share with the program itself.
+    pub memory: ByteSize,
 }
 
 impl Default for ProcessSpec {
     fn default() -> Self {
-        Self { data_dir: "data".into(), compute_threads: 0 }
+        Self { data_dir: "data".into(), compute_threads: 0, memory: memory::DEFAULT }
     }
 }
 
@@ -38,8 +39,14 @@ pub struct Plan {
     pub models: Vec<(String, ModelSpec)>,
     /// `[index]`.
     pub index: IndexSpec,
-    /// `[flow.NAME]`.
+    /// `[flow.NAME]`, cut into parts at durable edges.
     pub flows: Vec<FlowSpec>,
+    /// Parts this process works on.
+    pub works_on: BTreeSet<FlowName>,
+    /// Whether it serves the routes.
+    pub serves: bool,
+    /// Memory for decoded pictures.
+    pub pixels: ByteSize,
     /// `[service]`, `[limits]` and the `[[route]]`s.
     pub gateway: GatewaySpec,
 }
@@ -64,12 +71,12 @@ const KNOWN: &str = "[service], [process], [nats], [limits], [index], [model.NAM
 ///
 /// # Errors
 /// Every problem found, in one go.
-pub fn load(sources: &Sources) -> Result<Plan, Problems> {
+pub fn load(sources: &Sources, kinds: &[OperatorKind]) -> Result<Plan, Problems> {
     let mut problems = Problems::default();
     let mut root = sources.parse(&mut problems).root;
     // Resolved when the sources were gathered.
     let _: Option<Vec<String>> = root.take("include", &mut problems);
-    let (process, _) = section::<ProcessSpec>(&mut root, "process", &mut problems);
+    let (process, process_places) = section::<ProcessSpec>(&mut root, "process", &mut problems);
     let (nats, places) = section::<nats::NatsSpec>(&mut root, "nats", &mut problems);
     nats.check(&places, &mut problems);
     let (index, places) = section::<IndexSpec>(&mut root, "index", &mut problems);
@@ -81,12 +88,20 @@ pub fn load(sources: &Sources) -> Result<Plan, Problems> {
         flows: flow_sections.iter().map(|(name, _)| name.get_ref().clone()).collect(),
     };
     let models = read_models(model_sections, &mut problems);
-    let flows = read_flows(flow_sections, &names, &mut problems);
-    let gateway = GatewaySpec::read(&mut root, &names, &mut problems);
+    let mut flows = read_flows(flow_sections, kinds, &names, &mut problems);
+    let mut gateway = GatewaySpec::read(&mut root, &names, &mut problems);
     gateway::spec::check(&gateway.routes, &mut problems);
     gateway::spec::check_bodies(&gateway.routes, &flows, &mut problems);
     root.expect_empty(KNOWN, &mut problems);
-    if problems.is_empty() { Ok(Plan { process, nats, models, index, flows, gateway }) } else { Err(problems) }
+    check_memory(process.memory, &process_places, &mut problems);
+    let shares = memory::divide(process.memory, &mut flows, &mut problems);
+    gateway.limits.memory.get_or_insert(shares.bodies);
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let flows: Vec<FlowSpec> = flows.into_iter().flat_map(FlowSpec::into_parts).collect();
+    let works_on = flows.iter().map(|flow| flow.name.clone()).collect();
+    Ok(Plan { process, nats, models, index, flows, works_on, serves: true, pixels: shares.pixels, gateway })
 }
 
 /// Reads a section that may be absent. What cannot be read is reported and stands in as its default, so that the rest can
@@ -95,6 +110,16 @@ fn section<T: DeserializeOwned + Default>(root: &mut Section<'_>, key: &str, pro
     let Some(section) = root.take_section(key, problems) else { return (T::default(), Places::default()) };
     let places = section.places();
     (section.read(problems).unwrap_or_default(), places)
+}
+
+/// A program with a model and an index needs this much before the first event.
+const LEAST_MEMORY: ByteSize = ByteSize::mib(256);
+
+fn check_memory(memory: ByteSize, places: &Places, problems: &mut Problems) {
+    if memory < LEAST_MEMORY {
+        let message = format!("memory is {memory}, the program itself needs about a quarter of {LEAST_MEMORY}");
+        problems.add(places.of("memory"), message, format!("give at least {LEAST_MEMORY}"));
+    }
 }
 
 fn complain(complaints: Vec<Complaint>, places: &Places, problems: &mut Problems) {
@@ -116,12 +141,11 @@ fn read_models(sections: Named<'_>, problems: &mut Problems) -> Vec<(String, Mod
     models
 }
 
-fn read_flows(sections: Named<'_>, names: &Names, problems: &mut Problems) -> Vec<FlowSpec> {
-    let kinds = assembly::operator_kinds();
+fn read_flows(sections: Named<'_>, kinds: &[OperatorKind], names: &Names, problems: &mut Problems) -> Vec<FlowSpec> {
     let mut flows = Vec::new();
     for (name, section) in sections {
         let place = section.place();
-        if let Some(flow) = FlowSpec::read(&name, section, &kinds, problems) {
+        if let Some(flow) = FlowSpec::read(&name, section, kinds, problems) {
             flow.check(&place, names, problems);
             flows.push(flow);
         }

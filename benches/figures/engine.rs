@@ -73,6 +73,7 @@ async fn engine_rate() -> f64 {
         name: name.clone(),
         backlog: BacklogSpec { events: 1_000_000, bytes: ByteSize(2 << 30) },
         answers: false,
+        order_by: None,
     });
     let topology = nats::Topology { flows: flows.collect(), ..Default::default() };
     let access = nats::Access { url: broker.url.clone(), auth: nats::Auth::None };

@@ -77,7 +77,7 @@ async fn answer(
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let (envelope, head) = check(state, route, id, path, &parts)?;
-    admit_deadline(state, &envelope).await?;
+    admit(state, &envelope).await?;
     let wish = Wish::read(&parts.headers);
     let how = if route.spec.record.is_some() { How::Later } else { wish.how };
     let slot = match how {
@@ -152,16 +152,25 @@ fn traceparent(headers: &HeaderMap) -> Option<&str> {
     (whole && *version != "ff" && nonzero(trace) && nonzero(parent)).then_some(text)
 }
 
-/// Refuses at the door what would be too late when its turn comes.
-async fn admit_deadline(state: &GatewayState, envelope: &Envelope) -> Result<(), Problem> {
-    let Some(deadline) = state.flows.get(&envelope.flow).and_then(|flow| flow.deadline) else { return Ok(()) };
-    let Some(wait) = state.pace.outlook(&envelope.flow, envelope.lane).await.wait else { return Ok(()) };
-    if wait <= deadline {
-        return Ok(());
+/// Refuses at the door what there is no room for, and what would be too late when its turn comes.
+async fn admit(state: &GatewayState, envelope: &Envelope) -> Result<(), Problem> {
+    let (flow, lane) = (&envelope.flow, envelope.lane);
+    if state.pace.is_full(flow, lane).await {
+        return Err(state.refusal(TransportError::Full { flow: flow.clone() }, lane).await);
     }
-    let (wait, limit) = (wait.as_secs_f64(), deadline.as_secs_f64());
-    let detail = format!("a new request would wait {wait:.1} s and is worth {limit:.1} s: come again later");
-    Err(Problem::unavailable("would_be_late", detail).with_retry_after(state.pace.retry_after(&envelope.flow).await))
+    let Some(deadline) = state.flows.get(flow).and_then(|flow| flow.deadline) else { return Ok(()) };
+    let Some(outlook) = state.pace.outlook(flow, lane).await else {
+        let detail = "it cannot be told whether the request would be in time: come again";
+        return Err(Problem::unavailable("wait_unknown", detail));
+    };
+    match outlook.wait {
+        Some(wait) if wait > deadline => {
+            let (wait, limit) = (wait.as_secs_f64(), deadline.as_secs_f64());
+            let detail = format!("a new request would wait {wait:.1} s and is worth {limit:.1} s: come again later");
+            Err(Problem::unavailable("would_be_late", detail).with_retry_after(state.pace.retry_after(flow).await))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A request that the broker has stored.
@@ -223,6 +232,7 @@ impl Keeping {
             }
         };
         let request = self.envelope.id.clone();
+        let lane = self.envelope.lane;
         let submission = Submission { envelope: self.envelope, payload: taken.payload };
         if let Err(error) = self.state.transport.submit(submission).await {
             // Without an answer the event may be stored: then its claims and record are needed.
@@ -232,7 +242,7 @@ impl Keeping {
                     written.take_back(&self.state).await;
                 }
             }
-            return Err(self.state.refusal(error).await);
+            return Err(self.state.refusal(error, lane).await);
         }
         let (state, flow) = (&self.state, &self.route.flow);
         let leaving = self.route.spec.cancel_on_disconnect.then(|| CancelOnDrop::new(state, flow, &request));

@@ -87,9 +87,9 @@ async fn resubmit(state: &GatewayState, kept: &KeptLetter) -> Result<RequestId, 
     envelope.id = envelope.id.child(RETRY, u32::try_from(kept.id).unwrap_or(u32::MAX));
     envelope.request = Some(envelope.id.clone());
     envelope.deadline = None;
-    let (request, flow) = (envelope.id.clone(), envelope.flow.clone());
+    let (request, flow, lane) = (envelope.id.clone(), envelope.flow.clone(), envelope.lane);
     if let Err(error) = state.transport.submit(Submission { envelope, payload }).await {
-        return Err(state.refusal(error).await);
+        return Err(state.refusal(error, lane).await);
     }
     ask::accept(state.clone(), request.clone(), flow).await;
     Ok(request)
@@ -108,7 +108,7 @@ async fn find(state: &GatewayState, id: &str) -> Result<KeptLetter, Problem> {
 }
 
 fn describe(kept: &KeptLetter) -> Value {
-    let DeadLetter { envelope, payload, stage, cause } = &kept.letter;
+    let DeadLetter { envelope, payload, stage, faults, cause, error } = &kept.letter;
     let length: u64 = match payload {
         Payload::Bytes(content) => content.length(),
         Payload::Parts(parts) => parts.iter().map(|part| part.content.length()).sum(),
@@ -123,8 +123,10 @@ fn describe(kept: &KeptLetter) -> Value {
         "lane": envelope.lane,
         "time": envelope.time.format(&time::format_description::well_known::Rfc3339).ok(),
         "stage": **stage,
-        "attempts": envelope.attempt,
+        "attempts": (*faults).max(1),
+        "deliveries": envelope.attempt,
         "cause": { "status": cause.status, "code": cause.code, "detail": cause.detail },
+        "error": error.as_deref(),
         "payload_kind": payload.kind().to_string(),
         "payload_bytes": length,
     })

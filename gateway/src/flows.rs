@@ -31,7 +31,9 @@ async fn describe(state: &GatewayState, flow: &FlowEntry, members: Option<Value>
     let elsewhere = || json!({ "name": flow.name, "about": flow.about, "open": flow.open, "stages": [] });
     let mut members = members.unwrap_or_else(elsewhere);
     let backlog = state.pace.backlog(&flow.name).await;
-    members["backlog"] = json!({ "interactive": backlog.interactive, "bulk": backlog.bulk });
+    members["backlog"] =
+        json!(backlog.map(|backlog| json!({ "interactive": backlog.interactive, "bulk": backlog.bulk })));
+    members["backlog_limit"] = json!(flow.backlog);
     members
 }
 

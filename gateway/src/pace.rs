@@ -1,7 +1,11 @@
 //! How fast flows drain and how much waits before them: for `Retry-After`, `expected_wait_ms` and admission.
 //!
-//! Counters are sampled once a second while the gateway is served; a rate is the faster of the last 2 s and the last 10 s,
-//! so that a flow that just woke is not taken for slow. A flow that rests keeps the rate it had when it last worked.
+//! The broker is asked once a second, and again when somebody must know: what waits, and how many events ever left the
+//! queue. The rate is that of the time in which something waited: an idle flow is not a slow one. A flow that rests keeps
+//! the rate it had. It does not matter which process works on the flow.
+//!
+//! A lane that refused is taken for full until the broker says otherwise, so that a refusal costs neither a body nor a
+//! publish.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,103 +15,202 @@ use pipeline::{Backlog, FlowName, Lane, Transport};
 use tokio::time::Instant;
 
 use crate::problem::DEFAULT_RETRY_AFTER;
-use crate::state::Figures;
+use crate::state::FlowEntry;
 
 /// Time between two samples.
 pub const SAMPLE_PERIOD: Duration = Duration::from_secs(1);
 
-/// Samples kept per flow: 10 s and one more.
-const SAMPLES: usize = 11;
+/// How far back the rate looks.
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// The latest busy time that counts alone, where it was faster than all of the window: a flow that just woke is not slow.
+const RECENT: Duration = Duration::from_secs(2);
+
+/// Samples kept of a flow, at most.
+const SAMPLES: usize = 64;
 
 /// How long an answer of the broker about a backlog is taken for current.
 const BACKLOG_AGE: Duration = Duration::from_millis(250);
 
+/// How long the broker may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+
 /// Bounds of `Retry-After`, in seconds: some clients ignore values above 60.
 const RETRY_AFTER: std::ops::RangeInclusive<u64> = 1..=60;
+
+/// `Retry-After` of a flow whose backlog has not moved for as long as the rate looks back.
+const STALLED_RETRY_AFTER: f64 = 30.0;
+
+/// Clients that were refused together come back over this much longer, as a part of their wait.
+const SPREAD: f64 = 0.25;
 
 /// See the module.
 pub struct Pace {
     transport: Arc<dyn Transport>,
-    figures: Figures,
-    known: Mutex<Known>,
+    /// By flow; made once, so bounded by the config.
+    tracks: HashMap<FlowName, Track>,
 }
 
-/// Bounded by the number of flows.
+/// What is known of one flow.
+struct Track {
+    /// Events that a lane may hold.
+    limit: u64,
+    /// The later parts of the flow, through which an event must go as well.
+    then: Vec<FlowName>,
+    known: Mutex<Known>,
+    /// Held by whoever asks the broker, so that many who want to know ask once.
+    asking: tokio::sync::Mutex<()>,
+}
+
 #[derive(Default)]
 struct Known {
-    samples: HashMap<String, VecDeque<(Instant, u64)>>,
-    /// Events per second.
-    rates: HashMap<String, f64>,
-    backlogs: HashMap<FlowName, (Instant, Backlog)>,
+    samples: VecDeque<Sample>,
+    /// Events per second; 0 while a backlog does not move.
+    rate: Option<f64>,
+    latest: Option<(Instant, Backlog)>,
+    /// When a lane refused, until it is seen to have room.
+    refused: [Option<Instant>; 2],
+}
+
+#[derive(Clone, Copy)]
+struct Sample {
+    at: Instant,
+    ended: u64,
+    /// Whether something waited.
+    busy: bool,
 }
 
 /// What a request of a flow has before it.
 #[derive(Clone, Copy, Debug)]
 pub struct Outlook {
-    /// Events that wait in its lane and in those served before it.
+    /// Events that wait in its lane and in those served before it, in all parts of the flow.
     pub position: u64,
     /// Until it is done, if a rate is known.
     pub wait: Option<Duration>,
 }
 
 impl Pace {
-    pub fn new(transport: Arc<dyn Transport>, figures: Figures) -> Self {
-        Self { transport, figures, known: Mutex::default() }
-    }
-
-    /// Takes one sample of every flow that runs in this process.
-    pub fn sample(&self) {
-        let now = Instant::now();
-        let figures = (self.figures)();
-        let mut known = self.lock();
-        for flow in figures {
-            let ended = flow.done + flow.failed;
-            let samples = known.samples.entry(flow.name.clone()).or_default();
-            samples.push_back((now, ended));
-            if samples.len() > SAMPLES {
-                samples.pop_front();
-            }
-            if let Some(rate) = fastest(samples) {
-                known.rates.insert(flow.name, rate);
-            }
-        }
-    }
-
-    /// What a new request faces.
-    pub async fn outlook(&self, flow: &FlowName, lane: Lane) -> Outlook {
-        let backlog = self.backlog(flow).await;
-        let position = match lane {
-            Lane::Interactive => backlog.interactive,
-            Lane::Bulk => backlog.interactive + backlog.bulk,
+    pub fn new(transport: Arc<dyn Transport>, flows: &[FlowEntry]) -> Self {
+        let track = |flow: &FlowEntry| Track {
+            limit: flow.backlog.into(),
+            then: flow.then.clone(),
+            known: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
         };
-        let rate = self.lock().rates.get(flow.as_str()).copied();
-        Outlook { position, wait: rate.map(|rate| Duration::from_secs_f64((position as f64 / rate).min(86_400.0))) }
+        let tracks = flows.iter().map(|flow| (flow.name.clone(), track(flow))).collect();
+        Self { transport, tracks }
     }
 
-    /// Seconds until a full flow has worked off what waits.
-    pub async fn retry_after(&self, flow: &FlowName) -> u64 {
-        let wait = self.outlook(flow, Lane::Bulk).await.wait;
-        let seconds = wait.map_or(DEFAULT_RETRY_AFTER, |wait| wait.as_secs_f64().ceil() as u64);
-        seconds.clamp(*RETRY_AFTER.start(), *RETRY_AFTER.end())
+    /// Asks the broker about every flow.
+    pub async fn sample(&self) {
+        futures_util::future::join_all(self.tracks.keys().map(|flow| self.backlog(flow))).await;
     }
 
-    /// What waits in the broker, at most [`BACKLOG_AGE`] old; nothing where the broker does not say.
-    pub async fn backlog(&self, flow: &FlowName) -> Backlog {
-        if let Some((asked, backlog)) = self.lock().backlogs.get(flow)
-            && asked.elapsed() < BACKLOG_AGE
-        {
-            return *backlog;
+    /// What a new request faces; `None` where the broker does not say.
+    pub async fn outlook(&self, flow: &FlowName, lane: Lane) -> Option<Outlook> {
+        let mut outlook = Outlook { position: 0, wait: Some(Duration::ZERO) };
+        for part in std::iter::once(flow).chain(self.tracks.get(flow).iter().flat_map(|track| &track.then)) {
+            let backlog = self.backlog(part).await?;
+            let before = match lane {
+                Lane::Interactive => backlog.interactive,
+                Lane::Bulk => backlog.interactive + backlog.bulk,
+            };
+            let rate = self.tracks.get(part).and_then(|track| track.lock().rate).filter(|rate| *rate > 0.0);
+            let wait = match rate {
+                Some(rate) => Some(Duration::from_secs_f64((before as f64 / rate).min(86_400.0))),
+                None => (before == 0).then_some(Duration::ZERO),
+            };
+            outlook.position += before;
+            outlook.wait = outlook.wait.zip(wait).map(|(sum, wait)| sum + wait);
         }
-        let backlog = match tokio::time::timeout(Duration::from_secs(1), self.transport.backlog(flow)).await {
-            Ok(Ok(backlog)) => backlog,
+        Some(outlook)
+    }
+
+    /// Seconds until a full flow has worked off what waits, and a part of that more, other for each who asks.
+    pub async fn retry_after(&self, flow: &FlowName) -> u64 {
+        let wait = self.outlook(flow, Lane::Bulk).await.and_then(|outlook| outlook.wait);
+        let stalled = self.tracks.get(flow).is_some_and(|track| track.lock().rate == Some(0.0));
+        let seconds = match wait {
+            Some(wait) => wait.as_secs_f64(),
+            None if stalled => STALLED_RETRY_AFTER,
+            None => DEFAULT_RETRY_AFTER as f64,
+        };
+        let spread = seconds * (1.0 + SPREAD * rand::random::<f64>());
+        (spread.ceil() as u64).clamp(*RETRY_AFTER.start(), *RETRY_AFTER.end())
+    }
+
+    /// Notes that the broker refused an event of this lane.
+    pub fn refused(&self, flow: &FlowName, lane: Lane) {
+        if let Some(track) = self.tracks.get(flow) {
+            track.lock().refused[lane as usize] = Some(Instant::now());
+        }
+    }
+
+    /// Whether a lane that refused has not been seen with room since.
+    pub async fn is_full(&self, flow: &FlowName, lane: Lane) -> bool {
+        let Some(track) = self.tracks.get(flow) else { return false };
+        if track.lock().refused[lane as usize].is_none() {
+            return false;
+        }
+        // Taking in a fresh answer removes the mark where there is room; no answer proves nothing.
+        self.backlog(flow).await;
+        track.lock().refused[lane as usize].is_some()
+    }
+
+    /// What waits in the broker, at most [`BACKLOG_AGE`] old; `None` where the broker does not say.
+    pub async fn backlog(&self, flow: &FlowName) -> Option<Backlog> {
+        let track = self.tracks.get(flow)?;
+        if let Some(backlog) = track.current() {
+            return Some(backlog);
+        }
+        let _asking = track.asking.lock().await;
+        // Somebody else may have asked meanwhile.
+        if let Some(backlog) = track.current() {
+            return Some(backlog);
+        }
+        let asked = Instant::now();
+        match tokio::time::timeout(ANSWER_LIMIT, self.transport.backlog(flow)).await {
+            Ok(Ok(backlog)) => {
+                track.take_in(asked, backlog);
+                Some(backlog)
+            }
             Ok(Err(error)) => {
                 tracing::debug!(%flow, %error, "backlog unknown");
-                Backlog::default()
+                None
             }
-            Err(_) => Backlog::default(),
-        };
-        self.lock().backlogs.insert(flow.clone(), (Instant::now(), backlog));
-        backlog
+            Err(_) => None,
+        }
+    }
+}
+
+impl Track {
+    fn current(&self) -> Option<Backlog> {
+        let (asked, backlog) = self.lock().latest?;
+        (asked.elapsed() < BACKLOG_AGE).then_some(backlog)
+    }
+
+    fn take_in(&self, asked: Instant, backlog: Backlog) {
+        let mut known = self.lock();
+        known.latest = Some((asked, backlog));
+        for lane in Lane::ALL {
+            let mark = &mut known.refused[lane as usize];
+            if mark.is_some_and(|refused| refused < asked) && backlog.of(lane) < self.limit {
+                *mark = None;
+            }
+        }
+        known.samples.push_back(Sample {
+            at: asked,
+            ended: backlog.ended,
+            busy: backlog.interactive + backlog.bulk > 0,
+        });
+        while known.samples.len() > SAMPLES
+            || known.samples.front().is_some_and(|oldest| asked.duration_since(oldest.at) > WINDOW + SAMPLE_PERIOD)
+        {
+            known.samples.pop_front();
+        }
+        if let Some(rate) = rate(&known.samples) {
+            known.rate = Some(rate);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -115,32 +218,59 @@ impl Pace {
     }
 }
 
-/// Events per second over the last 2 or all samples, whichever is more; `None` if nothing ended.
-fn fastest(samples: &VecDeque<(Instant, u64)>) -> Option<f64> {
-    let (now, count) = *samples.back()?;
-    let since = |(then, before): &(Instant, u64)| {
-        let seconds = now.duration_since(*then).as_secs_f64();
-        (seconds > 0.0).then(|| count.saturating_sub(*before) as f64 / seconds)
-    };
-    let recent = samples.len().checked_sub(3).and_then(|index| samples.get(index)).and_then(since);
-    let long = samples.front().and_then(since);
-    recent.into_iter().chain(long).max_by(f64::total_cmp).filter(|rate| *rate > 0.0)
+/// Events per second of the busy time, of all of it or of the recent part, whichever is more. `None` if there was too
+/// little of it to tell.
+fn rate(samples: &VecDeque<Sample>) -> Option<f64> {
+    /// Busy time that tells something.
+    const LEAST: Duration = Duration::from_millis(200);
+    let (mut busy, mut ended, mut recent) = (Duration::ZERO, 0, None);
+    for (later, earlier) in samples.iter().rev().zip(samples.iter().rev().skip(1)) {
+        if earlier.busy {
+            busy += later.at.duration_since(earlier.at);
+            ended += later.ended.saturating_sub(earlier.ended);
+        }
+        if busy >= RECENT && recent.is_none() {
+            recent = Some(ended as f64 / busy.as_secs_f64());
+        }
+    }
+    let all = (busy >= LEAST).then(|| ended as f64 / busy.as_secs_f64())?;
+    // A short standstill is no rate yet.
+    (all > 0.0 || busy >= WINDOW).then(|| recent.map_or(all, |recent: f64| recent.max(all)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn samples(counts: &[u64]) -> VecDeque<(Instant, u64)> {
+    fn samples(counts: &[(u64, bool)]) -> VecDeque<Sample> {
         let begun = Instant::now();
-        counts.iter().enumerate().map(|(second, count)| (begun + SAMPLE_PERIOD * second as u32, *count)).collect()
+        let sample = |(second, (ended, busy)): (usize, &(u64, bool))| Sample {
+            at: begun + SAMPLE_PERIOD * second as u32,
+            ended: *ended,
+            busy: *busy,
+        };
+        counts.iter().enumerate().map(sample).collect()
     }
 
     #[test]
-    fn the_rate_is_that_of_the_time_at_work() {
-        assert_eq!(fastest(&samples(&[0, 10, 20])), Some(10.0));
-        assert_eq!(fastest(&samples(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 20])), Some(10.0));
-        assert_eq!(fastest(&samples(&[7, 7, 7])), None);
-        assert_eq!(fastest(&samples(&[7])), None);
+    fn the_rate_is_that_of_the_time_in_which_something_waited() {
+        assert_eq!(rate(&samples(&[(0, true), (10, true), (20, true)])), Some(10.0));
+        // Idle, then one busy second.
+        assert_eq!(rate(&samples(&[(0, false), (1, false), (2, true), (32, false)])), Some(30.0));
+        assert_eq!(rate(&samples(&[(7, false), (7, false), (7, false)])), None);
+        assert_eq!(rate(&samples(&[(7, true)])), None);
+    }
+
+    #[test]
+    fn a_standstill_is_a_rate_only_after_the_whole_window() {
+        assert_eq!(rate(&samples(&[(7, true); 5])), None);
+        assert_eq!(rate(&samples(&[(7, true); 11])), Some(0.0));
+    }
+
+    #[test]
+    fn what_just_woke_is_not_slow() {
+        let mut counts = vec![(0, true); 8];
+        counts.extend([(0, true), (50, true), (100, true)]);
+        assert_eq!(rate(&samples(&counts)), Some(50.0));
     }
 }

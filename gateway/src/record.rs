@@ -19,6 +19,7 @@ pub struct Record {
     key: Token,
     /// As written.
     pub value: Bytes,
+    revision: u64,
     before: Option<Bytes>,
 }
 
@@ -37,15 +38,16 @@ impl Record {
         envelope.params.insert(spec.id.clone(), Value::from(key.as_str()));
         let value = json!({ name.as_str(): fields, "request": envelope.id });
         let value = Bytes::from(value.to_string());
-        let before = state.transport.get_record(&spec.store, &key).await?;
-        state.transport.put_record(&spec.store, &key, value.clone()).await?;
-        Ok(Self { store: spec.store.clone(), key, value, before })
+        let before = state.transport.get_record(&spec.store, &key).await?.map(|before| before.value);
+        let revision = state.transport.put_record(&spec.store, &key, value.clone()).await?;
+        Ok(Self { store: spec.store.clone(), key, value, revision, before })
     }
 
-    /// Puts back what was there; nothing is written as an empty record.
+    /// Puts back what was there, unless somebody has written since; nothing is written as an empty record.
     pub async fn take_back(&self, state: &GatewayState) {
         let before = self.before.clone().unwrap_or_default();
-        if let Err(error) = state.transport.put_record(&self.store, &self.key, before).await {
+        let restored = state.transport.replace_record(&self.store, &self.key, self.revision, before).await;
+        if let Err(error) = restored {
             tracing::error!(store = %self.store, key = %self.key, %error, "record of a refused event not taken back");
         }
     }
@@ -73,8 +75,8 @@ pub async fn read(
     let key = params.get(&spec.id).and_then(Value::as_str).unwrap_or_default();
     let key = params::token(&spec.id, key)?;
     match state.transport.get_record(&spec.store, &key).await? {
-        Some(record) if !record.is_empty() => {
-            Ok(([(header::CONTENT_TYPE, "application/json")], record).into_response())
+        Some(record) if !record.value.is_empty() => {
+            Ok(([(header::CONTENT_TYPE, "application/json")], record.value).into_response())
         }
         _ => Err(Problem::new(StatusCode::NOT_FOUND, "no_record", format!("nothing is kept under {} {key}", spec.id))),
     }

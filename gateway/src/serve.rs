@@ -66,7 +66,7 @@ async fn sample(state: GatewayState) {
     let mut ticks = tokio::time::interval(SAMPLE_PERIOD);
     loop {
         ticks.tick().await;
-        state.pace.sample();
+        state.pace.sample().await;
     }
 }
 

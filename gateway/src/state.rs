@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use pipeline::engine::FlowFigures;
-use pipeline::spec::FlowSpec;
-use pipeline::{FlowName, PayloadKind, Transport, TransportError};
+use pipeline::spec::{ByteSize, FlowSpec};
+use pipeline::{FlowName, Lane, PayloadKind, Transport, TransportError};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,6 +28,9 @@ pub type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send +
 /// Renders all metrics of the process as Prometheus text.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 
+/// Memory for bodies where nobody divided a budget.
+const BODIES: ByteSize = ByteSize::mib(96);
+
 /// How long a body that waits in memory waits for its share.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -44,19 +47,32 @@ pub struct FlowEntry {
     pub deadline: Option<Duration>,
     /// Whether its first stage takes JSON documents.
     pub takes_json: bool,
+    /// Events that each of its lanes may hold.
+    pub backlog: u32,
+    /// The later parts of it, in order, that durable edges cut off; each is an entry of its own.
+    pub then: Vec<FlowName>,
 }
 
-impl From<&FlowSpec> for FlowEntry {
-    fn from(spec: &FlowSpec) -> Self {
-        let takes = spec.stages.first().map(|stage| stage.operator.ends().takes).unwrap_or_default();
-        let settings = &spec.settings;
-        Self {
-            name: spec.name.clone(),
-            about: settings.about.clone(),
-            open: settings.open,
-            deadline: (settings.deadline_ms > 0).then(|| Duration::from_millis(settings.deadline_ms)),
-            takes_json: takes.contains(&PayloadKind::Json),
-        }
+impl FlowEntry {
+    /// The entries of flows that are cut into parts. Only first parts are reached from outside.
+    #[must_use]
+    pub fn of(parts: &[FlowSpec]) -> Vec<Self> {
+        let entry = |spec: &FlowSpec| {
+            let takes = spec.stages.first().map(|stage| stage.operator.ends().takes).unwrap_or_default();
+            let settings = &spec.settings;
+            let is_first = spec.name == spec.whole;
+            let of_same = parts.iter().filter(|part| is_first && part.whole == spec.whole && part.name != spec.name);
+            Self {
+                name: spec.name.clone(),
+                about: settings.about.clone(),
+                open: settings.open && is_first,
+                deadline: (settings.deadline_ms > 0).then(|| Duration::from_millis(settings.deadline_ms)),
+                takes_json: takes.contains(&PayloadKind::Json),
+                backlog: settings.backlog.events,
+                then: of_same.map(|part| part.name.clone()).collect(),
+            }
+        };
+        parts.iter().map(entry).collect()
     }
 }
 
@@ -109,9 +125,9 @@ impl GatewayState {
     #[must_use]
     pub fn new(gateway: Gateway) -> Self {
         Self(Arc::new(Shared {
-            pace: Pace::new(Arc::clone(&gateway.transport), Arc::clone(&gateway.figures)),
+            pace: Pace::new(Arc::clone(&gateway.transport), &gateway.flows),
             readiness: Readiness::new(gateway.checks),
-            memory: MemoryBudget::new(gateway.limits.memory.0, MEMORY_PATIENCE),
+            memory: MemoryBudget::new(gateway.limits.memory.unwrap_or(BODIES).0, MEMORY_PATIENCE),
             streams: Arc::new(Semaphore::new(gateway.limits.streams.min(Semaphore::MAX_PERMITS))),
             flows: gateway.flows.into_iter().map(|flow| (flow.name.clone(), flow)).collect(),
             transport: gateway.transport,
@@ -135,15 +151,14 @@ impl Deref for GatewayState {
 
 impl Shared {
     /// The problem of a submission that the broker refused, with a measured `Retry-After` where the flow is full.
-    pub(crate) async fn refusal(&self, error: TransportError) -> Problem {
+    pub(crate) async fn refusal(&self, error: TransportError, lane: Lane) -> Problem {
         let full = match &error {
             TransportError::Full { flow } => Some(flow.clone()),
             _ => None,
         };
         let problem = Problem::from(error);
-        match full {
-            Some(flow) => problem.with_retry_after(self.pace.retry_after(&flow).await),
-            None => problem,
-        }
+        let Some(flow) = full else { return problem };
+        self.pace.refused(&flow, lane);
+        problem.with_retry_after(self.pace.retry_after(&flow).await)
     }
 }

@@ -11,11 +11,8 @@ use futures_util::stream::{BoxStream, StreamExt};
 use gateway::spec::{GatewaySpec, check};
 use gateway::{Gateway, GatewayState};
 use pipeline::spec::{Problems, Sources};
-use pipeline::testing::MemoryTransport;
-use pipeline::{
-    Backlog, BoxError, Claim, DeadLetter, Digest, FlowName, KeptLetter, Lane, Names, Outcome, Published, RequestId,
-    Source, SourceBounds, Submission, Token, Transport, TransportError, Watch,
-};
+use pipeline::testing::{MemoryTransport, Wrapped};
+use pipeline::{BoxError, Claim, Digest, Names, Token, Transport, TransportError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -32,7 +29,11 @@ struct Discarding {
 }
 
 #[async_trait]
-impl Transport for Discarding {
+impl Wrapped for Discarding {
+    fn within(&self) -> &dyn Transport {
+        &self.kept
+    }
+
     async fn put_claim(&self, mut body: BoxStream<'_, Result<Bytes, BoxError>>) -> Result<Claim, TransportError> {
         let mut length = 0;
         while let Some(chunk) = body.next().await {
@@ -43,63 +44,8 @@ impl Transport for Discarding {
         self.stored.fetch_add(length, Ordering::Relaxed);
         Ok(Claim { id: Token::random(), length, sha256: Digest([0; 32]) })
     }
-    async fn submit(&self, submission: Submission) -> Result<(), TransportError> {
-        self.kept.submit(submission).await
-    }
-    async fn source(
-        &self,
-        flow: &FlowName,
-        lane: Lane,
-        bounds: SourceBounds,
-    ) -> Result<Box<dyn Source>, TransportError> {
-        self.kept.source(flow, lane, bounds).await
-    }
-    async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<Published, TransportError> {
-        self.kept.publish_outcome(request, outcome).await
-    }
-    async fn outcomes(&self, request: &RequestId) -> Result<Vec<Outcome>, TransportError> {
-        self.kept.outcomes(request).await
-    }
-    fn watch(&self, request: &RequestId) -> Watch {
-        self.kept.watch(request)
-    }
-    async fn get_claim(&self, claim: &Claim) -> Result<Bytes, TransportError> {
-        self.kept.get_claim(claim).await
-    }
     async fn drop_claim(&self, _: &Claim) -> Result<(), TransportError> {
         Ok(())
-    }
-    async fn dead_letter(&self, letter: DeadLetter) -> Result<(), TransportError> {
-        self.kept.dead_letter(letter).await
-    }
-    async fn dead_letters(
-        &self,
-        flow: Option<&FlowName>,
-        from: u64,
-        limit: usize,
-    ) -> Result<Vec<KeptLetter>, TransportError> {
-        self.kept.dead_letters(flow, from, limit).await
-    }
-
-    async fn remove_dead_letter(&self, id: u64) -> Result<(), TransportError> {
-        self.kept.remove_dead_letter(id).await
-    }
-
-    async fn cancellations(&self) -> Result<tokio::sync::mpsc::Receiver<RequestId>, TransportError> {
-        self.kept.cancellations().await
-    }
-
-    async fn put_record(&self, store: &Token, key: &Token, value: Bytes) -> Result<(), TransportError> {
-        self.kept.put_record(store, key, value).await
-    }
-    async fn get_record(&self, store: &Token, key: &Token) -> Result<Option<Bytes>, TransportError> {
-        self.kept.get_record(store, key).await
-    }
-    async fn backlog(&self, flow: &FlowName) -> Result<Backlog, TransportError> {
-        self.kept.backlog(flow).await
-    }
-    async fn ready(&self) -> Result<(), TransportError> {
-        self.kept.ready().await
     }
 }
 

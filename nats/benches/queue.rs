@@ -100,7 +100,7 @@ async fn ours(round: usize) -> Took {
         async move { transport.submit(submission).await.unwrap() }
     };
     let filling = (0..EVENTS).map(|index| submit("a", format!("{round}-{index}")));
-    futures_util::stream::iter(filling).buffer_unordered(AT_WORK).for_each(|()| std::future::ready(())).await;
+    futures_util::stream::iter(filling).buffer_unordered(AT_WORK).for_each(|_| std::future::ready(())).await;
     let mut source = open(&transport, "a", Lane::Interactive, bounds(AT_WORK)).await;
     let clock = Clock::start(&broker);
     let mut at_work = FuturesUnordered::new();
@@ -163,7 +163,7 @@ async fn run_bare(round: usize, headers: bool) -> Took {
         }
     };
     let filling = (0..EVENTS).map(|index| publish("a.x", format!("{round}-{index}")));
-    futures_util::stream::iter(filling).buffer_unordered(AT_WORK).for_each(|()| std::future::ready(())).await;
+    futures_util::stream::iter(filling).buffer_unordered(AT_WORK).for_each(|_| std::future::ready(())).await;
     let config = consumer::pull::Config {
         durable_name: Some("w".into()),
         max_ack_pending: i64::from(EVENTS),

@@ -55,7 +55,8 @@ const SUBSCRIPTION_CAPACITY: usize = 16_384;
 /// Inboxes of our own, so that other users of the broker can be denied them.
 pub const INBOX_PREFIX: &str = "_INBOX_caudal";
 
-/// A connection with its JetStream context, and the count of times it came up.
+/// A connection with its JetStream context, and the count of times it came up. A clone is the same connection.
+#[derive(Clone)]
 pub struct Connection {
     /// Publishes and asks.
     pub context: Context,

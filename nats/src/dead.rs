@@ -1,7 +1,8 @@
 //! Dead letters: the event as it was, with the stage and the cause of its end, on `dead.<flow>`.
 //!
-//! `Caudal-Stage`, `Caudal-Attempts` and `Caudal-Cause` (JSON: status, code, detail) are added to the event's own headers. An event that could
-//! not even be read is kept with whatever headers it had, except the broker's own.
+//! `Caudal-Stage`, `Caudal-Faults` (times it failed), `Caudal-Attempts` (deliveries), `Caudal-Cause` (JSON: status, code,
+//! detail) and `Caudal-Error` (the last error, for whoever runs the service) are added to the event's own headers. An event
+//! that could not even be read is kept with whatever headers it had, except the broker's own.
 
 use async_nats::{HeaderMap, Message};
 use pipeline::{DeadLetter, FlowName, KeptLetter, Lane, Rejection, Token, TransportError};
@@ -17,20 +18,30 @@ const STAGE: &str = "Caudal-Stage";
 const CAUSE: &str = "Caudal-Cause";
 const LANE: &str = "Caudal-Lane";
 const ATTEMPTS: &str = "Caudal-Attempts";
+const FAULTS: &str = "Caudal-Faults";
+const ERROR: &str = "Caudal-Error";
+
+/// Bytes of an error's text that are kept.
+const ERROR_SHOWN: usize = 4 << 10;
 
 /// One page of dead letters.
 const PAGE: Page = Page { messages: 128, bytes: 4 << 20 };
 
 /// Keeps an event that failed. Confirmed when it returns.
 pub async fn keep(inner: &Inner, letter: DeadLetter) -> Result<(), TransportError> {
-    let DeadLetter { envelope, payload, stage, cause } = letter;
+    let DeadLetter { envelope, payload, stage, faults, cause, error } = letter;
+    let error = error.map(|text| one_line(&text));
     let encoded = body::encode(&payload)?;
     let build = || {
         let mut headers = codec::headers(&envelope, &encoded)?;
-        // A second end of the same event, after a retry by hand, is another letter.
-        codec::put_message_id(&mut headers, &format!("{}.dead.{}.{stage}", envelope.id, envelope.attempt))?;
+        // Written again after a crash it is the same letter; a retry by hand has an id of its own.
+        codec::put_message_id(&mut headers, &format!("{}.dead.{stage}", envelope.id))?;
         add_cause(&mut headers, envelope.lane, &stage, &cause)?;
         codec::put(&mut headers, ATTEMPTS, &envelope.attempt.to_string())?;
+        codec::put(&mut headers, FAULTS, &faults.to_string())?;
+        if let Some(error) = &error {
+            codec::put(&mut headers, ERROR, error)?;
+        }
         let subject = names::dead_subject(&envelope.flow);
         Ok(Outgoing { subject, headers, payload: encoded.bytes.clone() })
     };
@@ -72,6 +83,12 @@ fn add_cause(headers: &mut HeaderMap, lane: Lane, stage: &str, cause: &Rejection
     codec::put(headers, LANE, lane.as_str())?;
     codec::put(headers, STAGE, stage)?;
     codec::put(headers, CAUSE, &cause)
+}
+
+/// A text as one header value.
+fn one_line(text: &str) -> String {
+    let shown = &text[..text.floor_char_boundary(ERROR_SHOWN)];
+    shown.replace(['\r', '\n'], " ")
 }
 
 /// The headers of a publisher without those that would tell the broker to do something.
@@ -130,7 +147,9 @@ fn decode(stored: direct::Stored) -> Option<KeptLetter> {
         Ok(read) => read,
         Err(_) => unreadable(&flow, lane, &stored),
     };
-    Some(KeptLetter { id: stored.sequence, letter: DeadLetter { envelope, payload, stage, cause } })
+    let faults = codec::get(&stored.headers, FAULTS).and_then(|text| text.parse().ok()).unwrap_or(0);
+    let error = codec::get(&stored.headers, ERROR).map(Into::into);
+    Some(KeptLetter { id: stored.sequence, letter: DeadLetter { envelope, payload, stage, faults, cause, error } })
 }
 
 /// What can be shown of an event that could not be read: its bytes, under a name made from its place.

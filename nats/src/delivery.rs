@@ -13,6 +13,8 @@ pub struct Position {
     pub stream_sequence: u64,
     /// Position among the deliveries of the consumer.
     pub consumer_sequence: u64,
+    /// Messages the consumer has not delivered yet.
+    pub pending: u64,
 }
 
 impl Position {
@@ -23,7 +25,9 @@ impl Position {
         let names = if numbers.split('.').count() >= 9 { 4 } else { 2 };
         let mut numbers = numbers.split('.').skip(names).map(str::parse);
         let mut number = || numbers.next()?.ok();
-        Some(Self { delivered: number()?, stream_sequence: number()?, consumer_sequence: number()? })
+        let (delivered, stream_sequence, consumer_sequence) = (number()?, number()?, number()?);
+        let _time = number()?;
+        Some(Self { delivered, stream_sequence, consumer_sequence, pending: number()? })
     }
 }
 
@@ -34,12 +38,12 @@ pub const PROGRESS: Bytes = Bytes::from_static(b"+WPI");
 /// Deliver the message again at once.
 pub const NAK: Bytes = Bytes::from_static(b"-NAK");
 
-/// Deliver the message again after `delay`.
-pub fn nak_after(delay: Duration) -> Bytes {
-    if delay.is_zero() {
-        return NAK;
-    }
-    format!("-NAK {{\"delay\": {}}}", delay.as_nanos()).into()
+/// Deliver the message again after `delay`. The broker passes over the reason; whoever watches the words to it does not.
+pub fn nak_after(delay: Duration, reason: &str) -> Bytes {
+    serde_json::json!({ "delay": delay.as_nanos() as u64, "reason": reason })
+        .to_string()
+        .replacen('{', "-NAK {", 1)
+        .into()
 }
 
 #[cfg(test)]
@@ -48,7 +52,7 @@ mod tests {
 
     #[test]
     fn both_forms_are_read() {
-        let position = Position { delivered: 2, stream_sequence: 30, consumer_sequence: 4 };
+        let position = Position { delivered: 2, stream_sequence: 30, consumer_sequence: 4, pending: 5 };
         assert_eq!(Position::parse("$JS.ACK.EV-f.bulk.2.30.4.1700000000.5"), Some(position));
         assert_eq!(Position::parse("$JS.ACK.hub.hash.EV-f.bulk.2.30.4.1700000000.5"), Some(position));
         assert_eq!(Position::parse("$JS.ACK.hub.hash.EV-f.bulk.2.30.4.1700000000.5.random"), Some(position));
@@ -58,7 +62,9 @@ mod tests {
 
     #[test]
     fn a_delay_is_in_nanoseconds() {
-        assert_eq!(nak_after(Duration::ZERO), "-NAK");
-        assert_eq!(nak_after(Duration::from_millis(2)), "-NAK {\"delay\": 2000000}");
+        assert_eq!(
+            nak_after(Duration::from_millis(2), "stage \"x\""),
+            r#"-NAK {"delay":2000000,"reason":"stage \"x\""}"#
+        );
     }
 }

@@ -1,45 +1,25 @@
 //! Live results for every watcher of the process, from one consumer.
 //!
-//! One ordered push consumer reads all of `RES`; a sharded map finds the watchers of a request. The dispatcher never waits
-//! for a watcher: one whose channel is full is closed and reads the history again. After an interruption the consumer is
-//! made anew behind the last result seen, so nothing is missed and nothing comes twice.
-//!
-//! The consumer is kept here and not by the client library's own ordered consumer, which starts over from the first
-//! message of the stream when it is interrupted before the first delivery, and retries for ever when the stream is gone.
+//! One follower ([`crate::follow`]) reads all of `RES`; a sharded map finds the watchers of a request. The dispatcher never
+//! waits for a watcher: one whose channel is full is closed and reads the history again.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, push};
-use async_nats::{Client, Message, StatusCode, Subscriber};
-use bytes::Bytes;
-use futures_util::StreamExt;
-use pipeline::{BoxError, Outcome, RequestId, Token, Watch};
-use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
+use async_nats::Message;
+use async_trait::async_trait;
+use pipeline::{Outcome, RequestId, Token, Watch};
+use tokio::sync::mpsc;
 
-use crate::codec;
-use crate::connection::{ANSWER_LIMIT, Connection};
-use crate::delivery::Position;
-use crate::names;
+use crate::follow::Reader;
 use crate::results;
 
 /// Results a watcher may be behind.
 const WATCHER_CAPACITY: usize = 256;
 const SHARDS: usize = 16;
-/// How often the broker shows that the consumer is alive while there are no results.
-const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Several heartbeats missing mean that it is gone.
-const SILENCE_LIMIT: Duration = Duration::from_millis(3_500);
-/// When the broker removes a consumer nobody listens to.
-const UNHEARD_LIMIT: Duration = Duration::from_secs(30);
-/// Pause before an interrupted consumer is made again, doubled up to 64 times while that fails.
-const PAUSE: Duration = Duration::from_millis(20);
-
 type Watchers = HashMap<RequestId, Vec<Watcher>>;
 
 struct Watcher {
@@ -124,176 +104,25 @@ impl Drop for Registered {
     }
 }
 
-/// Follows the stream of results and feeds [`Dispatch`].
-pub struct Follower {
-    dispatch: Arc<Dispatch>,
-    connection: Connection,
-    stop: CancellationToken,
-    /// Last stream sequence seen; everything at or below is old.
-    seen: u64,
-    /// When the stream was made: another time means another stream.
-    made: Option<time::OffsetDateTime>,
-}
+/// Hands what is followed to [`Dispatch`].
+pub struct Reading(pub Arc<Dispatch>);
 
-/// A consumer that is delivering.
-pub struct Following {
-    messages: Subscriber,
-    consumer: String,
-    up: watch::Receiver<u64>,
-    /// Consumer sequence of the next message.
-    next: u64,
-}
-
-/// How following ended.
-enum Ended {
-    Stopped,
-    Interrupted(&'static str),
-}
-
-impl Follower {
-    pub fn new(dispatch: Arc<Dispatch>, connection: Connection, stop: CancellationToken) -> Self {
-        Self { dispatch, connection, stop, seen: 0, made: None }
+#[async_trait]
+impl Reader for Reading {
+    async fn read(&mut self, message: Message) {
+        self.0.deliver(message);
     }
 
-    /// Makes the consumer: from here on nothing stored is missed.
-    pub async fn begin(&mut self) -> Result<Following, BoxError> {
-        let context = &self.connection.context;
-        let mut up = self.connection.up.clone();
-        up.mark_unchanged();
-        let stream = context.get_stream(names::RESULTS).await?;
-        let info = stream.cached_info();
-        let (made, last) = (info.created, info.state.last_sequence);
-        match self.made {
-            None => self.seen = last,
-            Some(before) if before != made || last < self.seen => {
-                tracing::error!(seen = self.seen, last, "the stream of results lost its end or was made anew");
-                self.seen = last;
-                self.dispatch.close_all();
-            }
-            Some(_) => {}
-        }
-        self.made = Some(made);
-        let client = context.client();
-        let consumer = format!("caudal-{}", Token::random());
-        let inbox = client.new_inbox();
-        let messages = client.subscribe(inbox.clone()).await?;
-        let config = push::Config {
-            name: Some(consumer.clone()),
-            deliver_subject: inbox,
-            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.seen + 1 },
-            ack_policy: AckPolicy::None,
-            max_deliver: 1,
-            flow_control: true,
-            idle_heartbeat: HEARTBEAT,
-            inactive_threshold: UNHEARD_LIMIT,
-            memory_storage: true,
-            num_replicas: 1,
-            ..Default::default()
-        };
-        context.create_consumer_on_stream(config, names::RESULTS).await?;
-        Ok(Following { messages, consumer, up, next: 1 })
-    }
-
-    /// Runs until stopped.
-    pub async fn run(mut self, mut following: Following) {
-        loop {
-            match self.follow(&mut following).await {
-                Ended::Stopped => break,
-                Ended::Interrupted(why) => tracing::debug!(why, "following results is interrupted"),
-            }
-            self.discard(&following.consumer).await;
-            let Some(again) = self.begin_again().await else { return };
-            following = again;
-        }
-        self.discard(&following.consumer).await;
-    }
-
-    async fn begin_again(&mut self) -> Option<Following> {
-        let mut failures = 0;
-        loop {
-            tokio::select! {
-                () = self.stop.cancelled() => return None,
-                () = tokio::time::sleep(PAUSE * (1 << failures.min(6))) => {}
-            }
-            match tokio::time::timeout(3 * ANSWER_LIMIT, self.begin()).await {
-                Ok(Ok(following)) => return Some(following),
-                Ok(Err(error)) => tracing::warn!(%error, "results cannot be followed, will try again"),
-                Err(_) => tracing::warn!("results cannot be followed in time, will try again"),
-            }
-            failures += 1;
-        }
-    }
-
-    async fn follow(&mut self, following: &mut Following) -> Ended {
-        let client = self.connection.client();
-        let stop = self.stop.clone();
-        loop {
-            let message = tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ended::Stopped,
-                _ = following.up.changed() => return Ended::Interrupted("the connection was made again"),
-                message = tokio::time::timeout(SILENCE_LIMIT, following.messages.next()) => message,
-            };
-            let message = match message {
-                Ok(Some(message)) => message,
-                Ok(None) => return Ended::Interrupted("the subscription ended"),
-                Err(_) => return Ended::Interrupted("no sign of life"),
-            };
-            let interrupted = match message.status {
-                None => self.take(message, &mut following.next),
-                Some(StatusCode::IDLE_HEARTBEAT) => answer(&client, &message, following.next).await,
-                Some(_) => Some("the consumer ended"),
-            };
-            if let Some(why) = interrupted {
-                return Ended::Interrupted(why);
-            }
-        }
-    }
-
-    /// Passes a result on; a gap in the numbers is an interruption.
-    fn take(&mut self, message: Message, next: &mut u64) -> Option<&'static str> {
-        let Some(position) = message.reply.as_ref().and_then(|reply| Position::parse(reply)) else {
-            return Some("a message has no position");
-        };
-        if position.consumer_sequence != *next {
-            return Some("a message is missing");
-        }
-        *next += 1;
-        if position.stream_sequence > self.seen {
-            self.seen = position.stream_sequence;
-            self.dispatch.deliver(message);
-        }
-        None
-    }
-
-    async fn discard(&self, consumer: &str) {
-        let delete = self.connection.context.delete_consumer_from_stream(consumer, names::RESULTS);
-        // Best effort: the broker removes it when nobody listened for a while.
-        let _ = tokio::time::timeout(Duration::from_millis(200), delete).await;
-    }
-}
-
-/// Answers flow control, and compares the last number the broker sent with what arrived.
-async fn answer(client: &Client, message: &Message, next: u64) -> Option<&'static str> {
-    let stalled = message.headers.as_ref().and_then(|headers| codec::get(headers, "Nats-Consumer-Stalled"));
-    let flow_control = message.reply.as_ref().map(|reply| reply.to_string()).or(stalled.map(str::to_owned));
-    if let Some(subject) = flow_control {
-        let sent = tokio::time::timeout(ANSWER_LIMIT, client.publish(subject, Bytes::new())).await;
-        if !matches!(sent, Ok(Ok(()))) {
-            return Some("flow control could not be answered");
-        }
-    }
-    let last: Option<u64> =
-        message.headers.as_ref().and_then(|headers| codec::get(headers, "Nats-Last-Consumer")?.parse().ok());
-    match last {
-        Some(last) if last + 1 != next => Some("the last message is missing"),
-        _ => None,
+    async fn lost(&mut self) {
+        self.0.close_all();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec;
+    use bytes::Bytes;
     use pipeline::OutcomeKind;
 
     fn message(request: &str, ordinal: u32) -> Message {

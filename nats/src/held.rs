@@ -32,6 +32,8 @@ pub struct Held {
 struct Table {
     replies: Vec<Option<Subject>>,
     free: Vec<usize>,
+    /// Of the messages held, as they came.
+    bytes: usize,
     /// The pump waits until no more than this many are held.
     wake_at: Option<usize>,
 }
@@ -66,9 +68,17 @@ impl Held {
     }
 
     /// Takes a delivery in.
-    pub fn add(self: &Arc<Self>, reply: Subject) -> Hold {
-        let place = self.lock().insert(reply.clone());
-        Hold { place, reply, held: Arc::clone(self), settled: false }
+    pub fn add(self: &Arc<Self>, reply: Subject, bytes: usize) -> Hold {
+        let mut table = self.lock();
+        table.bytes += bytes;
+        let place = table.insert(reply.clone());
+        drop(table);
+        Hold { place, bytes, reply, held: Arc::clone(self), settled: false }
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
     }
 
     /// Deliveries held.
@@ -104,8 +114,9 @@ impl Held {
         matches!(bounded(WORD_LIMIT, self.client.publish(reply, word)).await, Ok(Ok(())))
     }
 
-    fn remove(&self, place: usize) {
+    fn remove(&self, place: usize, bytes: usize) {
         let mut table = self.lock();
+        table.bytes -= bytes;
         table.remove(place);
         if table.wake_at.is_some_and(|most| table.len() <= most) {
             table.wake_at = None;
@@ -121,6 +132,7 @@ impl Held {
 /// One delivery.
 pub struct Hold {
     place: usize,
+    bytes: usize,
     reply: Subject,
     held: Arc<Held>,
     settled: bool,
@@ -136,7 +148,7 @@ impl Hold {
                 return matches!(confirmed, Ok(Ok(_)));
             }
             Settlement::Done => ACK,
-            Settlement::Retry(delay) => nak_after(delay),
+            Settlement::Retry(delay, reason) => nak_after(delay, &reason),
         };
         self.settled = true;
         if !self.held.say(self.reply.clone(), word).await {
@@ -148,7 +160,7 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.held.remove(self.place);
+        self.held.remove(self.place, self.bytes);
         if !self.settled {
             // Queued if there is room for a word at this moment; otherwise the broker's own clock does the same later.
             let _ = self.held.client.publish(self.reply.clone(), NAK).now_or_never();

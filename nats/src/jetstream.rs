@@ -10,8 +10,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::BoxStream;
 use pipeline::{
-    Backlog, BoxError, Claim, DeadLetter, FlowName, KeptLetter, Lane, Outcome, OutcomeKind, Published, RequestId,
-    Source, SourceBounds, Submission, Token, Transport, TransportError, Watch,
+    Backlog, BoxError, Claim, DeadLetter, Entry, FlowName, KeptLetter, Lane, News, Outcome, OutcomeKind, Published,
+    Record, RequestId, Source, SourceBounds, Submission, Submitted, Token, Transport, TransportError, Watch,
 };
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -23,7 +23,9 @@ use crate::cancel;
 use crate::claims::{self, Abandoned};
 use crate::connection::{Access, Connection};
 use crate::dead;
-use crate::dispatch::{Dispatch, Follower};
+use crate::dispatch::{Dispatch, Reading};
+use crate::follow::{Begin, Follower};
+use crate::ledger;
 use crate::names;
 use crate::spec::Limits;
 use crate::topology::{FlowTopology, Topology};
@@ -85,6 +87,8 @@ pub struct Inner {
     pub work: Connection,
     /// Bodies.
     pub objects: Connection,
+    /// What is followed: results, the ledger.
+    pub live: Connection,
     pub limits: Limits,
     pub sweep: mpsc::Sender<Abandoned>,
     pub stop: CancellationToken,
@@ -124,7 +128,8 @@ pub async fn connect(options: ConnectOptions) -> Result<Arc<JetStream>, ConnectE
     let objects = Connection::open(&access, "objects", limit).await?;
     let stop = CancellationToken::new();
     let dispatch = Arc::new(Dispatch::new());
-    let mut follower = Follower::new(Arc::clone(&dispatch), live, stop.clone());
+    let reading = Reading(Arc::clone(&dispatch));
+    let mut follower = Follower::new(names::RESULTS, Begin::Now, reading, live.clone(), stop.clone());
     let following = follower.begin().await.map_err(ConnectError::Results)?;
     let (sweep, abandoned) = mpsc::channel(claims::SWEEP_CAPACITY);
     let tasks = TaskTracker::new();
@@ -137,6 +142,7 @@ pub async fn connect(options: ConnectOptions) -> Result<Arc<JetStream>, ConnectE
         results,
         work,
         objects,
+        live,
         limits: topology.limits,
         sweep,
         stop: stop.clone(),
@@ -181,7 +187,7 @@ impl JetStream {
 
 #[async_trait]
 impl Transport for JetStream {
-    async fn submit(&self, submission: Submission) -> Result<(), TransportError> {
+    async fn submit(&self, submission: Submission) -> Result<Submitted, TransportError> {
         submit::submit(&self.inner, submission).await
     }
 
@@ -243,23 +249,48 @@ impl Transport for JetStream {
         dead::remove(&self.inner, id).await
     }
 
-    async fn put_record(&self, store: &Token, key: &Token, value: Bytes) -> Result<(), TransportError> {
+    async fn note_ended(&self, entries: &[Entry]) -> Result<(), TransportError> {
+        ledger::note(&self.inner, entries).await
+    }
+
+    async fn ended(&self) -> Result<mpsc::Receiver<News>, TransportError> {
+        ledger::read(&self.inner).await
+    }
+
+    async fn put_record(&self, store: &Token, key: &Token, value: Bytes) -> Result<u64, TransportError> {
         records::put(&self.inner, store, key, value).await
     }
 
-    async fn get_record(&self, store: &Token, key: &Token) -> Result<Option<Bytes>, TransportError> {
+    async fn replace_record(
+        &self,
+        store: &Token,
+        key: &Token,
+        revision: u64,
+        value: Bytes,
+    ) -> Result<bool, TransportError> {
+        records::replace(&self.inner, store, key, revision, value).await
+    }
+
+    async fn get_record(&self, store: &Token, key: &Token) -> Result<Option<Record>, TransportError> {
         records::get(&self.inner, store, key).await
     }
 
     async fn backlog(&self, flow: &FlowName) -> Result<Backlog, TransportError> {
         let flow = self.inner.flow(flow)?;
         let subject = format!("STREAM.INFO.{}", names::work_stream(&flow.name));
-        let filter = serde_json::json!({ "subjects_filter": format!("ev.{}.*", flow.name) });
+        let filter = serde_json::json!({ "subjects_filter": names::work_filter(&flow.name) });
         let context = &self.inner.publishing.context;
         let info: Counts = context.request(subject, &filter).await.map_err(TransportError::unavailable)?;
         let state = info.state.ok_or_else(|| TransportError::unavailable("the queue's stream is missing"))?;
-        let count = |lane| state.subjects.get(flow.subject(lane).as_str()).copied().unwrap_or(0);
-        Ok(Backlog { interactive: count(Lane::Interactive), bulk: count(Lane::Bulk) })
+        let ended = state.last_seq.saturating_sub(state.messages);
+        // A lane may be cut into partitions, each with a subject below its own.
+        let count = |lane| {
+            let lane = flow.subject(lane).as_str();
+            let of_lane =
+                |subject: &str| subject.strip_prefix(lane).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+            state.subjects.iter().filter(|(subject, _)| of_lane(subject)).map(|(_, count)| count).sum()
+        };
+        Ok(Backlog { interactive: count(Lane::Interactive), bulk: count(Lane::Bulk), ended })
     }
 
     async fn ready(&self) -> Result<(), TransportError> {
@@ -275,6 +306,8 @@ struct Counts {
 
 #[derive(Deserialize)]
 struct StateCounts {
+    messages: u64,
+    last_seq: u64,
     #[serde(default)]
     subjects: HashMap<String, u64>,
 }

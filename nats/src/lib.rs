@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! submit ─▶ EV-<flow> (work queue) ─▶ source ─▶ engine ─▶ publish_outcome ─▶ RES ─▶ watch, outcomes
+//!                                        ├ note_ended ─▶ LEDGER ─▶ ended
 //!                                        └ unreadable, given up ─▶ DEAD
 //! put_claim ─▶ BLOB (chunks) ─▶ get_claim          put_record ─▶ RECORDS ─▶ get_record
 //! ```
@@ -19,8 +20,10 @@ mod dead;
 mod delivery;
 mod direct;
 mod dispatch;
+mod follow;
 mod held;
 mod jetstream;
+mod ledger;
 mod names;
 mod publish;
 mod pump;

@@ -11,6 +11,10 @@ pub const BLOBS: &str = "BLOB";
 pub const DEAD: &str = "DEAD";
 /// Records: `rec.<store>.<key>`, the last one of each.
 pub const RECORDS: &str = "RECORDS";
+/// Ended events, many in a message: `ledger`.
+pub const LEDGER: &str = "LEDGER";
+/// Subject of the ledger.
+pub const LEDGER_SUBJECT: &str = "ledger";
 /// One message, rewritten to prove that the broker stores.
 pub const CANARY: &str = "CANARY";
 /// Subject of the canary.
@@ -24,6 +28,16 @@ pub fn work_stream(flow: &FlowName) -> String {
 /// Where events of one lane of a flow are published.
 pub fn work_subject(flow: &FlowName, lane: Lane) -> Subject {
     format!("ev.{flow}.{}", lane.as_str()).into()
+}
+
+/// Where events of one lane are published that keep their order among those of `key`.
+pub fn keyed_subject(flow: &FlowName, lane: Lane, key: &Token) -> Subject {
+    format!("ev.{flow}.{}.{key}", lane.as_str()).into()
+}
+
+/// The same for every lane and key of a flow, as a filter.
+pub fn work_filter(flow: &FlowName) -> String {
+    format!("ev.{flow}.>")
 }
 
 /// Where a result that is not terminal is stored.

@@ -31,6 +31,8 @@ pub struct Outgoing {
 /// A confirmed publish.
 #[derive(Clone, Copy, Debug)]
 pub struct Confirmed {
+    /// Where it is in its stream.
+    pub sequence: u64,
     /// The broker had stored a message of this id before.
     pub duplicate: bool,
     /// The first send was not confirmed, so that a duplicate may be our own.
@@ -86,7 +88,7 @@ pub async fn publish(
         let repeated = sends > 1;
         let message = build().map_err(Failure::Refused)?;
         let error = match send(context, message).await {
-            Ok(ack) => return Ok(Confirmed { duplicate: ack.duplicate, repeated }),
+            Ok(ack) => return Ok(Confirmed { sequence: ack.sequence, duplicate: ack.duplicate, repeated }),
             Err(error) => error,
         };
         match judge(error, repeated) {

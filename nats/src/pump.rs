@@ -1,4 +1,5 @@
-//! Pulls one lane of one flow: asks for exactly what there is room for, and keeps alive what came.
+//! Pulls one lane of one flow, or one partition of it: asks for exactly what there is room for, in events and in bytes, and
+//! keeps alive what came.
 //!
 //! A pull asks for as many events as the source may still hold; the next follows when a quarter of that is free, or after
 //! 1 ms if the broker owes nothing. So the sum of
@@ -14,29 +15,30 @@
 //! | no responders | asked for anew after a pause; three times in a row: consumer made again |
 //! | consumer deleted, request refused | stream and consumer are made again |
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::{Message, StatusCode, Subscriber};
 use futures_util::{FutureExt, StreamExt};
-use pipeline::{BoxError, Lane, SourceBounds};
-use tokio::sync::{mpsc, oneshot, watch};
+use pipeline::{BoxError, SourceBounds};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 
 use crate::codec;
 use crate::connection::ANSWER_LIMIT;
 use crate::held::{Held, Hold};
 use crate::jetstream::{Flow, Inner};
 use crate::names;
-use crate::topology;
+use crate::topology::{self, LaneCut};
 
 /// How long the broker holds a pull open.
 const EXPIRES: Duration = Duration::from_secs(30);
 /// How often the broker must show that a pull is alive.
 const HEARTBEAT: Duration = Duration::from_secs(2);
-/// Bytes one pull may bring: more than the largest message, or that message would never come.
-const PULL_BYTES: usize = 4 << 20;
-const _: () = assert!(PULL_BYTES > 2 * codec::MAX_MESSAGE);
+/// Bytes one pull must be able to bring: more than the largest message, or that message would never come.
+const LEAST_BYTES: usize = 2 << 20;
+const _: () = assert!(LEAST_BYTES > codec::MAX_MESSAGE + (64 << 10));
 /// Faults in a row after which the consumer is made again.
 const PATIENCE: u32 = 3;
 /// How long small room may wait for more, when nothing is outstanding: a pull costs the broker as much as ten events.
@@ -56,52 +58,60 @@ pub struct Raw {
 pub struct Pump {
     pub inner: Arc<Inner>,
     pub flow: Arc<Flow>,
-    pub lane: Lane,
+    pub cut: LaneCut,
     pub bounds: SourceBounds,
     pub held: Arc<Held>,
     /// Has room for twice the bound, so that it is never waited for.
     pub feed: mpsc::Sender<Raw>,
 }
 
-/// What a source leaves behind when it is dropped: events that nobody took.
-pub type Leftover = mpsc::Receiver<Raw>;
+/// What a source leaves behind when it is dropped: events that nobody took. They are handed back when the last pump has
+/// let go of it.
+#[derive(Default)]
+pub struct Leftover(Mutex<Option<mpsc::Receiver<Raw>>>);
+
+impl Leftover {
+    /// Keeps what is left.
+    pub fn leave(&self, deliveries: Option<mpsc::Receiver<Raw>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = deliveries;
+    }
+}
 
 /// What a pump hears beside messages.
 struct Signals {
     /// When to report progress.
     progress: Interval,
-    /// Ready when the source is dropped.
-    closed: oneshot::Receiver<Leftover>,
+    /// Cancelled when the source is dropped.
+    closed: CancellationToken,
 }
 
 /// Why pulling stopped.
 enum Ended {
-    /// The source was dropped, with what it leaves behind, or the transport is closed.
-    Closed(Option<Leftover>),
+    /// The source was dropped, or the transport is closed.
+    Closed,
     /// The consumer must be made again.
     Lost(String),
 }
 
 impl Pump {
     /// Runs until the source is dropped and everything it held is settled, or the transport is closed.
-    pub async fn run(self, closed: oneshot::Receiver<Leftover>) {
+    pub async fn run(self, closed: CancellationToken, leftover: Arc<Leftover>) {
         let mut progress = tokio::time::interval((self.bounds.ack_wait / 3).max(Duration::from_millis(1)));
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut signals = Signals { progress, closed };
         loop {
             match self.pull(&mut signals).await {
-                Ended::Closed(leftover) => {
-                    drop(leftover);
-                    break;
-                }
+                Ended::Closed => break,
                 Ended::Lost(why) => {
-                    tracing::warn!(flow = %self.flow.name, lane = self.lane.as_str(), why, "pull is made again");
+                    tracing::warn!(flow = %self.flow.name, consumer = self.cut.consumer(), why, "pull is made again");
                 }
             }
             if !self.remake(&mut signals).await {
                 break;
             }
         }
+        // Handed back with the last pump of the source, and only now.
+        drop(leftover);
         self.linger(&mut signals.progress).await;
     }
 
@@ -141,8 +151,8 @@ impl Pump {
             tokio::select! {
                 // Closing comes first: a pull after it would take events away from others.
                 biased;
-                leftover = &mut signals.closed => return Ended::Closed(leftover.ok()),
-                () = self.inner.stop.cancelled() => return Ended::Closed(None),
+                () = signals.closed.cancelled() => return Ended::Closed,
+                () = self.inner.stop.cancelled() => return Ended::Closed,
                 _ = signals.progress.tick() => self.held.report_progress().await,
                 _ = alive.tick() => if pull.is_silent() && pull.fault() {
                     return Ended::Lost(format!("no sign of life from the broker {PATIENCE} times"));
@@ -171,6 +181,7 @@ impl Pump {
         while let Some(message) = next {
             if message.status.is_none() {
                 pull.faults = 0;
+                pull.outstanding_bytes -= pull.outstanding_bytes / pull.outstanding.max(1);
                 pull.outstanding = pull.outstanding.saturating_sub(1);
                 self.pass_on(message);
             } else if let Some(ended) = self.heed(pull, &message).await {
@@ -183,7 +194,7 @@ impl Pump {
 
     fn pass_on(&self, message: Message) {
         let Some(reply) = message.reply.clone() else { return };
-        let hold = self.held.add(reply);
+        let hold = self.held.add(reply, message.length);
         // More than was asked for can only come after pulls were forgotten; it is handed back by being dropped.
         let _ = self.feed.try_send(Raw { message, hold });
     }
@@ -225,7 +236,7 @@ impl Pump {
                 tokio::select! {
                     () = &mut pause => break,
                     _ = signals.progress.tick() => self.held.report_progress().await,
-                    _ = &mut signals.closed => return false,
+                    () = signals.closed.cancelled() => return false,
                     () = self.inner.stop.cancelled() => return false,
                 }
             }
@@ -243,7 +254,7 @@ impl Pump {
     async fn ensure(&self) -> Result<(), BoxError> {
         let context = &self.inner.work.context;
         topology::ensure_flow(context, &self.flow.declared, &self.inner.limits).await?;
-        topology::ensure_consumer(context, &self.flow.declared, self.lane, self.bounds.ack_wait).await
+        topology::ensure_consumer(context, &self.flow.declared, &self.cut, self.bounds.ack_wait).await
     }
 
     /// Keeps alive what is still at work after the source was dropped.
@@ -266,6 +277,8 @@ struct Pull {
     up: watch::Receiver<u64>,
     /// Events asked for that have not come.
     outstanding: usize,
+    /// Most bytes that these may have.
+    outstanding_bytes: usize,
     /// When the broker was last heard of, or asked.
     heard: Instant,
     faults: u32,
@@ -279,34 +292,60 @@ impl Pull {
         let inbox = client.new_inbox();
         let messages = tokio::time::timeout(ANSWER_LIMIT, client.subscribe(inbox.clone())).await??;
         let subject =
-            format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", names::work_stream(&pump.flow.name), pump.lane.as_str());
-        Ok(Self { messages, inbox, subject, up, outstanding: 0, heard: Instant::now(), faults: 0 })
+            format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", names::work_stream(&pump.flow.name), pump.cut.consumer());
+        Ok(Self {
+            messages,
+            inbox,
+            subject,
+            up,
+            outstanding: 0,
+            outstanding_bytes: 0,
+            heard: Instant::now(),
+            faults: 0,
+        })
     }
 
-    /// Events that are neither held nor asked for.
+    /// Events that are neither held nor asked for; none while the bytes that are left could not take the longest.
     fn room(&self, pump: &Pump) -> usize {
+        if self.room_bytes(pump) < LEAST_BYTES && (pump.held.len() > 0 || self.outstanding > 0) {
+            return 0;
+        }
         pump.bounds.events.saturating_sub(pump.held.len()).saturating_sub(self.outstanding)
+    }
+
+    /// Bytes that are neither held nor asked for.
+    fn room_bytes(&self, pump: &Pump) -> usize {
+        let asked = if self.outstanding > 0 { self.outstanding_bytes } else { 0 };
+        pump.bounds.bytes.saturating_sub(pump.held.bytes()).saturating_sub(asked)
     }
 
     /// Asks for `room` events.
     async fn ask(&mut self, pump: &Pump, room: usize) -> Result<(), BoxError> {
+        // Half of the share: an older pull may still bring what it was promised in other sizes than these.
+        let share = pump.bounds.bytes / 2 / pump.bounds.events * room;
+        let bytes = share.max(LEAST_BYTES);
         let request = format!(
-            r#"{{"batch":{room},"max_bytes":{PULL_BYTES},"expires":{},"idle_heartbeat":{}}}"#,
+            r#"{{"batch":{room},"max_bytes":{bytes},"expires":{},"idle_heartbeat":{}}}"#,
             EXPIRES.as_nanos(),
             HEARTBEAT.as_nanos()
         );
         if self.outstanding == 0 {
             self.heard = Instant::now();
+            self.outstanding_bytes = 0;
         }
         let client = pump.inner.work.client();
         let sent = client.publish_with_reply(self.subject.clone(), self.inbox.clone(), request.into());
         tokio::time::timeout(ANSWER_LIMIT, sent).await??;
         self.outstanding += room;
+        self.outstanding_bytes += bytes;
         Ok(())
     }
 
     /// The number of held events at which there is room for another pull; `None` while there is nothing to wait for.
     fn wake_at(&self, pump: &Pump) -> Option<usize> {
+        if self.room_bytes(pump) < LEAST_BYTES {
+            return pump.held.len().checked_sub(1);
+        }
         pump.bounds.events.checked_sub(self.outstanding + least(pump.bounds.events))
     }
 

@@ -7,7 +7,8 @@ use pipeline::{
     Acknowledge, DeadLetter, Delivery, Envelope, FlowName, Lane, Payload, Rejection, Settlement, Source, SourceBounds,
     TransportError,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::codec::{self, Arrival, Seen};
 use crate::dead;
@@ -16,7 +17,7 @@ use crate::held::{Held, Hold};
 use crate::jetstream::{Flow, Inner};
 use crate::pump::{Leftover, Pump, Raw};
 use crate::results;
-use crate::topology;
+use crate::topology::{self, LaneCut};
 
 /// What dead letters name as their stage when no stage saw the event.
 const INTAKE: &str = "intake";
@@ -30,17 +31,26 @@ pub async fn open(
 ) -> Result<Box<dyn Source>, TransportError> {
     let flow = inner.flow(flow)?;
     let bounds = SourceBounds { events: bounds.events.max(1), ..bounds };
-    topology::ensure_consumer(&inner.work.context, &flow.declared, lane, bounds.ack_wait)
-        .await
-        .map_err(TransportError::Unavailable)?;
     let (feed, deliveries) = mpsc::channel(2 * bounds.events + 1);
-    let held = Held::new(inner.work.client());
-    let pump = Pump { inner: Arc::clone(inner), flow: Arc::clone(&flow), lane, bounds, held, feed };
-    let (close, closed) = oneshot::channel();
-    inner.tasks.spawn(pump.run(closed));
+    let (closed, leftover) = (CancellationToken::new(), Arc::<Leftover>::default());
+    for (cut, bounds) in cuts(lane, bounds) {
+        topology::ensure_consumer(&inner.work.context, &flow.declared, &cut, bounds.ack_wait)
+            .await
+            .map_err(TransportError::Unavailable)?;
+        let held = Held::new(inner.work.client());
+        let pump = Pump { inner: Arc::clone(inner), flow: Arc::clone(&flow), cut, bounds, held, feed: feed.clone() };
+        inner.tasks.spawn(pump.run(closed.clone(), Arc::clone(&leftover)));
+    }
+    let inner = Arc::clone(inner);
     let deliveries = Some(deliveries);
-    let close = Some(close);
-    Ok(Box::new(LaneSource { inner: Arc::clone(inner), flow, lane, bounds, deliveries, close, seen: Seen::default() }))
+    Ok(Box::new(LaneSource { inner, flow, lane, bounds, deliveries, seen: Seen::default(), closed, leftover }))
+}
+
+/// The consumers of a lane, each with its part of the bounds: one, or one for each partition.
+fn cuts(lane: Lane, bounds: SourceBounds) -> Vec<(LaneCut, SourceBounds)> {
+    let Some(partitions) = bounds.partitions else { return vec![(LaneCut { lane, partition: None }, bounds)] };
+    let part = SourceBounds { events: 1, ..bounds };
+    (0..partitions).map(|number| (LaneCut { lane, partition: Some(number) }, part)).collect()
 }
 
 struct LaneSource {
@@ -49,9 +59,10 @@ struct LaneSource {
     lane: Lane,
     bounds: SourceBounds,
     /// Events that arrived; always there until the source is dropped.
-    deliveries: Option<Leftover>,
-    close: Option<oneshot::Sender<Leftover>>,
+    deliveries: Option<mpsc::Receiver<Raw>>,
     seen: Seen,
+    closed: CancellationToken,
+    leftover: Arc<Leftover>,
 }
 
 #[async_trait]
@@ -75,10 +86,9 @@ impl Source for LaneSource {
 
 impl Drop for LaneSource {
     fn drop(&mut self) {
-        if let (Some(close), Some(deliveries)) = (self.close.take(), self.deliveries.take()) {
-            // The pump hands them back in the right order; without it, dropping them does.
-            let _ = close.send(deliveries);
-        }
+        // The last pump to stop hands them back.
+        self.leftover.leave(self.deliveries.take());
+        self.closed.cancel();
     }
 }
 
@@ -103,7 +113,8 @@ impl LaneSource {
         let cause = Rejection::new(500, "never_settled", detail);
         tracing::error!(flow = %self.flow.name, event = %envelope.id, deliveries, "gave up an event");
         let request = envelope.request.clone();
-        let letter = DeadLetter { envelope, payload, stage: INTAKE.into(), cause: cause.clone() };
+        let stage = INTAKE.into();
+        let letter = DeadLetter { envelope, payload, stage, faults: 0, cause: cause.clone(), error: None };
         let kept = async {
             dead::keep(&self.inner, letter).await?;
             match request {
@@ -126,7 +137,7 @@ impl LaneSource {
             Ok(()) => Settlement::Done,
             Err(error) => {
                 tracing::warn!(flow = %self.flow.name, %error, "dead letter not stored, the event comes again");
-                Settlement::Retry(self.bounds.ack_wait)
+                Settlement::Retry(self.bounds.ack_wait, "its dead letter was not stored".into())
             }
         };
         hold.settle(settlement).await;

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pipeline::LedgerLimits;
 use pipeline::spec::{ByteSize, Places, Problems};
 use serde::{Deserialize, Deserializer};
 
@@ -49,6 +50,10 @@ pub struct NatsSpec {
     pub dead_max_bytes: ByteSize,
     /// Bytes of all records; a record that does not fit is refused.
     pub records_max_bytes: ByteSize,
+    /// How long it is remembered that an event has ended.
+    pub ledger_max_age_hours: u64,
+    /// Ended events remembered; the oldest are forgotten early. About 50 bytes of memory each.
+    pub ledger_max_events: usize,
 }
 
 /// Clients come back for a result within a day or not at all.
@@ -79,6 +84,8 @@ impl Default for NatsSpec {
             dead_max_age_hours: DEAD_MAX_AGE_HOURS,
             dead_max_bytes: ByteSize::mib(1 << 10),
             records_max_bytes: ByteSize::mib(1 << 10),
+            ledger_max_age_hours: RESULTS_MAX_AGE_HOURS,
+            ledger_max_events: LedgerLimits::default().events,
         }
     }
 }
@@ -123,6 +130,7 @@ impl NatsSpec {
             ("results_max_age_hours", self.results_max_age_hours),
             ("claims_max_age_hours", self.claims_max_age_hours),
             ("dead_max_age_hours", self.dead_max_age_hours),
+            ("ledger_max_age_hours", self.ledger_max_age_hours),
         ] {
             if hours == 0 {
                 complain(key, format!("{key} is 0, which would keep for ever"), "give at least 1");
@@ -155,6 +163,7 @@ impl NatsSpec {
             dead_max_age: hours(self.dead_max_age_hours),
             dead_max_bytes: self.dead_max_bytes,
             records_max_bytes: self.records_max_bytes,
+            ledger: LedgerLimits { events: self.ledger_max_events.max(1), age: hours(self.ledger_max_age_hours) },
         }
     }
 }
@@ -178,6 +187,8 @@ pub struct Limits {
     pub dead_max_bytes: ByteSize,
     /// Bytes of records; what does not fit is refused.
     pub records_max_bytes: ByteSize,
+    /// Bounds of the ledger.
+    pub ledger: LedgerLimits,
 }
 
 impl Default for Limits {

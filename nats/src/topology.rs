@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::context::CreateStreamErrorKind;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, SubjectTransform};
 use futures_util::future::try_join_all;
 use pipeline::spec::{BacklogSpec, ByteSize};
 use pipeline::{BoxError, FlowName, Lane};
@@ -28,6 +28,8 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
 const LEFTOVER_SHARE: u64 = 4;
 /// Disk for what is not worth a bound of its own.
 const CANARY_BYTES: i64 = 1 << 20;
+/// Half a million events, each noted alone.
+const LEDGER_BYTES: i64 = 128 << 20;
 
 /// What the broker must hold.
 #[derive(Clone, Debug, Default)]
@@ -47,7 +49,12 @@ pub struct FlowTopology {
     pub backlog: BacklogSpec,
     /// Whether every event of the flow is a request, named by the event's id.
     pub answers: bool,
+    /// The parameter by which events keep their order.
+    pub order_by: Option<String>,
 }
+
+/// Partitions of a lane that keeps the order of its keys: a key is always in the same one.
+pub const PARTITIONS: u32 = 8;
 
 impl Topology {
     /// Disk that all streams may fill together, in bytes, with a margin for flows that are no longer declared.
@@ -60,7 +67,8 @@ impl Topology {
             self.limits.records_max_bytes,
         ];
         let flows = self.flows.iter().map(|flow| flow.backlog.bytes);
-        let sum: u64 = shared.into_iter().chain(flows).map(|size| size.0).sum::<u64>() + CANARY_BYTES.unsigned_abs();
+        let sum: u64 = shared.into_iter().chain(flows).map(|size| size.0).sum::<u64>()
+            + (CANARY_BYTES + LEDGER_BYTES).unsigned_abs();
         ByteSize((sum + sum / LEFTOVER_SHARE).next_multiple_of(1 << 20))
     }
 
@@ -78,22 +86,45 @@ pub async fn ensure_flow(context: &Context, flow: &FlowTopology, limits: &Limits
     ensure_stream(context, work(flow, limits)).await
 }
 
-/// Makes or updates the consumer of one lane.
+/// What one consumer delivers: a lane, or one partition of it.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneCut {
+    pub lane: Lane,
+    /// Where events keep the order of their keys.
+    pub partition: Option<u32>,
+}
+
+impl LaneCut {
+    /// Name of the durable consumer.
+    pub fn consumer(&self) -> String {
+        match self.partition {
+            None => self.lane.as_str().into(),
+            Some(partition) => format!("{}-{partition}", self.lane.as_str()),
+        }
+    }
+}
+
+/// Makes or updates a consumer.
 pub async fn ensure_consumer(
     context: &Context,
     flow: &FlowTopology,
-    lane: Lane,
+    cut: &LaneCut,
     ack_wait: Duration,
 ) -> Result<(), BoxError> {
-    let config = pull::Config {
-        durable_name: Some(lane.as_str().into()),
-        filter_subject: names::work_subject(&flow.name, lane).into_string(),
+    let mut config = pull::Config {
+        durable_name: Some(cut.consumer()),
+        filter_subject: names::work_subject(&flow.name, cut.lane).into_string(),
         ack_policy: AckPolicy::Explicit,
         ack_wait,
         max_deliver: -1,
         max_ack_pending: i64::from(flow.backlog.events.max(1)),
         ..Default::default()
     };
+    if let Some(partition) = cut.partition {
+        // One unsettled event at a time: the next of a key comes when the one before has ended, whoever works on it.
+        config.max_ack_pending = 1;
+        config.filter_subject = format!("{}.{partition}", config.filter_subject);
+    }
     context.create_consumer_on_stream(config, names::work_stream(&flow.name)).await?;
     Ok(())
 }
@@ -121,9 +152,17 @@ async fn ensure_stream(context: &Context, config: Config) -> Result<(), ConnectE
 const NO_STORAGE: u64 = 10_047;
 
 fn work(flow: &FlowTopology, limits: &Limits) -> Config {
+    let lanes = Lane::ALL.map(|lane| names::work_subject(&flow.name, lane).into_string()).to_vec();
+    let ordered = flow.order_by.is_some();
+    // The last token, whatever its value, becomes the number of a partition.
+    let by_key = SubjectTransform {
+        source: format!("ev.{}.*.*", flow.name),
+        destination: format!("ev.{}.{{{{wildcard(1)}}}}.{{{{partition({PARTITIONS},2)}}}}", flow.name),
+    };
     Config {
         name: names::work_stream(&flow.name),
-        subjects: Lane::ALL.map(|lane| names::work_subject(&flow.name, lane).into_string()).to_vec(),
+        subjects: if ordered { lanes.iter().map(|lane| format!("{lane}.*")).collect() } else { lanes },
+        subject_transform: ordered.then_some(by_key),
         retention: RetentionPolicy::WorkQueue,
         discard: DiscardPolicy::New,
         discard_new_per_subject: true,
@@ -175,6 +214,17 @@ fn shared(limits: &Limits) -> Vec<Config> {
             discard: DiscardPolicy::New,
             max_messages_per_subject: 1,
             max_bytes: bytes(limits.records_max_bytes),
+            ..base.clone()
+        },
+        Config {
+            name: names::LEDGER.into(),
+            subjects: vec![names::LEDGER_SUBJECT.into()],
+            max_age: limits.ledger.age,
+            // A message holds at least one event.
+            max_messages: i64::try_from(limits.ledger.events).unwrap_or(i64::MAX),
+            max_bytes: LEDGER_BYTES,
+            deny_delete: true,
+            deny_purge: true,
             ..base.clone()
         },
         Config {

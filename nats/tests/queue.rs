@@ -77,7 +77,7 @@ async fn a_retry_waits_as_long_as_it_was_told() {
     transport.submit(event("f", "a", text("x"))).await.unwrap();
     let first = next(&mut source).await;
     let begun = Instant::now();
-    first.ack.settle(Settlement::Retry(Duration::from_millis(300))).await;
+    first.ack.settle(Settlement::Retry(Duration::from_millis(300), "a test".into())).await;
     let second = next(&mut source).await;
     assert!(begun.elapsed() >= Duration::from_millis(290), "{:?}", begun.elapsed());
     assert_eq!(second.envelope.attempt, 2);
@@ -88,7 +88,7 @@ async fn a_retry_waits_as_long_as_it_was_told() {
 async fn what_is_held_or_waits_is_kept_alive() {
     let broker = Broker::start().await;
     let transport = broker.connect(topology(&[("f", 100)])).await;
-    let short = SourceBounds { events: 4, ack_wait: Duration::from_millis(400), max_deliver: 10 };
+    let short = SourceBounds { ack_wait: Duration::from_millis(400), ..bounds(4) };
     let mut source = open(&transport, "f", Lane::Interactive, short).await;
     for id in ["a", "b", "c"] {
         transport.submit(event("f", id, text(id))).await.unwrap();
@@ -257,7 +257,9 @@ async fn dead_letters_are_kept_listed_and_removed() {
             envelope: sent.envelope,
             payload: sent.payload,
             stage: "embed".into(),
+            faults: 3,
             cause: Rejection::internal("line one\nline two"),
+            error: Some("first\nsecond".into()),
         };
         // Twice: the repeat of a settlement that was not confirmed.
         transport.dead_letter(letter.clone()).await.unwrap();
@@ -266,6 +268,7 @@ async fn dead_letters_are_kept_listed_and_removed() {
     let all = transport.dead_letters(None, 0, 10).await.unwrap();
     assert_eq!(all.iter().map(|stored| stored.letter.envelope.id.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
     assert_eq!(all[0].letter.cause, Rejection::internal("line one\nline two"));
+    assert_eq!((all[0].letter.faults, all[0].letter.error.as_deref()), (3, Some("first second")));
     assert!(matches!(&all[2].letter.payload, Payload::Json(value) if value["id"] == "c"));
     transport.remove_dead_letter(all[0].id).await.unwrap();
     transport.remove_dead_letter(all[0].id).await.unwrap();

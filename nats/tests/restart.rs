@@ -102,7 +102,7 @@ async fn a_stopped_server_is_not_ready_and_what_it_kept_is_there_afterwards() {
     let server = PrivateServer::start(options(dir.path(), NatsSpec::default())).await.unwrap();
     let broker = Broker { server, dir };
     let transport = broker.connect(topology(&[("f", 100)])).await;
-    assert_eq!(transport.get_record(&token("s"), &token("k")).await.unwrap().unwrap(), "v");
+    assert_eq!(transport.get_record(&token("s"), &token("k")).await.unwrap().unwrap().value, "v");
     let mut source = open(&transport, "f", Lane::Interactive, bounds(1)).await;
     assert_eq!(next(&mut source).await.envelope.id.as_str(), "kept");
 }

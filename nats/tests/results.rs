@@ -175,12 +175,12 @@ async fn a_record_is_the_last_one_written() {
     assert!(transport.get_record(&store, &key).await.unwrap().is_none());
     for round in 0..20 {
         transport.put_record(&store, &key, Bytes::from(format!("v{round}"))).await.unwrap();
-        assert_eq!(transport.get_record(&store, &key).await.unwrap().unwrap(), format!("v{round}"));
+        assert_eq!(transport.get_record(&store, &key).await.unwrap().unwrap().value, format!("v{round}"));
     }
     // The same value again is a write of its own.
     transport.put_record(&store, &key, "a".into()).await.unwrap();
     transport.put_record(&store, &key, "b".into()).await.unwrap();
     transport.put_record(&store, &key, "a".into()).await.unwrap();
-    assert_eq!(transport.get_record(&store, &key).await.unwrap().unwrap(), "a");
+    assert_eq!(transport.get_record(&store, &key).await.unwrap().unwrap().value, "a");
     assert!(transport.get_record(&token("other"), &key).await.unwrap().is_none());
 }

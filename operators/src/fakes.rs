@@ -19,7 +19,7 @@ fn card() -> ModelCard {
 
 /// A picture of one colour.
 pub(crate) fn image_of_colour(colour: [u8; 3]) -> Image {
-    Image { width: 2, height: 2, pixels: colour.repeat(4), sha256: Digest([colour[0]; 32]) }
+    Image { width: 2, height: 2, pixels: colour.repeat(4), sha256: Digest([colour[0]; 32]), room: None }
 }
 
 /// A vector whose digest follows from its values.

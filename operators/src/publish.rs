@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use pipeline::{
     Batching, Body, BoxError, Complaint, Content, Ends, Envelope, Event, Fault, FlowName, Gives, Lane, Names, Operator,
-    OperatorKind, OperatorSpec, Output, Payload, PayloadKind, Services, Submission, Transport, TransportError, claims,
-    take_kind,
+    OperatorKind, OperatorSpec, Output, Payload, PayloadKind, Services, Submission, Submitted, Transport,
+    TransportError, claims, take_kind,
 };
 use serde::Deserialize;
 
@@ -91,7 +91,14 @@ impl Publish {
             }
             other => other,
         };
-        self.transport.submit(Submission { envelope, payload }).await
+        let claims = payload.claims();
+        if self.transport.submit(Submission { envelope, payload }).await? == Submitted::Known {
+            // An earlier attempt's event has a claim of its own.
+            for claim in claims {
+                self.transport.drop_claim(&claim).await?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -127,7 +134,13 @@ mod tests {
     }
 
     async fn source(transport: &MemoryTransport) -> Box<dyn Source> {
-        let bounds = SourceBounds { events: 64, ack_wait: Duration::from_secs(15), max_deliver: 3 };
+        let bounds = SourceBounds {
+            events: 64,
+            bytes: 1 << 20,
+            partitions: None,
+            ack_wait: Duration::from_secs(15),
+            max_deliver: 3,
+        };
         transport.source(&FlowName::new("other").unwrap(), Lane::Bulk, bounds).await.unwrap()
     }
 

@@ -34,6 +34,10 @@ impl OperatorSpec for SplitSpec {
         Ends { takes: &[PayloadKind::Parts], gives: Gives::Kind(PayloadKind::Bytes) }
     }
 
+    fn multiplies(&self) -> bool {
+        true
+    }
+
     fn build(&self, _: &Services) -> Result<Box<dyn Operator>, BoxError> {
         Ok(Box::new(Split { spec: self.clone() }))
     }

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt};
 
 use crate::fault::BoxError;
-use crate::payload::{Body, Content, Payload};
+use crate::payload::{Body, Content, Payload, stored};
 use crate::transport::{INLINE_LIMIT, Transport, TransportError};
 
 /// Reads a body: up to [`INLINE_LIMIT`] it is kept, beyond that it streams on into the object store. Never more than the
@@ -54,14 +54,46 @@ pub async fn fetch(transport: &dyn Transport, content: &Content) -> Result<Bytes
     }
 }
 
-/// `payload` with its bytes in memory. Parts stay where they are: `split` hands them on one by one.
+/// `payload` with its bytes in memory, and as what it was before it was stored. Parts stay where they are: `split` hands
+/// them on one by one.
 pub(crate) async fn resolve(transport: &dyn Transport, payload: &mut Payload) -> Result<(), TransportError> {
     if let Payload::Bytes(content) = payload
         && let Body::Claim(claim) = &content.body
     {
         content.body = Body::Inline(transport.get_claim(claim).await?);
     }
+    if let Payload::Bytes(content) = payload
+        && let Some(thawed) = stored::thaw(content)
+    {
+        *payload = thawed;
+    }
     Ok(())
+}
+
+/// `payload` as it can travel through a queue: pictures and vectors as bytes, long bytes as a claim.
+///
+/// # Errors
+/// Whatever the store says.
+pub(crate) async fn storable(transport: &dyn Transport, payload: &Payload) -> Result<Payload, TransportError> {
+    let content = match payload {
+        Payload::Bytes(content) => content.clone(),
+        Payload::Image(image) => stored::freeze_image(image),
+        Payload::Vector(vector) => stored::freeze_vector(vector),
+        Payload::Parts(_) | Payload::Json(_) => return Ok(payload.clone()),
+    };
+    Ok(Payload::Bytes(match content.body {
+        Body::Inline(bytes) => keep_bytes(transport, &content.media_type, bytes).await?,
+        Body::Claim(_) => content,
+    }))
+}
+
+/// Removes everything a payload refers to; what cannot be removed expires by age.
+pub(crate) async fn drop_all(transport: &dyn Transport, payload: &Payload) {
+    for claim in payload.claims() {
+        if let Err(error) = transport.drop_claim(&claim).await {
+            tracing::warn!(claim = %claim.id, %error, "claim not dropped");
+        }
+    }
 }
 
 fn join(mut chunks: Vec<Bytes>, length: usize) -> Bytes {

@@ -2,12 +2,14 @@
 //!
 //! One pool for all flows, sized from the config, so that the sum of what is computed at once is bounded however many
 //! flows there are. The threads run at a lower priority than the ones that serve requests (nice 5): under full load a
-//! health check still answers within milliseconds.
+//! health check still answers within milliseconds. Interactive work goes before bulk work that waits.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use crate::event::Lane;
 use crate::fault::BoxError;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -18,7 +20,56 @@ const NICE: i32 = 5;
 /// A bounded pool of computing threads; cheap to clone. The threads end with the last clone.
 #[derive(Clone)]
 pub struct Compute {
-    jobs: mpsc::Sender<Job>,
+    entry: Arc<Entry>,
+}
+
+/// What the clones share: dropped with the last of them.
+struct Entry {
+    board: Arc<Board>,
+    /// Jobs that may wait, for each lane.
+    room: [Arc<Semaphore>; 2],
+}
+
+/// Where jobs wait for a thread.
+#[derive(Default)]
+struct Board {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    interactive: VecDeque<(Job, OwnedSemaphorePermit)>,
+    bulk: VecDeque<(Job, OwnedSemaphorePermit)>,
+    closed: bool,
+}
+
+impl Board {
+    /// Waits for a job; `None` once the pool is closed and empty.
+    fn next(&self) -> Option<Job> {
+        let mut waiting = self.lock();
+        loop {
+            let next = waiting.interactive.pop_front();
+            if let Some((job, _room)) = next.or_else(|| waiting.bulk.pop_front()) {
+                return Some(job);
+            }
+            if waiting.closed {
+                return None;
+            }
+            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.board.lock().closed = true;
+        self.board.changed.notify_all();
+    }
 }
 
 impl Compute {
@@ -28,13 +79,13 @@ impl Compute {
     /// If the system refuses a thread.
     pub fn new(threads: usize) -> std::io::Result<Self> {
         let threads = threads.max(1);
-        let (jobs, queue) = mpsc::channel::<Job>(threads);
-        let queue = Arc::new(Mutex::new(queue));
+        let board = Arc::<Board>::default();
         for index in 0..threads {
-            let queue = Arc::clone(&queue);
-            std::thread::Builder::new().name(format!("compute-{index}")).spawn(move || work(&queue))?;
+            let board = Arc::clone(&board);
+            std::thread::Builder::new().name(format!("compute-{index}")).spawn(move || work(&board))?;
         }
-        Ok(Self { jobs })
+        let room = [(); 2].map(|()| Arc::new(Semaphore::new(threads)));
+        Ok(Self { entry: Arc::new(Entry { board, room }) })
     }
 
     /// Runs `work` on a computing thread once one is free. If the caller is dropped while it waits, the work is not
@@ -42,7 +93,11 @@ impl Compute {
     ///
     /// # Errors
     /// If the work panicked.
-    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, BoxError> {
+    pub async fn run<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, BoxError> {
         let (answer, answered) = oneshot::channel();
         let job = move || {
             if !answer.is_closed() {
@@ -50,8 +105,20 @@ impl Compute {
                 let _ = answer.send(work());
             }
         };
-        self.jobs.send(Box::new(job)).await.map_err(|_| "the computing threads are gone")?;
+        self.post(lane, Box::new(job)).await?;
         answered.await.map_err(|_| "the computation panicked".into())
+    }
+
+    async fn post(&self, lane: Lane, job: Job) -> Result<(), BoxError> {
+        let room = Arc::clone(&self.entry.room[lane as usize]).acquire_owned().await?;
+        let mut waiting = self.entry.board.lock();
+        match lane {
+            Lane::Interactive => waiting.interactive.push_back((job, room)),
+            Lane::Bulk => waiting.bulk.push_back((job, room)),
+        }
+        drop(waiting);
+        self.entry.board.changed.notify_one();
+        Ok(())
     }
 }
 
@@ -63,11 +130,9 @@ pub fn lower_priority() {
     }
 }
 
-fn work(queue: &Mutex<mpsc::Receiver<Job>>) {
+fn work(board: &Board) {
     lower_priority();
-    loop {
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
-        let Some(job) = job else { return };
+    while let Some(job) = board.next() {
         // The answer channel closes when a job panics, which tells the caller.
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).is_err() {
             tracing::error!("a computation panicked");
@@ -82,9 +147,36 @@ mod tests {
     #[tokio::test]
     async fn work_runs_and_a_panic_harms_only_its_caller() {
         let compute = Compute::new(2).unwrap();
-        assert!(compute.run(|| panic!("on purpose")).await.is_err());
-        assert!(compute.run(|| panic!("on purpose")).await.is_err());
-        assert!(compute.run(|| panic!("on purpose")).await.is_err());
-        assert_eq!(compute.run(|| 6 * 7).await.unwrap(), 42);
+        for _ in 0..3 {
+            assert!(compute.run(Lane::Bulk, || panic!("on purpose")).await.is_err());
+        }
+        assert_eq!(compute.run(Lane::Interactive, || 6 * 7).await.unwrap(), 42);
+    }
+
+    #[tokio::test]
+    async fn interactive_work_goes_before_bulk_work_that_waits() {
+        let compute = Compute::new(1).unwrap();
+        let (hold, held) = std::sync::mpsc::sync_channel::<()>(0);
+        let (order, seen) = std::sync::mpsc::sync_channel(4);
+        let busy = tokio::spawn({
+            let compute = compute.clone();
+            async move { compute.run(Lane::Bulk, move || held.recv()).await }
+        });
+        let note = |lane: Lane| {
+            let (compute, order) = (compute.clone(), order.clone());
+            async move { compute.run(lane, move || order.send(lane)).await }
+        };
+        let (mut bulk, mut interactive) = (Box::pin(note(Lane::Bulk)), Box::pin(note(Lane::Interactive)));
+        while compute.entry.room[Lane::Bulk as usize].available_permits() == 0 || busy.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        for polled in [&mut bulk, &mut interactive] {
+            assert!(futures_util::FutureExt::now_or_never(polled.as_mut()).is_none());
+        }
+        hold.send(()).unwrap();
+        bulk.await.unwrap().unwrap();
+        interactive.await.unwrap().unwrap();
+        assert_eq!(seen.try_iter().collect::<Vec<_>>(), [Lane::Interactive, Lane::Bulk]);
+        busy.await.unwrap().unwrap().unwrap();
     }
 }

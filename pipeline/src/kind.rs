@@ -91,6 +91,11 @@ pub trait OperatorSpec: Send + Sync {
         false
     }
 
+    /// Whether it may make several events of one.
+    fn multiplies(&self) -> bool {
+        false
+    }
+
     /// Makes one instance for one worker; called again after a panic. Opens nothing slow: that is the connectors' part.
     ///
     /// # Errors

@@ -10,10 +10,12 @@ pub mod engine;
 mod event;
 mod fault;
 mod kind;
+mod ledger;
 mod names;
 mod operator;
 mod outcome;
 mod payload;
+mod pixels;
 mod services;
 pub mod spec;
 pub mod testing;
@@ -23,12 +25,14 @@ pub use compute::{Compute, lower_priority};
 pub use event::{Envelope, Event, Lane, Params};
 pub use fault::{BoxError, Fault, Rejection};
 pub use kind::{Complaint, Names, OperatorKind, OperatorSpec};
+pub use ledger::{ENTRY_BYTES, End, Entry, Ledger, LedgerLimits, News};
 pub use names::{EventId, FlowName, MAX_TOKEN_BYTES, RequestId, Token, TokenError};
 pub use operator::{Batching, Ends, Gives, Operator, Output, take_kind};
 pub use outcome::{Outcome, OutcomeKind};
 pub use payload::{Body, Claim, Content, Digest, Image, Part, Payload, PayloadKind, Vector};
+pub use pixels::{PixelRoom, Pixels};
 pub use services::{Hit, ImageModel, IndexError, ModelCard, Point, Services, Space, VectorIndex, point_id};
 pub use transport::{
-    Acknowledge, Backlog, DeadLetter, Delivery, INLINE_LIMIT, KeptLetter, Published, Settlement, Source, SourceBounds,
-    Submission, Transport, TransportError, Watch,
+    Acknowledge, Backlog, DeadLetter, Delivery, INLINE_LIMIT, KeptLetter, Published, Record, Settlement, Source,
+    SourceBounds, Submission, Submitted, Transport, TransportError, Watch,
 };

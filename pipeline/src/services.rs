@@ -19,6 +19,10 @@ pub struct Services {
     pub index: Option<Arc<dyn VectorIndex>>,
     /// Requests that were given up; one for all flows of a process.
     pub cancellations: Arc<crate::engine::Cancellations>,
+    /// Events that have ended; one for all flows of a process.
+    pub ledger: Arc<crate::Ledger>,
+    /// Room for decoded pictures; one for all flows of a process.
+    pub pixels: crate::Pixels,
     /// Threads for work that computes; `None` only in tests of operators that do not.
     pub compute: Option<crate::Compute>,
     /// Where events and records are kept; set by the assembly before any operator is built.

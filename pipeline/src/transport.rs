@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::event::{Envelope, Lane};
 use crate::fault::{BoxError, Rejection};
+use crate::ledger::{Entry, News};
 use crate::names::{FlowName, RequestId, Token};
 use crate::outcome::Outcome;
 use crate::payload::{Claim, Payload};
@@ -64,11 +65,24 @@ pub struct Submission {
     pub payload: Payload,
 }
 
+/// Whether a submission was the first of its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Submitted {
+    /// It is in the queue now, or was by an attempt of ours.
+    Stored,
+    /// The broker has seen this id before: what this one refers to is referred to by nobody.
+    Known,
+}
+
 /// What a source may hold at once.
 #[derive(Clone, Copy, Debug)]
 pub struct SourceBounds {
     /// Events delivered and not yet settled.
     pub events: usize,
+    /// Bytes of them, as they came; at least one event of the largest size is always let through.
+    pub bytes: usize,
+    /// How many consumers share the lane by key, one unsettled event in each; `None` gives up order for throughput.
+    pub partitions: Option<u32>,
     /// How long the broker waits for word of a delivered event. The transport itself reports progress for as long as the
     /// [`Delivery`] is held.
     pub ack_wait: Duration,
@@ -77,14 +91,14 @@ pub struct SourceBounds {
 }
 
 /// What becomes of a delivered event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settlement {
     /// Every effect is confirmed: forget it.
     Done,
     /// The same, and wait until the broker has: before what the event refers to is removed.
     DoneForSure,
-    /// Deliver it again after this long.
-    Retry(Duration),
+    /// Deliver it again after this long, and why: a short text without line breaks, for whoever looks at the broker.
+    Retry(Duration, Arc<str>),
 }
 
 /// The broker's handle on one delivered event. Dropped unsettled, the event is delivered again.
@@ -132,8 +146,12 @@ pub struct DeadLetter {
     pub payload: Payload,
     /// The stage that failed.
     pub stage: Arc<str>,
-    /// The last cause.
+    /// Times that it failed; 0 if it was never tried to the end.
+    pub faults: u32,
+    /// What the requester was told.
     pub cause: Rejection,
+    /// The last error with its causes, for whoever runs the service; never for the requester.
+    pub error: Option<Arc<str>>,
 }
 
 /// A dead letter with its place among all of them.
@@ -152,6 +170,34 @@ pub struct Backlog {
     pub interactive: u64,
     /// Events in the bulk lane.
     pub bulk: u64,
+    /// Events of both lanes that ever left the queue; grows for as long as the queue exists.
+    pub ended: u64,
+}
+
+impl Backlog {
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.interactive == 0 && self.bulk == 0
+    }
+
+    /// Events of one lane.
+    #[must_use]
+    pub fn of(&self, lane: Lane) -> u64 {
+        match lane {
+            Lane::Interactive => self.interactive,
+            Lane::Bulk => self.bulk,
+        }
+    }
+}
+
+/// The last value written under a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// As written.
+    pub value: Bytes,
+    /// Grows with every write of the store.
+    pub revision: u64,
 }
 
 /// Live results of one request, from the moment of [`Transport::watch`].
@@ -169,7 +215,7 @@ pub struct Watch {
 pub trait Transport: Send + Sync {
     /// Stores an event. Returning `Ok` is the promise "accepted means kept". A repeat with the same id within the broker's
     /// window is stored once.
-    async fn submit(&self, submission: Submission) -> Result<(), TransportError>;
+    async fn submit(&self, submission: Submission) -> Result<Submitted, TransportError>;
 
     /// Opens the pull of a lane.
     async fn source(
@@ -217,11 +263,27 @@ pub trait Transport: Send + Sync {
     /// Removes a dead letter, not the claims it names; no error if it is gone.
     async fn remove_dead_letter(&self, id: u64) -> Result<(), TransportError>;
 
-    /// Writes a record of a named store, replacing what was there.
-    async fn put_record(&self, store: &Token, key: &Token, value: Bytes) -> Result<(), TransportError>;
+    /// Notes that events have ended, so that a copy that comes later is known. Confirmed when it returns.
+    async fn note_ended(&self, entries: &[Entry]) -> Result<(), TransportError>;
+
+    /// What is noted: everything kept so far, then [`News::CaughtUp`], then whatever any process notes. Interruptions of
+    /// the broker are waited out inside; what was told may be told again.
+    async fn ended(&self) -> Result<mpsc::Receiver<News>, TransportError>;
+
+    /// Writes a record of a named store, replacing what was there; its revision.
+    async fn put_record(&self, store: &Token, key: &Token, value: Bytes) -> Result<u64, TransportError>;
+
+    /// Writes a record if the last one has this revision (0: if there is none); whether it had.
+    async fn replace_record(
+        &self,
+        store: &Token,
+        key: &Token,
+        revision: u64,
+        value: Bytes,
+    ) -> Result<bool, TransportError>;
 
     /// Reads a record: always the last one written.
-    async fn get_record(&self, store: &Token, key: &Token) -> Result<Option<Bytes>, TransportError>;
+    async fn get_record(&self, store: &Token, key: &Token) -> Result<Option<Record>, TransportError>;
 
     /// How much waits.
     async fn backlog(&self, flow: &FlowName) -> Result<Backlog, TransportError>;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{ConfigArgs, EXIT_CONFIG};
-use crate::plan;
+use crate::{Extras, assembly, plan};
 
 #[derive(Args)]
 pub struct CheckArgs {
@@ -19,9 +19,9 @@ pub struct CheckArgs {
 
 /// # Errors
 /// If a file cannot be read.
-pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+pub fn run(args: &CheckArgs, extras: &Extras) -> anyhow::Result<ExitCode> {
     let sources = args.config.sources()?;
-    let loaded = plan::load(&sources);
+    let loaded = plan::load(&sources, &assembly::operator_kinds(extras));
     let mut out = std::io::stdout();
     let problems = match loaded {
         Ok(plan) if args.json => {

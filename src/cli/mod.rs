@@ -14,6 +14,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use pipeline::spec::Sources;
 
+use crate::Extras;
 use crate::locate::Parts;
 use crate::logging::{self, LogFormat};
 use crate::plan;
@@ -122,14 +123,14 @@ fn add_built_in(name: &str, sources: &mut Sources) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// Whatever the command could not do, in a sentence for the person.
-pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub fn run(args: Args, extras: Extras) -> anyhow::Result<ExitCode> {
     if let Command::Guard { args } = args.command {
         return Ok(guard(args));
     }
     logging::init(&args.log, args.log_format)?;
     match args.command {
-        Command::Serve(command) => serve::run(&command, &args.parts),
-        Command::Check(command) => check::run(&command),
+        Command::Serve(command) => serve::run(&command, &args.parts, &extras),
+        Command::Check(command) => check::run(&command, &extras),
         Command::Doctor(command) => doctor::run(&command, &args.parts),
         Command::Dead(command) => dead::run(&command),
         Command::Send(command) => send::run(&command),

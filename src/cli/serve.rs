@@ -10,22 +10,25 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use futures_util::FutureExt;
 use gateway::{Check, FlowEntry, Gateway, GatewayState};
-use pipeline::Transport;
 use pipeline::engine::Running;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{ConfigArgs, EXIT_CONFIG};
+use crate::Extras;
 use crate::assembly::{self, Assembly};
 use crate::figures;
 use crate::locate::Parts;
 use crate::plan::{self, Plan};
+use crate::role::RoleArgs;
 
 #[derive(Args)]
 pub struct ServeArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    role: RoleArgs,
     /// Address to serve on; port 0 picks a free one
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
@@ -36,9 +39,9 @@ pub struct ServeArgs {
 
 /// # Errors
 /// If a part cannot be opened, or breaks while it runs.
-pub fn run(args: &ServeArgs, parts: &Parts) -> anyhow::Result<ExitCode> {
+pub fn run(args: &ServeArgs, parts: &Parts, extras: &Extras) -> anyhow::Result<ExitCode> {
     let sources = args.config.sources()?;
-    let mut plan = match plan::load(&sources) {
+    let mut plan = match plan::load(&sources, &assembly::operator_kinds(extras)) {
         Ok(plan) => plan,
         Err(problems) => {
             writeln!(std::io::stderr(), "{}", problems.render(&sources, false))?;
@@ -51,33 +54,40 @@ pub fn run(args: &ServeArgs, parts: &Parts) -> anyhow::Result<ExitCode> {
     if let Some(data_dir) = &args.data_dir {
         plan.process.data_dir.clone_from(data_dir);
     }
+    args.role.apply(&mut plan)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("caudal").build()?;
-    runtime.block_on(serve(plan, parts))?;
+    runtime.block_on(serve(plan, parts, extras))?;
     // A thread that hangs in a library must not hold the exit.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(mut plan: Plan, parts: &Parts) -> anyhow::Result<()> {
+async fn serve(mut plan: Plan, parts: &Parts, extras: &Extras) -> anyhow::Result<()> {
     let metrics = figures::install()?;
     let stop = stop_signal()?;
     let grace = plan.gateway.service.grace();
     let listen = plan.gateway.service.listen.clone();
     let listener = TcpListener::bind(&listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let address = listener.local_addr()?;
-    let entries = plan.flows.iter().map(FlowEntry::from).collect();
-    let mut assembly = assembly::open(&mut plan, parts).await?;
+    let entries = entries(&plan);
+    let mut assembly = assembly::open(&mut plan, parts, extras).await?;
     let running = assembly.start_flows();
     let state = gateway_state(&plan, &assembly, &running, metrics, entries);
     let serving = tokio::spawn(gateway::serve(listener, state, stop.clone()));
     writeln!(std::io::stdout(), "ready http://{address}")?;
     tracing::info!(%address, service = plan.gateway.service.name, "ready");
-    let Assembly { broker, transport, index, .. } = assembly;
+    let Assembly { broker, jetstream, index, .. } = assembly;
     let ended = work(running, &stop, grace).await;
     // The gateway stops by the same signal; what it still answers comes from the broker, so it goes first.
     serving.await.context("the gateway broke")?;
-    assembly::close(broker, &transport, &*index).await;
+    assembly::close(broker, &jetstream, index).await;
     ended
+}
+
+/// What the gateway must know of each flow; a worker opens none of them to the outside.
+fn entries(plan: &Plan) -> Vec<FlowEntry> {
+    let entries = FlowEntry::of(&plan.flows);
+    entries.into_iter().map(|entry| FlowEntry { open: entry.open && plan.serves, ..entry }).collect()
 }
 
 fn gateway_state(
@@ -97,7 +107,7 @@ fn gateway_state(
         flows,
         figures: Arc::new(move || figures_of.figures()),
         checks: checks(assembly),
-        render_metrics: figures::renderer(metrics, engine),
+        render_metrics: figures::renderer(metrics, engine, Arc::clone(&assembly.services)),
     })
 }
 
@@ -123,12 +133,15 @@ fn checks(assembly: &Assembly) -> Vec<(String, Check)> {
         let transport = transport.clone();
         async move { transport.ready().await.map_err(|error| error.to_string()) }.boxed()
     });
-    let index = Arc::clone(&assembly.index);
-    let index: Check = Arc::new(move || {
-        let index = Arc::clone(&index);
-        async move { index.ready().await.map_err(|error| error.to_string()) }.boxed()
-    });
-    vec![("broker".into(), broker), ("index".into(), index)]
+    let mut checks: Vec<(String, Check)> = vec![("broker".into(), broker)];
+    if let Some(index) = assembly.index.clone() {
+        let index: Check = Arc::new(move || {
+            let index = Arc::clone(&index);
+            async move { index.ready().await.map_err(|error| error.to_string()) }.boxed()
+        });
+        checks.push(("index".into(), index));
+    }
+    checks
 }
 
 /// Cancelled by SIGTERM or Ctrl-C.

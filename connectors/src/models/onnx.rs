@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use pipeline::{BoxError, Compute, Digest, Image, ImageModel, ModelCard, Rejection};
+use pipeline::{BoxError, Compute, Digest, Image, ImageModel, Lane, ModelCard, Rejection};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -89,7 +89,7 @@ impl OnnxModel {
         let mut tensor = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
         let preprocessing = Arc::clone(&self.preprocessing);
         let images = images.to_vec();
-        let prepared = self.compute.run(move || {
+        let prepared = self.compute.run(Lane::Interactive, move || {
             let slot_len = preprocessing.tensor_len();
             tensor.resize(padded * slot_len, 0.0);
             let (filled, rest) = tensor.split_at_mut(images.len() * slot_len);

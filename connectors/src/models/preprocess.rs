@@ -229,7 +229,7 @@ mod tests {
 
     fn image(width: u32, height: u32, color: impl Fn(u32, u32) -> [u8; 3]) -> Image {
         let pixels = (0..height).flat_map(|y| (0..width).map(move |x| (x, y))).flat_map(|(x, y)| color(x, y)).collect();
-        Image { width, height, pixels, sha256: Digest([0; 32]) }
+        Image { width, height, pixels, sha256: Digest([0; 32]), room: None }
     }
 
     fn tensor(preprocessing: &Preprocessing, image: &Image) -> Vec<f32> {

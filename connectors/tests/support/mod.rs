@@ -20,7 +20,7 @@ pub fn runtime_path() -> PathBuf {
 /// An image of one color.
 pub fn flat(width: u32, height: u32, color: [u8; 3]) -> Arc<Image> {
     let pixels = color.repeat(width as usize * height as usize);
-    Arc::new(Image { width, height, pixels, sha256: Digest([0; 32]) })
+    Arc::new(Image { width, height, pixels, sha256: Digest([0; 32]), room: None })
 }
 
 /// Cosine of two unit vectors.

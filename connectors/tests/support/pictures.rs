@@ -32,7 +32,7 @@ pub fn gallery() -> Vec<(&'static str, RgbImage)> {
 /// In the form the pipeline carries.
 pub fn decoded(picture: &RgbImage) -> Arc<Image> {
     let (width, height) = picture.dimensions();
-    Arc::new(Image { width, height, pixels: picture.as_raw().clone(), sha256: Digest([0; 32]) })
+    Arc::new(Image { width, height, pixels: picture.as_raw().clone(), sha256: Digest([0; 32]), room: None })
 }
 
 /// Half the sides.

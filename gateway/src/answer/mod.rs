@@ -76,11 +76,12 @@ impl Waiting<'_> {
     /// 202: where the request stands and where to ask. `preferred` says that the client wanted it so.
     pub async fn later(&self, status: &'static str, preferred: bool) -> Response {
         let outlook = self.state.pace.outlook(self.flow, self.lane).await;
-        let expected = outlook.wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        let expected = outlook.and_then(|outlook| outlook.wait);
+        let expected = expected.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         let body = json!({
             "id": self.id,
             "status": status,
-            "position": outlook.position,
+            "position": outlook.map(|outlook| outlook.position),
             "expected_wait_ms": expected,
         });
         let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();

@@ -80,8 +80,9 @@ pub struct LimitsSpec {
     pub connections: usize,
     /// Event streams at once; further ones get 503.
     pub streams: usize,
-    /// Sum of the bodies and results that must be in memory whole at one time.
-    pub memory: ByteSize,
+    /// Sum of the bodies and results that must be in memory whole at one time; by default an eighth of the process's
+    /// memory.
+    pub memory: Option<ByteSize>,
     /// Longest body for `POST /v1/flows/NAME`.
     pub open_bytes: ByteSize,
     /// Longest time from a connection's first byte, or its last answer, to the end of a request's headers, in
@@ -105,7 +106,7 @@ impl Default for LimitsSpec {
             enabled: true,
             connections: 1024,
             streams: 1000,
-            memory: ByteSize::mib(128),
+            memory: None,
             open_bytes: ByteSize::mib(16),
             header_ms: 10_000,
             upload_ms: 120_000,

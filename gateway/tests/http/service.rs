@@ -53,6 +53,8 @@ impl Service {
             open: matches!(name, "documents" | "describe"),
             deadline: None,
             takes_json: name == "documents",
+            backlog: 100,
+            then: Vec::new(),
         };
         let state = GatewayState::new(Gateway {
             transport: Arc::new(transport.clone()),
@@ -97,7 +99,13 @@ impl Service {
     }
 
     pub async fn source(&self, flow: &str) -> Box<dyn Source> {
-        let bounds = SourceBounds { events: 10, ack_wait: Duration::from_secs(10), max_deliver: 3 };
+        let bounds = SourceBounds {
+            events: 10,
+            bytes: 1 << 20,
+            partitions: None,
+            ack_wait: Duration::from_secs(10),
+            max_deliver: 3,
+        };
         self.transport.source(&token(flow), Lane::Interactive, bounds).await.unwrap()
     }
 

@@ -70,7 +70,12 @@ pub fn limits() -> Limits {
 }
 
 pub fn flow(name: &str, events: u32, answers: bool) -> FlowTopology {
-    FlowTopology { name: token(name), backlog: BacklogSpec { events, bytes: ByteSize::mib(64) }, answers }
+    FlowTopology {
+        name: token(name),
+        backlog: BacklogSpec { events, bytes: ByteSize::mib(64) },
+        answers,
+        order_by: None,
+    }
 }
 
 pub fn topology(flows: &[(&str, u32)]) -> Topology {
@@ -83,7 +88,7 @@ pub fn token(text: &str) -> Token {
 }
 
 pub fn bounds(events: usize) -> SourceBounds {
-    SourceBounds { events, ack_wait: Duration::from_secs(10), max_deliver: 10 }
+    SourceBounds { events, bytes: 16 << 20, partitions: None, ack_wait: Duration::from_secs(10), max_deliver: 10 }
 }
 
 pub fn event(flow: &str, id: &str, payload: Payload) -> Submission {

@@ -18,15 +18,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use pipeline::spec::ByteSize;
 use pipeline::{
-    Body, BoxError, Complaint, Compute, Content, Ends, Event, Fault, Gives, Image, Names, Operator, OperatorKind,
-    OperatorSpec, Output, Payload, PayloadKind, Rejection, Services, take_kind,
+    Body, BoxError, Complaint, Compute, Content, Ends, Event, Fault, Gives, Image, Lane, Names, Operator, OperatorKind,
+    OperatorSpec, Output, Payload, PayloadKind, Pixels, Rejection, Services, take_kind,
 };
 use serde::Deserialize;
 
 pub use header::{Format, Header, Limits, probe};
-pub use pixels::decode;
+pub use pixels::{decode, working_bytes};
 
 /// `use = "decode"`.
 pub const KIND: OperatorKind = OperatorKind::of::<DecodeSpec>(
@@ -113,7 +114,8 @@ impl OperatorSpec for DecodeSpec {
             }
         };
         let compute = services.compute.clone().ok_or("there are no computing threads")?;
-        Ok(Box::new(Decode { limits: Arc::new(self.limits()), min_size, compute }))
+        let pixels = services.pixels.clone();
+        Ok(Box::new(Decode { limits: Arc::new(self.limits()), min_size, compute, pixels }))
     }
 }
 
@@ -122,24 +124,47 @@ struct Decode {
     limits: Arc<Limits>,
     min_size: Option<(u32, u32)>,
     compute: Compute,
+    pixels: Pixels,
 }
 
 #[async_trait]
 impl Operator for Decode {
     async fn process(&mut self, batch: Vec<Event>, out: &mut Output) -> Result<(), Fault> {
-        // One after another: as many pictures are in memory as there are workers.
+        // One after another: as many pictures are being decoded as there are workers.
         for (event, content) in take_kind(batch, out, content_of) {
             let Body::Inline(bytes) = content.body else {
                 return Err(Fault::fatal("decode was handed a claim instead of bytes"));
             };
-            let (limits, min_size) = (Arc::clone(&self.limits), self.min_size);
-            let decoding = self.compute.run(move || guarded(|| decode(&bytes, &limits, min_size)));
-            match decoding.await.map_err(Fault::retry)? {
+            match self.decode(event.envelope.lane, bytes).await? {
                 Ok(image) => out.emit(&event, Payload::Image(Arc::new(image))).await?,
                 Err(why) => out.reject(&event, why),
             }
         }
         Ok(())
+    }
+}
+
+impl Decode {
+    /// Waits for room, then decodes; the picture keeps the room it needs.
+    async fn decode(&self, lane: Lane, bytes: Bytes) -> Result<Result<Image, Rejection>, Fault> {
+        let needed = match working_bytes(&bytes, &self.limits, self.min_size) {
+            Ok(needed) => needed,
+            Err(why) => return Ok(Err(why)),
+        };
+        let mut room = match self.pixels.reserve(lane, needed).await {
+            Ok(room) => room,
+            Err(why) => return Ok(Err(why)),
+        };
+        let (limits, min_size) = (Arc::clone(&self.limits), self.min_size);
+        let work = move || {
+            let decoded = guarded(|| decode(&bytes, &limits, min_size));
+            decoded.map(|mut image| {
+                room.shrink_to(image.pixels.len());
+                image.room = Some(room);
+                image
+            })
+        };
+        self.compute.run(lane, work).await.map_err(Fault::retry)
     }
 }
 

@@ -28,11 +28,7 @@ pub fn decode(bytes: &[u8], limits: &Limits, min_size: Option<(u32, u32)>) -> Re
     limits.check_bytes(bytes)?;
     let header = probe(bytes)?;
     limits.check_header(&header)?;
-    let stored_min = min_size.map(|(width, height)| match rgb::swaps_sides(header.orientation) {
-        true => (height, width),
-        false => (width, height),
-    });
-    let divisor = rgb::divisor(header.width, header.height, stored_min);
+    let divisor = rgb::divisor(header.width, header.height, stored_min(&header, min_size));
     let scaled = match header.format {
         Format::Jpeg => {
             let decoded = jpeg::decode(bytes, divisor)?;
@@ -45,7 +41,30 @@ pub fn decode(bytes: &[u8], limits: &Limits, min_size: Option<(u32, u32)>) -> Re
         Format::Gif => rgb::shrink(decode_gif(bytes)?, divisor)?,
     };
     let Rgb { width, height, pixels } = rgb::upright(scaled, header.orientation);
-    Ok(Image { width, height, pixels, sha256: Digest(Sha256::digest(bytes).into()) })
+    Ok(Image { width, height, pixels, sha256: Digest(Sha256::digest(bytes).into()), room: None })
+}
+
+/// Most memory that decoding takes beside the file, its result included, in bytes. Reads the header alone.
+///
+/// # Errors
+/// As [`decode`], for what the header shows.
+pub fn working_bytes(bytes: &[u8], limits: &Limits, min_size: Option<(u32, u32)>) -> Result<u64, Rejection> {
+    /// Four bytes a pixel as some decoders make them, and three as they go on.
+    const WHOLE: u64 = 7;
+    limits.check_bytes(bytes)?;
+    let header = probe(bytes)?;
+    limits.check_header(&header)?;
+    let divisor = rgb::divisor(header.width, header.height, stored_min(&header, min_size));
+    match header.format {
+        Format::Jpeg => jpeg::working_bytes(bytes, divisor),
+        Format::Png | Format::Webp | Format::Gif => Ok(u64::from(header.width) * u64::from(header.height) * WHOLE),
+    }
+}
+
+/// The least size as the file stores its pixels.
+fn stored_min(header: &Header, min_size: Option<(u32, u32)>) -> Option<(u32, u32)> {
+    let swaps = rgb::swaps_sides(header.orientation);
+    min_size.map(|(width, height)| if swaps { (height, width) } else { (width, height) })
 }
 
 /// Refuses a picture whose decoding would take too much memory, although its pixels are within the limits.

@@ -14,10 +14,12 @@ use tokio_util::sync::CancellationToken;
 use super::flow::FlowShared;
 use super::root::{Place, Turn};
 use super::{Queue, Root};
+use crate::claims;
 use crate::event::Lane;
 use crate::fault::Rejection;
+use crate::ledger::End;
 use crate::names::Token;
-use crate::transport::{Delivery, Source, Transport, TransportError};
+use crate::transport::{Delivery, Settlement, Source, Transport, TransportError};
 
 /// Deliveries beyond the attempts of the retry policy before an event is a suspect.
 const GRACE: u32 = 2;
@@ -58,6 +60,8 @@ impl Permits {
 
 /// See the module.
 pub struct Feed {
+    /// Cancelled once everything the ledger holds is known here.
+    pub ledger_read: CancellationToken,
     pub lane: Lane,
     pub source: Box<dyn Source>,
     pub permits: Permits,
@@ -71,6 +75,10 @@ pub struct Feed {
 impl Feed {
     /// Feeds until the flow stops or the source ends.
     pub async fn run(mut self) {
+        tokio::select! {
+            () = self.stop.cancelled() => return,
+            () = self.ledger_read.cancelled() => {}
+        }
         loop {
             let place = tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -81,6 +89,10 @@ impl Feed {
                 delivery = self.source.next() => delivery,
             };
             let Some(delivery) = delivery else { return };
+            if let Some(end) = self.flow.ledger.look_up(&self.flow.name, &delivery.envelope.id) {
+                self.repeated(delivery, end).await;
+                continue;
+            }
             let is_suspect = delivery.envelope.attempt > self.flow.retry.attempts + GRACE;
             let fed = match self.turn(is_suspect).await {
                 None => return,
@@ -90,6 +102,17 @@ impl Feed {
             if !fed {
                 return;
             }
+        }
+    }
+
+    /// Acknowledges a copy of an event that has ended: its result is stored, its effects are visible.
+    async fn repeated(&mut self, delivery: Delivery, end: End) {
+        self.flow.meter.repeated.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(flow = %self.flow.name, event = %delivery.envelope.id, "ended before, not done again");
+        let droppable = end == End::Settled && !delivery.payload.claims().is_empty();
+        let settlement = if droppable { Settlement::DoneForSure } else { Settlement::Done };
+        if delivery.ack.settle(settlement).await && droppable {
+            claims::drop_all(&*self.transport, &delivery.payload).await;
         }
     }
 
@@ -147,7 +170,7 @@ impl Feed {
 async fn note(transport: &dyn Transport, event: &Token) -> Result<u32, TransportError> {
     let store = Token::new(SUSPECTS).expect("a constant that is a token");
     let before = transport.get_record(&store, event).await?;
-    let count = before.and_then(|text| std::str::from_utf8(&text).ok()?.parse::<u32>().ok()).unwrap_or(0) + 1;
+    let count = before.and_then(|note| std::str::from_utf8(&note.value).ok()?.parse::<u32>().ok()).unwrap_or(0) + 1;
     transport.put_record(&store, event, Bytes::from(count.to_string())).await?;
     Ok(count)
 }

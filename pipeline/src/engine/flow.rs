@@ -5,19 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use metrics::Histogram;
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::edge::Edge;
 use super::faults::Faults;
 use super::feed::{Feed, Permits};
 use super::meter::{FlowFigures, FlowMeter, StageLabel, StageMeter};
 use super::stage::{Build, Stage, Worker};
-use super::{Cancellations, Queue, Root, Sink, settle};
+use super::{Cancellations, Queue, Root, Sink, bookkeeper, settle};
 use crate::event::Lane;
 use crate::fault::BoxError;
+use crate::ledger::Ledger;
 use crate::names::FlowName;
 use crate::services::Services;
 use crate::spec::{FlowSpec, RetrySpec};
@@ -26,6 +29,10 @@ use crate::transport::{Settlement, Source, SourceBounds, Transport};
 /// What every task of a flow needs.
 pub struct FlowShared {
     pub name: FlowName,
+    /// Whose results it makes: its own name, or for a later part of a flow the flow's.
+    pub answers_for: FlowName,
+    /// Events that have ended, of all flows.
+    pub ledger: Arc<Ledger>,
     pub about: String,
     pub open: bool,
     pub retry: RetrySpec,
@@ -42,16 +49,16 @@ pub struct FlowShared {
 
 impl FlowShared {
     /// Counts the end of a root; whether it is now a dead letter.
-    pub fn count(&self, settlement: Settlement, root: &Root) -> bool {
+    pub fn count(&self, settlement: &Settlement, root: &Root) -> bool {
         if let Some(request) = &root.envelope.request {
             self.cancellations.end(request);
         }
-        if !matches!(settlement, Settlement::Retry(_)) {
+        if !matches!(settlement, Settlement::Retry(..)) {
             self.faults.forget(&root.envelope.id);
         }
         let failed = root.failed.load(Ordering::Relaxed);
         let counter = match settlement {
-            Settlement::Retry(_) => &self.meter.retried,
+            Settlement::Retry(..) => &self.meter.retried,
             _ if failed => &self.meter.failed,
             Settlement::Done | Settlement::DoneForSure => &self.meter.done,
         };
@@ -64,6 +71,9 @@ impl FlowShared {
 
 /// Deliveries after which the broker's side gives up, whatever the engine thinks.
 const NET_DELIVERIES: u32 = 10_000;
+
+/// Consumers that share a lane whose events keep their order by key: as many keys are worked on side by side.
+const PARTITIONS: u32 = 8;
 
 /// A flow that was built and not started.
 pub struct Flow {
@@ -88,12 +98,16 @@ impl Flow {
         let in_flight = spec.in_flight();
         let bounds = SourceBounds {
             events: in_flight,
+            bytes: spec.delivery_bytes.as_usize(),
+            partitions: spec.order_by().map(|_| PARTITIONS),
             ack_wait: Duration::from_millis(spec.settings.ack_wait_ms),
             // The engine counts faults itself and works on suspects alone; this is a net under both.
             max_deliver: NET_DELIVERIES,
         };
         let shared = Arc::new(FlowShared {
             name: spec.name.clone(),
+            answers_for: spec.whole.clone(),
+            ledger: Arc::clone(&services.ledger),
             about: spec.settings.about.clone(),
             open: spec.settings.open,
             retry: spec.settings.retry.clone(),
@@ -103,7 +117,8 @@ impl Flow {
             panics: AtomicU64::new(0),
             duration: metrics::histogram!("caudal_event_duration_seconds", "flow" => spec.name.to_string()),
         });
-        let stages = connect(spec, services);
+        let next = spec.next.clone().map(|next| Edge::new(Arc::clone(&transport), next));
+        let stages = connect(spec, next.map_or(Sink::End, |edge| Sink::Edge(Arc::new(edge))), services);
         let mut workers = Vec::new();
         for stage in &stages {
             for _ in 0..stage.workers {
@@ -119,7 +134,7 @@ impl Flow {
         Ok(Self { shared, stages, workers, sources, in_flight, transport })
     }
 
-    fn start(self, stop: &CancellationToken, tasks: &mut JoinSet<Ended>, names: &mut HashMap<Id, String>) -> Live {
+    fn start(self, signals: &Signals, tasks: &mut JoinSet<Ended>, names: &mut HashMap<Id, String>) -> Live {
         let name = self.shared.name.clone();
         let (settler, finished) = mpsc::channel(self.in_flight);
         let settling = settle::run(Arc::clone(&self.shared), Arc::clone(&self.transport), finished);
@@ -144,7 +159,8 @@ impl Flow {
                 flow: Arc::clone(&self.shared),
                 transport: Arc::clone(&self.transport),
                 settler: settler.clone(),
-                stop: stop.clone(),
+                stop: signals.stop.clone(),
+                ledger_read: signals.ledger_read.clone(),
             };
             feeding.spawn(feed.run());
         }
@@ -152,11 +168,11 @@ impl Flow {
     }
 }
 
-/// Makes the stages, each with its queue, linked to the next.
-fn connect(spec: FlowSpec, services: &Arc<Services>) -> Vec<Arc<Stage>> {
+/// Makes the stages, each with its queue, linked to the next; the last one to `end`.
+fn connect(spec: FlowSpec, end: Sink, services: &Arc<Services>) -> Vec<Arc<Stage>> {
     let flow_name = spec.name.clone();
     let mut stages = Vec::with_capacity(spec.stages.len());
-    let mut sink = Sink::End;
+    let mut sink = end;
     for declared in spec.stages.into_iter().rev() {
         let settings = &declared.settings;
         let queue = Arc::new(Queue::new(declared.name.as_str().into(), &settings.queue));
@@ -208,6 +224,14 @@ async fn listen(transport: Arc<dyn Transport>, cancellations: Arc<Cancellations>
 }
 
 type Ended = Result<(), BoxError>;
+
+/// What every source listens to.
+#[derive(Clone, Default)]
+struct Signals {
+    stop: CancellationToken,
+    /// Cancelled once the ledger has been read.
+    ledger_read: CancellationToken,
+}
 
 struct Live {
     shared: Arc<FlowShared>,
@@ -274,6 +298,8 @@ fn figures(flow: &FlowShared, stages: &[Arc<Stage>]) -> FlowFigures {
         done: flow.meter.done.load(Ordering::Relaxed),
         failed: flow.meter.failed.load(Ordering::Relaxed),
         retried: flow.meter.retried.load(Ordering::Relaxed),
+        refused: flow.meter.refused.load(Ordering::Relaxed),
+        repeated: flow.meter.repeated.load(Ordering::Relaxed),
         in_flight: flow.meter.in_flight.load(Ordering::Relaxed),
         stages: stages.iter().map(stage_figures).collect(),
     }
@@ -291,15 +317,19 @@ impl Running {
     /// Starts flows that were built.
     #[must_use]
     pub fn start(flows: Vec<Flow>) -> Self {
-        let stop = CancellationToken::new();
+        let signals = Signals::default();
         let mut tasks = JoinSet::new();
         let mut names = HashMap::new();
         if let Some(first) = flows.first() {
-            let listening = listen(Arc::clone(&first.transport), Arc::clone(&first.shared.cancellations), stop.clone());
+            let (transport, shared, stop) = (&first.transport, &first.shared, &signals.stop);
+            let listening = listen(Arc::clone(transport), Arc::clone(&shared.cancellations), stop.clone());
             names.insert(tasks.spawn(listening).id(), "cancellations".to_owned());
+            let (ledger, read) = (Arc::clone(&shared.ledger), signals.ledger_read.clone());
+            let reading = bookkeeper::run(Arc::clone(transport), ledger, read, stop.clone());
+            names.insert(tasks.spawn(reading.map(Ok)).id(), "ledger".to_owned());
         }
-        let live = flows.into_iter().map(|flow| flow.start(&stop, &mut tasks, &mut names)).collect();
-        Self { live, tasks, names, stop }
+        let live = flows.into_iter().map(|flow| flow.start(&signals, &mut tasks, &mut names)).collect();
+        Self { live, tasks, names, stop: signals.stop }
     }
 
     /// A reader of the live figures.

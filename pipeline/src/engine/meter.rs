@@ -20,7 +20,12 @@ pub struct StageMeter {
     batches: AtomicU64,
     busy_ns: AtomicU64,
     blocked_ns: AtomicU64,
+    /// Nanoseconds per event of recent batches, smoothed; 0 until the first one.
+    event_ns: AtomicU64,
 }
+
+/// The last batch counts for a quarter in what an event is expected to take.
+const SMOOTHING: u64 = 4;
 
 /// Counters of one flow.
 #[derive(Default)]
@@ -33,6 +38,10 @@ pub struct FlowMeter {
     pub failed: AtomicU64,
     /// Roots handed back for another attempt.
     pub retried: AtomicU64,
+    /// Terminal results that the broker refused, because the request had one.
+    pub refused: AtomicU64,
+    /// Copies of events that had ended, acknowledged without work.
+    pub repeated: AtomicU64,
     /// Roots delivered and not settled.
     pub in_flight: AtomicU64,
 }
@@ -86,6 +95,10 @@ pub struct FlowFigures {
     pub failed: u64,
     /// Events handed back for another attempt.
     pub retried: u64,
+    /// Results that were refused because their request had its terminal already.
+    pub refused: u64,
+    /// Copies of events that had ended, acknowledged without work.
+    pub repeated: u64,
     /// Events delivered and not settled.
     pub in_flight: u64,
     /// In order of the flow.
@@ -115,6 +128,7 @@ impl StageMeter {
             batches: AtomicU64::new(0),
             busy_ns: AtomicU64::new(0),
             blocked_ns: AtomicU64::new(0),
+            event_ns: AtomicU64::new(0),
         }
     }
 
@@ -132,8 +146,21 @@ impl StageMeter {
         self.in_flight.fetch_sub(events as u64, Ordering::Relaxed);
         self.done.fetch_add(events.saturating_sub(failed) as u64, Ordering::Relaxed);
         self.failed.fetch_add(failed as u64, Ordering::Relaxed);
-        self.busy_ns.fetch_add(nanos(busy.saturating_sub(blocked)), Ordering::Relaxed);
+        let worked = nanos(busy.saturating_sub(blocked));
+        self.busy_ns.fetch_add(worked, Ordering::Relaxed);
+        let (latest, before) = (worked / events.max(1) as u64, self.event_ns.load(Ordering::Relaxed));
+        let smoothed = if before == 0 { latest } else { before - before / SMOOTHING + latest / SMOOTHING };
+        self.event_ns.store(smoothed, Ordering::Relaxed);
         self.blocked_ns.fetch_add(nanos(blocked), Ordering::Relaxed);
+    }
+
+    /// How many events a batch may hold to take about `slice`; at least one, any number while nothing is known.
+    pub fn fitting(&self, slice: Duration) -> usize {
+        let slice = u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX);
+        match self.event_ns.load(Ordering::Relaxed) {
+            0 => usize::MAX,
+            event => usize::try_from(slice / event).unwrap_or(usize::MAX).max(1),
+        }
     }
 
     /// Events in the hands of workers.

@@ -3,10 +3,12 @@
 //! ```text
 //! source (per lane) ─▶ queue ─▶ workers of stage 1 ─▶ queue ─▶ workers of stage 2 ─▶ …
 //!        ▲ permits                                                      │ last descendant settled
-//!        └───────────────────────── settler: terminal result, then ack ◀┘
+//!        └────────────── settler: terminal result, ledger, then ack ◀───┘
 //! ```
 
+mod bookkeeper;
 mod cancel;
+mod edge;
 mod faults;
 mod feed;
 mod flow;

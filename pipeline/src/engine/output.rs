@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
+use super::edge::Edge;
 use super::{Queue, Response, Root};
 use crate::event::Event;
 use crate::fault::{Fault, Rejection};
@@ -18,6 +19,8 @@ use crate::payload::{Content, Payload};
 pub enum Sink {
     /// To the next stage.
     Queue(Arc<Queue>),
+    /// To the flow's next part, through the broker.
+    Edge(Arc<Edge>),
     /// Nowhere: this is the last stage.
     End,
 }
@@ -88,7 +91,11 @@ impl Output {
     }
 
     async fn push(&mut self, event: Event) -> Result<(), Fault> {
-        let Sink::Queue(queue) = &self.sink else { return Ok(()) };
+        let queue = match &self.sink {
+            Sink::Queue(queue) => queue,
+            Sink::Edge(edge) => return edge.send(&self.stage, event).await,
+            Sink::End => return Ok(()),
+        };
         // Taken back if the push fails or is given up half-way, as by a stage's timeout.
         let pending = Pending::add(&event.root);
         // Polled once without a clock: most of the time there is room.

@@ -93,7 +93,7 @@ pub struct Queue {
 impl Queue {
     /// The queue before `stage`.
     pub fn new(stage: Arc<str>, spec: &QueueSpec) -> Self {
-        let (events, bytes) = (spec.events.get(), spec.bytes.as_usize());
+        let (events, bytes) = (spec.events.get(), spec.bytes().as_usize());
         Self {
             stage,
             overflow: spec.overflow,
@@ -195,13 +195,14 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits for at least one event and takes up to `batching.events`, all of one lane; `None` once closed and empty.
-    pub async fn pop(&self, batching: Batching) -> Option<Vec<Event>> {
+    /// Waits for at least one event and takes up to `batching.events`, all of one lane, of the bulk lane up to `bulk_most`;
+    /// `None` once closed and empty.
+    pub async fn pop(&self, batching: Batching, bulk_most: usize) -> Option<Vec<Event>> {
         let mut batch = loop {
             let filled = self.filled.notified();
             tokio::pin!(filled);
             filled.as_mut().enable();
-            match self.take(batching.events) {
+            match self.take(batching.events, bulk_most) {
                 Some(batch) => break batch,
                 None if self.is_finished() => {
                     // Another worker may be waiting for the same news.
@@ -211,9 +212,11 @@ impl Queue {
                 None => filled.await,
             }
         };
-        if batch.len() < batching.events && !batching.linger.is_zero() {
+        let lane = batch[0].envelope.lane;
+        let most = if lane == Lane::Bulk { batching.events.min(bulk_most) } else { batching.events };
+        if batch.len() < most && !batching.linger.is_zero() {
             tokio::time::sleep(batching.linger).await;
-            if let Some(more) = self.take_lane(batch[0].envelope.lane, batching.events - batch.len()) {
+            if let Some(more) = self.take_lane(lane, most - batch.len()) {
                 batch.extend(more);
             }
         }
@@ -243,7 +246,7 @@ impl Queue {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    fn take(&self, most: usize) -> Option<Vec<Event>> {
+    fn take(&self, most: usize, bulk_most: usize) -> Option<Vec<Event>> {
         let lane = {
             let mut waiting = self.lock();
             let bulk_is_due = waiting.interactive_in_a_row >= BULK_EVERY && !waiting.bulk.is_empty();
@@ -255,7 +258,7 @@ impl Queue {
                 Lane::Interactive
             }
         };
-        self.take_lane(lane, most)
+        self.take_lane(lane, if lane == Lane::Bulk { most.min(bulk_most) } else { most })
     }
 
     fn take_lane(&self, lane: Lane, most: usize) -> Option<Vec<Event>> {

@@ -85,6 +85,8 @@ pub struct Root {
     pub failed: AtomicBool,
     /// Whether it is kept as a dead letter, and its claims with it.
     pub dead: AtomicBool,
+    /// Whether the flow's next part has taken over, and with it the answer.
+    pub handed_on: AtomicBool,
     pending: AtomicUsize,
     settling: Mutex<Option<Settling>>,
     settler: mpsc::Sender<Arc<Root>>,
@@ -116,6 +118,7 @@ impl Root {
             next_ordinal: AtomicU32::new(1),
             failed: AtomicBool::new(false),
             dead: AtomicBool::new(false),
+            handed_on: AtomicBool::new(false),
             pending: AtomicUsize::new(1),
             settling: Mutex::new(Some(settling)),
             settler,

@@ -1,24 +1,28 @@
-//! The settler: turns a finished root into one terminal result and one word to the broker, in that order.
+//! The settler: turns a finished root into one terminal result, one entry of the ledger and one word to the broker, in
+//! that order.
 //!
-//! Order matters. The terminal result is confirmed before the event is acknowledged, so that a crash in between repeats
-//! the work and the repeat's result is refused; claims are dropped once the broker has confirmed the acknowledgement, so
-//! that no repeat ever misses its payload.
+//! Order matters. The terminal result is confirmed before the end is noted, so that a crash in between repeats the work
+//! and the repeat's result is refused. The end is noted, many in one message, before the event is acknowledged, so that a
+//! copy that comes later is known. Claims are dropped once the broker has confirmed the acknowledgement, so that no repeat
+//! ever misses its payload.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
 use super::flow::FlowShared;
 use super::root::{Settling, Verdict};
-use super::{Response, Root};
+use super::{Place, Response, Root};
 use crate::claims;
 use crate::fault::Rejection;
+use crate::ledger::{End, Entry};
 use crate::outcome::{Outcome, OutcomeKind};
 use crate::payload::{Body, Content};
-use crate::transport::{DeadLetter, Published, Settlement, Transport, TransportError};
+use crate::transport::{Acknowledge, DeadLetter, Published, Settlement, Transport, TransportError};
 
 /// Finished roots looked at in one go.
 const AT_ONCE: usize = 256;
@@ -26,24 +30,55 @@ const AT_ONCE: usize = 256;
 /// Settles roots until the flow has no more.
 pub async fn run(flow: Arc<FlowShared>, transport: Arc<dyn Transport>, mut finished: mpsc::Receiver<Arc<Root>>) {
     let settler = Settler { flow, transport };
-    let mut working = FuturesUnordered::new();
+    let mut concluding = FuturesUnordered::new();
+    let mut noting = FuturesUnordered::new();
+    let mut releasing = FuturesUnordered::new();
+    let mut concluded = Vec::new();
     let mut roots = Vec::with_capacity(AT_ONCE);
+    let mut open = true;
     loop {
+        // One message at a time: what ends meanwhile shares the next one.
+        if noting.is_empty() && !concluded.is_empty() {
+            noting.push(settler.note(std::mem::take(&mut concluded)));
+        }
         tokio::select! {
-            count = finished.recv_many(&mut roots, AT_ONCE) => if count == 0 {
-                break;
+            count = finished.recv_many(&mut roots, AT_ONCE), if open => open = count > 0,
+            Some(end) = concluding.next() => concluded.extend(end),
+            Some(noted) = noting.next() => for (ended, settlement) in noted {
+                releasing.push(settler.release(ended, settlement));
             },
-            Some(()) = working.next() => {}
+            Some(()) = releasing.next() => {}
+            else => return,
         }
         for root in roots.drain(..) {
             if root.is_plain() {
-                settler.settle(root).await;
+                concluded.extend(Ended::plain(root));
             } else {
-                working.push(settler.settle(root));
+                concluding.push(settler.conclude(root));
             }
         }
     }
-    while working.next().await.is_some() {}
+}
+
+/// A root whose effects are all visible.
+struct Ended {
+    root: Arc<Root>,
+    ack: Box<dyn Acknowledge>,
+    /// Freed last of all: only then may another event take this one's place.
+    place: Place,
+}
+
+impl Ended {
+    fn plain(root: Arc<Root>) -> Option<Self> {
+        let Settling { ack, place, .. } = root.take_settling()?;
+        Some(Self { root, ack, place })
+    }
+}
+
+/// What comes after the work of a root.
+enum Conclusion {
+    Ended,
+    Again(Settlement),
 }
 
 struct Settler {
@@ -52,46 +87,84 @@ struct Settler {
 }
 
 impl Settler {
-    async fn settle(&self, root: Arc<Root>) {
-        let Some(Settling { verdict, ack, place }) = root.take_settling() else { return };
-        let settlement = match self.conclude(&root, verdict).await {
-            Ok(settlement) => settlement,
+    /// Makes every effect of the end visible; a root that comes again is handed back here.
+    async fn conclude(&self, root: Arc<Root>) -> Option<Ended> {
+        let Settling { verdict, ack, place } = root.take_settling()?;
+        let ended = Ended { ack, place, root };
+        let settlement = match self.end(&ended.root, verdict).await {
+            Ok(Conclusion::Ended) => return Some(ended),
+            Ok(Conclusion::Again(settlement)) => settlement,
             Err(error) => {
-                tracing::warn!(flow = %self.flow.name, event = %root.envelope.id, %error, "result not stored, will repeat");
-                Settlement::Retry(self.flow.retry.pause_after(1))
+                tracing::warn!(flow = %self.flow.name, event = %ended.root.envelope.id, %error,
+                    "result not stored, will repeat");
+                self.again(1, "result not stored")
             }
         };
-        let dead = self.flow.count(settlement, &root);
+        self.release(ended, settlement).await;
+        None
+    }
+
+    fn again(&self, faults: u32, reason: &str) -> Settlement {
+        Settlement::Retry(self.flow.retry.pause_after(faults), reason.into())
+    }
+
+    /// Notes ends in the ledger; where that fails the events come again, and their repeats find their results stored.
+    async fn note(&self, ended: Vec<Ended>) -> Vec<(Ended, Settlement)> {
+        let entry = |ended: &Ended| {
+            let end = if ended.root.dead.load(Ordering::Relaxed) { End::Kept } else { End::Settled };
+            Entry::new(&self.flow.name, &ended.root.envelope.id, end)
+        };
+        let entries: Vec<Entry> = ended.iter().map(entry).collect();
+        let noted = self.transport.note_ended(&entries).await;
+        let settlement = match noted {
+            Ok(()) => {
+                self.flow.ledger.note(OffsetDateTime::now_utc(), &entries);
+                Settlement::Done
+            }
+            Err(error) => {
+                tracing::warn!(flow = %self.flow.name, events = ended.len(), %error, "ends not noted, events will repeat");
+                self.again(1, "end not noted")
+            }
+        };
+        ended.into_iter().map(|ended| (ended, settlement.clone())).collect()
+    }
+
+    /// The word to the broker, and what may go once it has it.
+    async fn release(&self, ended: Ended, settlement: Settlement) {
+        let Ended { root, ack, place } = ended;
+        let dead = self.flow.count(&settlement, &root);
         let has_claims = settlement == Settlement::Done && !dead && !root.payload.claims().is_empty();
         let settlement = if has_claims { Settlement::DoneForSure } else { settlement };
         let confirmed = ack.settle(settlement).await;
-        // An acknowledgement that may be lost means a repeat, which needs the body: it then expires by age.
+        // An acknowledgement that may be lost means a repeat, which needs the body or finds it in the ledger.
         if has_claims && confirmed {
-            self.drop_claims(&root).await;
+            claims::drop_all(&*self.transport, &root.payload).await;
         }
-        // Only now may another event take this one's place.
         drop(place);
     }
 
-    /// Makes every effect of the end visible and says what the broker should do.
-    async fn conclude(&self, root: &Root, verdict: Verdict) -> Result<Settlement, TransportError> {
+    async fn end(&self, root: &Root, verdict: Verdict) -> Result<Conclusion, TransportError> {
+        let mut fault = None;
         let rejection = match (verdict.rejection, verdict.retry) {
             (rejection, Some((stage, error))) => {
                 let faults = self.flow.faults.add(&root.envelope.id);
                 if faults < self.flow.retry.attempts && !root.envelope.expired() {
-                    return Ok(Settlement::Retry(self.flow.retry.pause_after(faults)));
+                    return Ok(Conclusion::Again(self.again(faults, &format!("stage {stage} failed"))));
                 }
                 tracing::error!(flow = %self.flow.name, event = %root.envelope.id, %stage, faults, %error, "gave up");
-                let gave_up = format!("stage {stage} failed {faults} times; the last cause is in the log");
+                fault = Some((faults, error.to_string().into()));
+                let gave_up = format!("stage {stage} failed {faults} times; its dead letter has the last cause");
                 rejection.or(Some((stage, Rejection::new(500, "gave_up", gave_up))))
             }
             (rejection, None) => rejection,
         };
         match rejection {
+            // The flow's next part answers.
+            None if root.handed_on.load(Ordering::Relaxed) => {}
             None => self.publish_done(root, verdict.responses).await?,
-            Some((stage, cause)) => self.publish_failed(root, &stage, cause).await?,
+            Some((stage, cause)) => self.publish_failed(root, &stage, cause, fault).await?,
         }
-        Ok(Settlement::Done)
+        Ok(Conclusion::Ended)
     }
 
     async fn publish_done(&self, root: &Root, responses: Vec<Response>) -> Result<(), TransportError> {
@@ -99,22 +172,32 @@ impl Settler {
         let content = self.within_inline_limit(join(responses)).await?;
         let outcome = self.outcome(root, OutcomeKind::Done, content.clone());
         let published = self.transport.publish_outcome(request, &outcome).await?;
-        if published == Published::Refused
-            && let Some(claim) = content.claim()
-        {
-            self.transport.drop_claim(claim).await?;
+        if published == Published::Refused {
+            self.flow.meter.refused.fetch_add(1, Ordering::Relaxed);
+            if let Some(claim) = content.claim() {
+                self.transport.drop_claim(claim).await?;
+            }
         }
         Ok(())
     }
 
-    async fn publish_failed(&self, root: &Root, stage: &Arc<str>, cause: Rejection) -> Result<(), TransportError> {
+    async fn publish_failed(
+        &self,
+        root: &Root,
+        stage: &Arc<str>,
+        cause: Rejection,
+        fault: Option<(u32, Arc<str>)>,
+    ) -> Result<(), TransportError> {
         root.failed.store(true, Ordering::Relaxed);
         if cause.is_ours() || root.envelope.request.is_none() {
+            let (faults, error) = fault.map_or((0, None), |(faults, error)| (faults, Some(error)));
             let letter = DeadLetter {
                 envelope: (*root.envelope).clone(),
                 payload: root.payload.clone(),
                 stage: Arc::clone(stage),
+                faults,
                 cause: cause.clone(),
+                error,
             };
             self.transport.dead_letter(letter).await?;
             root.dead.store(true, Ordering::Relaxed);
@@ -122,28 +205,21 @@ impl Settler {
         let Some(request) = &root.envelope.request else { return Ok(()) };
         let problem = serde_json::to_vec(&cause).map_err(TransportError::unavailable)?;
         let outcome = self.outcome(root, OutcomeKind::Failed, Content::inline("application/json", problem));
-        self.transport.publish_outcome(request, &outcome).await?;
+        if self.transport.publish_outcome(request, &outcome).await? == Published::Refused {
+            self.flow.meter.refused.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(())
     }
 
     fn outcome(&self, root: &Root, kind: OutcomeKind, content: Content) -> Outcome {
         let ordinal = root.next_ordinal.load(Ordering::Relaxed);
-        Outcome::new(kind, ordinal, self.flow.name.clone(), content)
+        Outcome::new(kind, ordinal, self.flow.answers_for.clone(), content)
     }
 
     async fn within_inline_limit(&self, content: Content) -> Result<Content, TransportError> {
         match content.body {
             Body::Inline(bytes) => claims::keep_bytes(&*self.transport, &content.media_type, bytes).await,
             Body::Claim(_) => Ok(content),
-        }
-    }
-
-    async fn drop_claims(&self, root: &Root) {
-        for claim in root.payload.claims() {
-            if let Err(error) = self.transport.drop_claim(&claim).await {
-                // It expires by age.
-                tracing::warn!(claim = %claim.id, %error, "claim not dropped");
-            }
         }
     }
 }

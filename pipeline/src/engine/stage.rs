@@ -37,6 +37,9 @@ pub struct Stage {
     pub build: Build,
 }
 
+/// A batch of bulk events holds a worker for about this long at most, for an interactive event may come meanwhile.
+const BULK_SLICE: Duration = Duration::from_millis(10);
+
 /// Runs until the queue is closed and empty, or the operator is broken.
 pub struct Worker {
     pub stage: Arc<Stage>,
@@ -53,7 +56,7 @@ impl Worker {
     pub async fn run(mut self) -> Result<(), BoxError> {
         let stage = Arc::clone(&self.stage);
         let mut out = Output::new(Arc::clone(&stage.name), stage.sink.clone());
-        while let Some(batch) = stage.queue.pop(stage.batching).await {
+        while let Some(batch) = stage.queue.pop(stage.batching, stage.meter.fitting(BULK_SLICE)).await {
             self.handle(batch, &mut out).await?;
         }
         self.operator.close().await.map_err(|fault| fault.to_string().into())
@@ -87,6 +90,11 @@ impl Worker {
         tracing::warn!(flow = %self.flow.name, stage = %self.stage.name, events = batch.len(), error = %chain(&fault),
             "batch failed, its events are tried one at a time");
         for event in &batch {
+            if let Some(why) = given_up(event) {
+                out.reject(event, why);
+                event.root.finish();
+                continue;
+            }
             match self.attempt(vec![event.clone()], out).await {
                 Ok(()) => event.root.finish(),
                 Err(fault) => self.give_back(std::slice::from_ref(event), fault, out)?,
@@ -132,14 +140,7 @@ impl Worker {
 async fn weed_out(stage: &Stage, transport: &dyn Transport, batch: Vec<Event>, out: &mut Output) -> Vec<Event> {
     let mut fetched = Vec::with_capacity(batch.len());
     for event in batch {
-        let over = if event.is_cancelled() {
-            Some(Rejection::new(409, "cancelled", "the request was cancelled before it was done"))
-        } else if event.envelope.expired() {
-            Some(Rejection::new(504, "deadline_passed", "the deadline passed before the work began"))
-        } else {
-            None
-        };
-        match over {
+        match given_up(&event) {
             Some(why) => {
                 out.reject(&event, why);
                 event.root.finish();
@@ -147,7 +148,7 @@ async fn weed_out(stage: &Stage, transport: &dyn Transport, batch: Vec<Event>, o
             None => fetched.push(event),
         }
     }
-    if !fetched.iter().any(|event| event.payload.needs_fetch()) {
+    if !fetched.iter().any(|event| event.payload.needs_fetch() || event.payload.is_frozen()) {
         return fetched;
     }
     let fetches = fetched.into_iter().map(|mut event| async move {
@@ -173,6 +174,15 @@ async fn weed_out(stage: &Stage, transport: &dyn Transport, batch: Vec<Event>, o
         event.root.finish();
     }
     ready
+}
+
+/// Why an event is not worth doing any more.
+fn given_up(event: &Event) -> Option<Rejection> {
+    if event.is_cancelled() {
+        return Some(Rejection::new(409, "cancelled", "the request was cancelled before it was done"));
+    }
+    let late = || Rejection::new(504, "deadline_passed", "the deadline passed before the work began");
+    event.envelope.expired().then(late)
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {

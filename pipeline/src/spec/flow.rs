@@ -1,21 +1,29 @@
-//! `[flow.NAME]` and its `[[flow.NAME.stage]]`s: what the engine itself reads, and the checks across stages.
+//! `[flow.NAME]`: what the engine itself reads, and the checks across stages.
 
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{ByteSize, Place, Places, Problems, Section};
-use crate::kind::{Names, OperatorKind, OperatorSpec};
+use super::stage::{Overflow, StageSpec, read_stage};
+use super::{ByteSize, Place, Problems, Section};
+use crate::kind::{Names, OperatorKind};
 use crate::names::FlowName;
-use crate::operator::{Batching, Gives};
+use crate::operator::Gives;
 use crate::payload::PayloadKind;
 
 /// A flow as declared.
 pub struct FlowSpec {
-    /// The `NAME` of `[flow.NAME]`.
+    /// The `NAME` of `[flow.NAME]`, or of a later part of it (see [`FlowSpec::into_parts`]).
     pub name: FlowName,
+    /// The `NAME` of `[flow.NAME]`.
+    pub whole: FlowName,
+    /// The part that goes on with what this one hands over.
+    pub next: Option<FlowName>,
+    /// Whether every event that comes in from outside has a requester.
+    pub answers: bool,
+    /// Bytes of the deliveries of one lane.
+    pub delivery_bytes: ByteSize,
     /// The keys beside the stages.
     pub settings: FlowSettings,
     /// In order; the first takes what is submitted.
@@ -78,11 +86,14 @@ pub struct RetrySpec {
     pub attempts: u32,
     /// Pause before the second, third, … attempt; the last value repeats.
     pub backoff_ms: Vec<u64>,
+    /// How much longer a pause may be, as a part of itself, from 0 to 1: events that failed together do not come back
+    /// together.
+    pub jitter: f64,
 }
 
 impl Default for RetrySpec {
     fn default() -> Self {
-        Self { attempts: 3, backoff_ms: vec![200, 1_000, 5_000] }
+        Self { attempts: 3, backoff_ms: vec![200, 1_000, 5_000], jitter: 0.2 }
     }
 }
 
@@ -91,119 +102,16 @@ impl RetrySpec {
     #[must_use]
     pub fn pause_after(&self, attempt: u32) -> Duration {
         let index = (attempt.max(1) as usize - 1).min(self.backoff_ms.len().saturating_sub(1));
-        Duration::from_millis(self.backoff_ms.get(index).copied().unwrap_or(0))
+        let pause = Duration::from_millis(self.backoff_ms.get(index).copied().unwrap_or(0));
+        pause.mul_f64(1.0 + self.jitter.clamp(0.0, 1.0) * rand::random::<f64>())
     }
 }
 
-/// A stage as declared: the engine's keys and the operator's spec.
-pub struct StageSpec {
-    /// `name`, or the operator's kind.
-    pub name: String,
-    /// `use`.
-    pub kind: &'static str,
-    /// The engine's keys.
-    pub settings: StageSettings,
-    /// The operator's own keys.
-    pub operator: Box<dyn OperatorSpec>,
-    /// Where the keys are.
-    pub places: Places,
-}
-
-impl StageSpec {
-    /// The batching in force.
-    #[must_use]
-    pub fn batching(&self) -> Batching {
-        let default = self.operator.batching();
-        match &self.settings.batch {
-            None => default,
-            Some(batch) => Batching {
-                events: batch.events.map_or(default.events, NonZeroUsize::get),
-                linger: Duration::from_millis(batch.linger_ms),
-            },
-        }
-    }
-}
-
-/// The engine's keys of a stage.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StageSettings {
-    /// The operator's kind.
-    #[serde(rename = "use")]
-    kind: Spanned<String>,
-    /// Shown in metrics and the console; must be unique within the flow.
-    name: Option<String>,
-    /// Instances that work side by side.
-    #[serde(default = "one")]
-    pub workers: NonZeroUsize,
-    /// What may wait before the stage.
-    #[serde(default)]
-    pub queue: QueueSpec,
-    /// Overrides the operator's batching.
-    batch: Option<BatchSpec>,
-    /// Longest time one batch may take, in milliseconds; then it counts as failed.
-    #[serde(default = "default_timeout_ms")]
-    pub timeout_ms: u64,
-}
-
-fn one() -> NonZeroUsize {
-    NonZeroUsize::MIN
-}
-
-/// Far above any healthy batch, so that it only ends what hangs.
-fn default_timeout_ms() -> u64 {
-    60_000
-}
-
-/// `queue = { events = …, bytes = … }`: both hold.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct QueueSpec {
-    /// Events.
-    pub events: NonZeroUsize,
-    /// Memory, decoded pixels included.
-    pub bytes: ByteSize,
-    /// What happens to an event there is no room for.
-    pub overflow: Overflow,
-}
-
-/// What an edge does when it is full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Overflow {
-    /// The stage before waits, and so everything back to the broker. Nothing is lost.
-    #[default]
-    Block,
-    /// The longest waiting event of the lane makes room: for readings of which the newest counts.
-    DropOldest,
-    /// The event itself is left out.
-    DropNewest,
-    /// The event ends in failure, as a dead letter where nobody asked for it.
-    Reject,
-}
-
-impl Default for QueueSpec {
-    fn default() -> Self {
-        Self {
-            events: NonZeroUsize::new(64).expect("64 is not zero"),
-            bytes: ByteSize::mib(64),
-            overflow: Overflow::Block,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BatchSpec {
-    events: Option<NonZeroUsize>,
-    #[serde(default)]
-    linger_ms: u64,
-}
+/// Bytes of deliveries where no memory budget was divided, as in tests of a single flow.
+const UNDIVIDED: ByteSize = ByteSize::mib(16);
 
 /// Events in flight beyond what fits, where some are left out.
 const LOSSY_MARGIN: usize = 64;
-
-const ENGINE_KEYS: [&str; 6] = ["use", "name", "workers", "queue", "batch", "timeout_ms"];
 
 impl FlowSpec {
     /// Reads a flow's section; problems in one stage do not hide those of the next.
@@ -226,7 +134,11 @@ impl FlowSpec {
             let remedy = format!("add [[flow.{}.stage]] with `use = \"…\"`", name.get_ref());
             problems.add(place.clone(), "the flow has no stage", remedy);
         }
-        let flow = Self { name: token?, settings: settings?, stages };
+        let name = token?;
+        let answers = stages.iter().any(|stage| stage.operator.answers());
+        let whole = name.clone();
+        let delivery_bytes = UNDIVIDED;
+        let flow = Self { name, whole, next: None, answers, delivery_bytes, settings: settings?, stages };
         let complete = flow.stages.len() == declared && declared > 0;
         complete.then_some(flow)
     }
@@ -240,6 +152,11 @@ impl FlowSpec {
         }
         self.check_unique_names(problems);
         self.check_ends(problems);
+        self.check_edges(place, problems);
+        if !(0.0..=1.0).contains(&self.settings.retry.jitter) {
+            let message = format!("retry.jitter is {}", self.settings.retry.jitter);
+            problems.add(place.clone(), message, "give a part of the pause, from 0 to 1");
+        }
         if self.settings.retry.attempts == 0 {
             problems.add(place.clone(), "retry.attempts is 0", "give at least 1: the first attempt counts");
         }
@@ -278,12 +195,6 @@ impl FlowSpec {
         }
     }
 
-    /// Whether every event of the flow has a requester.
-    #[must_use]
-    pub fn answers(&self) -> bool {
-        self.stages.iter().any(|stage| stage.operator.answers())
-    }
-
     /// Events that may be delivered and unsettled at once: as many as the queues and workers hold, and some more where an
     /// edge leaves out what has no room, for else nothing would ever come that has none.
     #[must_use]
@@ -294,18 +205,4 @@ impl FlowSpec {
         let lossy = self.stages.iter().any(|stage| stage.settings.queue.overflow != Overflow::Block);
         self.stages.iter().map(held).sum::<usize>() + if lossy { LOSSY_MARGIN } else { 0 }
     }
-}
-
-fn read_stage(mut section: Section<'_>, kinds: &[OperatorKind], problems: &mut Problems) -> Option<StageSpec> {
-    let places = section.places();
-    let settings: StageSettings = section.split_off(&ENGINE_KEYS).read(problems)?;
-    let Some(kind) = kinds.iter().find(|kind| kind.name == settings.kind.get_ref()) else {
-        let known: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
-        let message = format!("no operator is named {:?}", settings.kind.get_ref());
-        problems.add(settings.kind.span(), message, format!("use one of: {}", known.join(", ")));
-        return None;
-    };
-    let operator = (kind.read)(section, problems)?;
-    let name = settings.name.clone().unwrap_or_else(|| kind.name.to_owned());
-    Some(StageSpec { name, kind: kind.name, settings, operator, places })
 }

@@ -5,12 +5,17 @@
 
 mod document;
 mod flow;
+pub mod memory;
+mod parts;
 mod problem;
 mod section;
 mod size;
+mod stage;
 
 pub use document::{Document, Sources};
-pub use flow::{BacklogSpec, FlowSettings, FlowSpec, Overflow, QueueSpec, RetrySpec, StageSettings, StageSpec};
+pub use flow::{BacklogSpec, FlowSettings, FlowSpec, RetrySpec};
+pub use parts::PART;
 pub use problem::{Place, Problem, Problems};
 pub use section::{Places, Section};
 pub use size::ByteSize;
+pub use stage::{Overflow, QueueSpec, StageSettings, StageSpec};

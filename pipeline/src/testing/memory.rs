@@ -12,16 +12,18 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
 use tokio::sync::{Notify, mpsc};
 
 use crate::event::Lane;
 use crate::fault::BoxError;
+use crate::ledger::{Entry, News};
 use crate::names::{FlowName, RequestId, Token};
 use crate::outcome::{Outcome, OutcomeKind};
 use crate::payload::{Claim, Digest};
 use crate::transport::{
-    Acknowledge, Backlog, DeadLetter, Delivery, KeptLetter, Published, Settlement, Source, SourceBounds, Submission,
-    Transport, TransportError, Watch,
+    Acknowledge, Backlog, DeadLetter, Delivery, KeptLetter, Published, Record, Settlement, Source, SourceBounds,
+    Submission, Submitted, Transport, TransportError, Watch,
 };
 
 /// Results a watcher may be behind.
@@ -42,7 +44,12 @@ struct State {
     watchers: HashMap<RequestId, Vec<mpsc::Sender<Outcome>>>,
     listeners: Vec<mpsc::Sender<RequestId>>,
     claims: HashMap<Token, Bytes>,
-    records: HashMap<(Token, Token), Bytes>,
+    records: HashMap<(Token, Token), Record>,
+    writes: u64,
+    ledger: Vec<Entry>,
+    ledger_readers: Vec<mpsc::Sender<News>>,
+    ended: HashMap<FlowName, u64>,
+    reasons: Vec<Arc<str>>,
     dead: BTreeMap<u64, DeadLetter>,
     dead_count: u64,
     down: bool,
@@ -79,6 +86,28 @@ impl MemoryTransport {
     #[must_use]
     pub fn letters(&self) -> Vec<DeadLetter> {
         self.lock().dead.values().cloned().collect()
+    }
+
+    /// Why events were handed back, in order.
+    #[must_use]
+    pub fn retry_reasons(&self) -> Vec<Arc<str>> {
+        self.lock().reasons.clone()
+    }
+
+    /// Forgets the ids it has seen, as a broker does after ten minutes or a restart.
+    pub fn forget_ids(&self) {
+        self.lock().lanes.values_mut().for_each(|lane| lane.known.clear());
+    }
+
+    /// The same for one flow.
+    pub fn forget_ids_of(&self, flow: &FlowName) {
+        let mut state = self.lock();
+        state.lanes.iter_mut().filter(|((of, _), _)| of == flow).for_each(|(_, lane)| lane.known.clear());
+    }
+
+    /// Loses the ledger, as if the process had died before it was written.
+    pub fn forget_ledger(&self) {
+        self.lock().ledger.clear();
     }
 
     /// How many claims are stored.
@@ -159,8 +188,10 @@ impl Acknowledge for MemoryAck {
                 self.event = None;
                 let mut state = self.transport.lock();
                 state.lanes.entry(self.key.clone()).or_default().held -= 1;
+                *state.ended.entry(self.key.0.clone()).or_default() += 1;
             }
-            Settlement::Retry(pause) => {
+            Settlement::Retry(pause, reason) => {
+                self.transport.lock().reasons.push(reason);
                 if !pause.is_zero() {
                     tokio::time::sleep(pause).await;
                 }
@@ -181,13 +212,13 @@ struct Unwatch;
 
 #[async_trait]
 impl Transport for MemoryTransport {
-    async fn submit(&self, submission: Submission) -> Result<(), TransportError> {
+    async fn submit(&self, submission: Submission) -> Result<Submitted, TransportError> {
         let flow = submission.envelope.flow.clone();
         let mut state = self.up()?;
         let limit = *state.limits.get(&flow).ok_or_else(|| TransportError::NoFlow(flow.clone()))?;
         let lane = state.lanes.entry((flow.clone(), submission.envelope.lane)).or_default();
         if lane.known.contains(&submission.envelope.id) {
-            return Ok(());
+            return Ok(Submitted::Known);
         }
         if lane.waiting.len() as u64 + lane.held >= limit as u64 {
             return Err(TransportError::Full { flow });
@@ -196,7 +227,7 @@ impl Transport for MemoryTransport {
         lane.waiting.push_back((submission, 1));
         drop(state);
         self.filled.notify_waiters();
-        Ok(())
+        Ok(Submitted::Stored)
     }
 
     async fn source(&self, flow: &FlowName, lane: Lane, _: SourceBounds) -> Result<Box<dyn Source>, TransportError> {
@@ -291,12 +322,46 @@ impl Transport for MemoryTransport {
         Ok(())
     }
 
-    async fn put_record(&self, store: &Token, key: &Token, value: Bytes) -> Result<(), TransportError> {
-        self.up()?.records.insert((store.clone(), key.clone()), value);
+    async fn note_ended(&self, entries: &[Entry]) -> Result<(), TransportError> {
+        let mut state = self.up()?;
+        state.ledger.extend_from_slice(entries);
+        let news = News::Noted(OffsetDateTime::now_utc(), entries.to_vec());
+        state.ledger_readers.retain(|reader| reader.try_send(news.clone()).is_ok());
         Ok(())
     }
 
-    async fn get_record(&self, store: &Token, key: &Token) -> Result<Option<Bytes>, TransportError> {
+    async fn ended(&self) -> Result<mpsc::Receiver<News>, TransportError> {
+        let mut state = self.up()?;
+        let (reader, news) = mpsc::channel(WATCH_BOUND);
+        let so_far = News::Noted(OffsetDateTime::now_utc(), state.ledger.clone());
+        [so_far, News::CaughtUp].into_iter().for_each(|news| reader.try_send(news).expect("the channel is new"));
+        state.ledger_readers.push(reader);
+        Ok(news)
+    }
+
+    async fn put_record(&self, store: &Token, key: &Token, value: Bytes) -> Result<u64, TransportError> {
+        let mut state = self.up()?;
+        state.writes += 1;
+        let revision = state.writes;
+        state.records.insert((store.clone(), key.clone()), Record { value, revision });
+        Ok(revision)
+    }
+
+    async fn replace_record(
+        &self,
+        store: &Token,
+        key: &Token,
+        revision: u64,
+        value: Bytes,
+    ) -> Result<bool, TransportError> {
+        let last = self.get_record(store, key).await?.map_or(0, |record| record.revision);
+        if last == revision {
+            self.put_record(store, key, value).await?;
+        }
+        Ok(last == revision)
+    }
+
+    async fn get_record(&self, store: &Token, key: &Token) -> Result<Option<Record>, TransportError> {
         Ok(self.up()?.records.get(&(store.clone(), key.clone())).cloned())
     }
 
@@ -306,7 +371,8 @@ impl Transport for MemoryTransport {
             let state = state.lanes.get(&(flow.clone(), lane));
             state.map_or(0, |lane| lane.waiting.len() as u64 + lane.held)
         };
-        Ok(Backlog { interactive: count(Lane::Interactive), bulk: count(Lane::Bulk) })
+        let ended = state.ended.get(flow).copied().unwrap_or(0);
+        Ok(Backlog { interactive: count(Lane::Interactive), bulk: count(Lane::Bulk), ended })
     }
 
     async fn ready(&self) -> Result<(), TransportError> {

@@ -3,7 +3,9 @@
 mod memory;
 mod probe;
 mod provoke;
+mod wrapped;
 
 pub use memory::{MemoryTransport, PATIENCE};
 pub use probe::{Ran, run, run_events};
 pub use provoke::{Failing, Noop, Panicking, kinds};
+pub use wrapped::Wrapped;

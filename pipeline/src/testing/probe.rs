@@ -52,7 +52,7 @@ pub async fn run(operator: &mut dyn Operator, params: Params, payloads: Vec<Payl
 pub async fn run_events(operator: &mut dyn Operator, events: Vec<(Params, Payload)>) -> Ran {
     let (settler, _finished) = mpsc::channel(ROOM);
     let room = NonZeroUsize::new(ROOM).expect("a constant");
-    let spec = QueueSpec { events: room, bytes: ByteSize(u64::MAX >> 8), ..QueueSpec::default() };
+    let spec = QueueSpec { events: room, bytes: Some(ByteSize(u64::MAX >> 8)), ..QueueSpec::default() };
     let queue = Arc::new(Queue::new("next".into(), &spec));
     let cancellations = Cancellations::default();
     let flow = Token::new("test").expect("a constant");
@@ -76,7 +76,7 @@ pub async fn run_events(operator: &mut dyn Operator, events: Vec<(Params, Payloa
     let position = |event: &Event| batch.iter().position(|parent| Arc::ptr_eq(&parent.root, &event.root));
     let mut emitted = Vec::new();
     while queue.len() > 0 {
-        let Some(events) = queue.pop(Batching::greedy(ROOM)).await else { break };
+        let Some(events) = queue.pop(Batching::greedy(ROOM), ROOM).await else { break };
         emitted.extend(events.into_iter().filter_map(|event| Some((position(&event)?, event.payload))));
     }
     let mut rejected = Vec::new();

@@ -29,7 +29,7 @@ async fn every_event_ends_in_one_terminal_result() {
     running.drain(PATIENCE).await.unwrap();
     assert_eq!((figures.delivered, figures.failed, figures.retried), (200, 0, 0));
     let backlog = transport.backlog(&token("test")).await.unwrap();
-    assert_eq!(backlog, pipeline::Backlog::default());
+    assert!(backlog.is_empty());
 }
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn a_poison_event_harms_only_itself() {
         assert_eq!(dead.len(), 1);
         assert_eq!(dead[0].envelope.id, token("e7"));
         assert_eq!(dead[0].envelope.attempt, 3);
-        assert_eq!(transport.backlog(&token("test")).await.unwrap(), pipeline::Backlog::default(), "its place is free");
+        assert!(transport.backlog(&token("test")).await.unwrap().is_empty(), "its place is free");
     }
 }
 

@@ -4,6 +4,9 @@
 
 mod cancel;
 mod config;
+mod edges;
 mod engine;
+mod ledger;
+mod memory;
 mod support;
 mod suspects;

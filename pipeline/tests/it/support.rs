@@ -37,12 +37,23 @@ pub async fn start(toml: &str, more_kinds: &[OperatorKind], limit: usize) -> (Me
 }
 
 pub async fn start_on(transport: &MemoryTransport, toml: &str, more_kinds: &[OperatorKind]) -> Running {
+    start_through(Arc::new(transport.clone()), toml, more_kinds).await
+}
+
+/// The same through any transport.
+pub async fn start_through(transport: Arc<dyn Transport>, toml: &str, more_kinds: &[OperatorKind]) -> Running {
     let mut all = kinds();
     all.extend_from_slice(more_kinds);
-    let shared: Arc<dyn Transport> = Arc::new(transport.clone());
+    let flows = read_flows(toml, &all).unwrap();
+    start_flows(transport, flows.into_iter().flat_map(FlowSpec::into_parts).collect()).await
+}
+
+/// Runs the given parts of flows.
+pub async fn start_flows(transport: Arc<dyn Transport>, parts: Vec<FlowSpec>) -> Running {
+    let services = Arc::new(Services::default());
     let mut flows = Vec::new();
-    for spec in read_flows(toml, &all).unwrap() {
-        flows.push(Flow::build(spec, &Arc::new(Services::default()), Arc::clone(&shared)).await.unwrap());
+    for part in parts {
+        flows.push(Flow::build(part, &services, Arc::clone(&transport)).await.unwrap());
     }
     Running::start(flows)
 }

@@ -273,6 +273,16 @@ impl<'b> Jpeg<'b> {
     }
 }
 
+/// Most memory that [`decode`] takes, in bytes, as far as the markers before the first scan show.
+pub(super) fn working_bytes(bytes: &[u8], divisor: u32) -> Result<u64, Rejection> {
+    /// Four planes and three bytes of the result for each pixel.
+    const WHOLE: u64 = 7;
+    let jpeg = read_header(bytes)?;
+    let divisor = if jpeg.is_rgb() { 1 } else { divisor };
+    let pixels = u64::from(jpeg.frame.width) * u64::from(jpeg.frame.height) / u64::from(divisor * divisor);
+    Ok(pixels * WHOLE + jpeg.coefficient_bytes())
+}
+
 /// Decodes to `1/divisor` of the size (1, 2, 4 or 8; rounded up) or, where that is not possible, to full size.
 ///
 /// # Errors

@@ -4,6 +4,8 @@
 //! bounded by bytes. A body above the inline limit travels as a [`Claim`]: its bytes stay in the object store until the
 //! stage that needs them runs.
 
+pub(crate) mod stored;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,6 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::names::Token;
+use crate::pixels::PixelRoom;
 
 /// A SHA-256 digest.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -139,6 +142,8 @@ pub struct Image {
     pub pixels: Vec<u8>,
     /// Of the encoded file, so that what is derived from it can be addressed by content.
     pub sha256: Digest,
+    /// Its share of the memory for pictures, where it was decoded in this process.
+    pub room: Option<PixelRoom>,
 }
 
 impl fmt::Debug for Image {
@@ -173,6 +178,19 @@ pub enum Payload {
     Image(Arc<Image>),
     /// An embedding.
     Vector(Arc<Vector>),
+}
+
+/// Memory of a JSON document: its nodes, keys and texts.
+fn json_bytes(value: &serde_json::Value) -> usize {
+    use serde_json::Value;
+    /// A node, with its share of the map or list that holds it.
+    const NODE: usize = 48;
+    NODE + match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(json_bytes).sum(),
+        Value::Object(fields) => fields.iter().map(|(key, value)| NODE + key.len() + json_bytes(value)).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    }
 }
 
 /// The type of a [`Payload`]: what a stage takes and gives.
@@ -217,8 +235,7 @@ impl Payload {
         }
     }
 
-    /// Memory held while the event waits, in bytes. A claim counts as its reference, not as what it names; JSON is
-    /// counted as a nominal size, for its text is bounded where it comes in.
+    /// Memory held while the event waits, in bytes. A claim counts as its reference, not as what it names.
     #[must_use]
     pub fn resident_bytes(&self) -> usize {
         /// For headers, ids and small structures around the data.
@@ -231,7 +248,7 @@ impl Payload {
             + match self {
                 Self::Bytes(bytes) => content(bytes),
                 Self::Parts(parts) => parts.iter().map(|part| OVERHEAD + content(&part.content)).sum(),
-                Self::Json(_) => 1024,
+                Self::Json(value) => json_bytes(value),
                 Self::Image(image) => image.pixels.len(),
                 Self::Vector(vector) => vector.values.len() * 4,
             }
@@ -242,6 +259,11 @@ impl Payload {
     #[must_use]
     pub fn needs_fetch(&self) -> bool {
         matches!(self, Self::Bytes(content) if content.claim().is_some())
+    }
+
+    /// Whether it is a picture or a vector that came through the broker as bytes.
+    pub(crate) fn is_frozen(&self) -> bool {
+        matches!(self, Self::Bytes(content) if stored::is_frozen(&content.media_type))
     }
 
     /// Every claim the payload refers to.

@@ -1,0 +1,212 @@
+//! Which events have ended, by their ids: a copy that comes after the broker has forgotten the first is known here.
+//!
+//! The broker refuses a repeat for ten minutes, and forgets acknowledged ids when it restarts. The ledger remembers for a
+//! day. Entries are stored by [`Transport::note_ended`](crate::Transport::note_ended), many in one message, before their
+//! events are acknowledged; every process reads what is stored and keeps it in this set, bounded by count and by age.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
+
+use crate::names::{EventId, FlowName};
+
+/// How an event ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Nothing of it is left but its result.
+    Settled,
+    /// It is kept as a dead letter, and with it the bodies it refers to.
+    Kept,
+}
+
+/// One ended event: 127 bits of SHA-256 over flow and id, and in the lowest bit how it ended.
+///
+/// Two events share an entry with a probability below 10⁻²⁶ among a million.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Entry(u128);
+
+/// Length of an entry on the wire: big-endian, as the digest has it.
+pub const ENTRY_BYTES: usize = 16;
+
+impl Entry {
+    /// The entry of an event.
+    #[must_use]
+    pub fn new(flow: &FlowName, event: &EventId, end: End) -> Self {
+        let digest =
+            Sha256::new().chain_update(flow.as_str()).chain_update([0]).chain_update(event.as_str()).finalize();
+        let mut head = [0; ENTRY_BYTES];
+        head.copy_from_slice(&digest[..ENTRY_BYTES]);
+        let kept = u128::from(end == End::Kept);
+        Self(u128::from_be_bytes(head) & !1 | kept)
+    }
+
+    /// The entry on the wire.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; ENTRY_BYTES] {
+        self.0.to_be_bytes()
+    }
+
+    /// An entry from the wire.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; ENTRY_BYTES]) -> Self {
+        Self(u128::from_be_bytes(bytes))
+    }
+
+    fn kept(self) -> Self {
+        Self(self.0 | 1)
+    }
+}
+
+/// What a process learns of the ledger.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// Entries that were stored at this time.
+    Noted(OffsetDateTime, Vec<Entry>),
+    /// Everything that was stored before the reading began has been told.
+    CaughtUp,
+}
+
+/// See the module. One per process, shared by its flows.
+pub struct Ledger {
+    limits: LedgerLimits,
+    state: Mutex<State>,
+}
+
+/// Bounds of the set in memory; the stored ledger has the same.
+#[derive(Clone, Copy, Debug)]
+pub struct LedgerLimits {
+    /// Entries; beyond, the oldest are forgotten early. About 50 bytes each.
+    pub events: usize,
+    /// How long an entry is kept.
+    pub age: Duration,
+}
+
+impl Default for LedgerLimits {
+    fn default() -> Self {
+        Self { events: 500_000, age: Duration::from_secs(24 * 3600) }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    known: HashSet<Entry>,
+    /// As they were noted, with the second of that.
+    oldest_first: VecDeque<(i64, Vec<Entry>)>,
+    forgotten_early: u64,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::new(LedgerLimits::default())
+    }
+}
+
+impl Ledger {
+    /// An empty ledger.
+    #[must_use]
+    pub fn new(limits: LedgerLimits) -> Self {
+        Self { limits, state: Mutex::default() }
+    }
+
+    /// Takes in entries that were stored at `at`.
+    pub fn note(&self, at: OffsetDateTime, entries: &[Entry]) {
+        let mut state = self.lock();
+        // Whoever stored them hears of them again from the broker.
+        let new: Vec<Entry> = entries.iter().copied().filter(|entry| state.known.insert(*entry)).collect();
+        if !new.is_empty() {
+            state.oldest_first.push_back((at.unix_timestamp(), new));
+        }
+        let youth = at - self.limits.age;
+        while let Some((noted, _)) = state.oldest_first.front() {
+            let too_old = *noted < youth.unix_timestamp();
+            if !too_old && state.known.len() <= self.limits.events {
+                break;
+            }
+            let (_, gone) = state.oldest_first.pop_front().unwrap_or_default();
+            gone.iter().for_each(|entry| {
+                state.known.remove(entry);
+            });
+            state.forgotten_early += if too_old { 0 } else { gone.len() as u64 };
+        }
+    }
+
+    /// Whether an event has ended already, and how.
+    #[must_use]
+    pub fn look_up(&self, flow: &FlowName, event: &EventId) -> Option<End> {
+        let state = self.lock();
+        if state.known.is_empty() {
+            return None;
+        }
+        let settled = Entry::new(flow, event, End::Settled);
+        if state.known.contains(&settled) {
+            return Some(End::Settled);
+        }
+        state.known.contains(&settled.kept()).then_some(End::Kept)
+    }
+
+    /// Entries known, and entries that were forgotten before their time, for want of room.
+    #[must_use]
+    pub fn figures(&self) -> (usize, u64) {
+        let state = self.lock();
+        (state.known.len(), state.forgotten_early)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(text: &str) -> EventId {
+        EventId::new(text).unwrap()
+    }
+
+    fn entry(id: &str, end: End) -> Entry {
+        Entry::new(&token("f"), &token(id), end)
+    }
+
+    #[test]
+    fn an_event_is_known_by_flow_and_id_with_its_end() {
+        let ledger = Ledger::default();
+        ledger.note(OffsetDateTime::UNIX_EPOCH, &[entry("a", End::Settled), entry("b", End::Kept)]);
+        assert_eq!(ledger.look_up(&token("f"), &token("a")), Some(End::Settled));
+        assert_eq!(ledger.look_up(&token("f"), &token("b")), Some(End::Kept));
+        assert_eq!(ledger.look_up(&token("f"), &token("c")), None);
+        assert_eq!(ledger.look_up(&token("g"), &token("a")), None);
+    }
+
+    #[test]
+    fn an_entry_survives_the_wire() {
+        let sent = entry("a", End::Kept);
+        assert_eq!(Entry::from_bytes(sent.to_bytes()), sent);
+    }
+
+    #[test]
+    fn age_and_count_bound_it() {
+        let ledger = Ledger::new(LedgerLimits { events: 3, age: Duration::from_secs(10) });
+        let at = |second| OffsetDateTime::from_unix_timestamp(second).unwrap();
+        ledger.note(at(0), &[entry("old", End::Settled)]);
+        ledger.note(at(11), &[entry("a", End::Settled)]);
+        assert_eq!(ledger.look_up(&token("f"), &token("old")), None);
+        assert_eq!(ledger.figures(), (1, 0));
+        for id in ["b", "c", "d"] {
+            ledger.note(at(12), &[entry(id, End::Settled)]);
+        }
+        assert_eq!(ledger.look_up(&token("f"), &token("a")), None);
+        assert_eq!(ledger.figures(), (3, 1));
+    }
+
+    #[test]
+    fn what_is_told_twice_counts_once() {
+        let ledger = Ledger::default();
+        ledger.note(OffsetDateTime::UNIX_EPOCH, &[entry("a", End::Settled)]);
+        ledger.note(OffsetDateTime::UNIX_EPOCH, &[entry("a", End::Settled)]);
+        assert_eq!(ledger.figures().0, 1);
+    }
+}

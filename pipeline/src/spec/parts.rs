@@ -1,0 +1,91 @@
+//! Durable edges: where a flow is cut into parts that are joined by the broker.
+//!
+//! A stage with `durable = true` begins a new part, named `<flow>--<stage>`. A part is a flow like any other, with a queue,
+//! a backlog and dead letters of its own, so that any process may work on it.
+
+use super::{FlowSpec, Place, Problems};
+use crate::names::{FlowName, MAX_TOKEN_BYTES};
+
+/// Between the name of a flow and the stage that begins one of its parts; no flow is named with it.
+pub const PART: &str = "--";
+
+impl FlowSpec {
+    /// The flow, cut before each durable stage, in order. Call it once the flow was checked.
+    #[must_use]
+    pub fn into_parts(self) -> Vec<Self> {
+        let Self { name: whole, answers, delivery_bytes, settings, stages, .. } = self;
+        let mut parts: Vec<Self> = Vec::new();
+        for stage in stages {
+            // What comes to the first stage comes through the broker anyway.
+            let begins = parts.is_empty() || stage.settings.durable;
+            if begins {
+                let name = if parts.is_empty() { whole.clone() } else { part_name(&whole, &stage.name) };
+                if let Some(before) = parts.last_mut() {
+                    before.next = Some(name.clone());
+                }
+                parts.push(Self {
+                    // Events from the part before carry the name of their request with them.
+                    answers: answers && parts.is_empty(),
+                    name,
+                    whole: whole.clone(),
+                    next: None,
+                    delivery_bytes,
+                    settings: settings.clone(),
+                    stages: Vec::new(),
+                });
+            }
+            parts.last_mut().expect("the first stage begins a part").stages.push(stage);
+        }
+        parts
+    }
+
+    /// The parameter by which the events of this part keep their order.
+    #[must_use]
+    pub fn order_by(&self) -> Option<&str> {
+        self.stages.iter().find_map(|stage| stage.settings.order_by.as_deref())
+    }
+
+    /// Names that cannot be told from those of parts, edges that would lose answers, orders that contradict each other.
+    pub(super) fn check_edges(&self, place: &Place, problems: &mut Problems) {
+        if self.name.as_str().contains(PART) {
+            let message = format!("flow name {:?} holds {PART:?}, which stands before the parts of a flow", self.name);
+            problems.add(place.clone(), message, "rename it");
+        }
+        let mut multiplied_by: Option<&str> = None;
+        for stage in &self.stages {
+            if stage.settings.durable {
+                if let Some(before) = multiplied_by {
+                    let message = format!(
+                        "{before} makes several events of one, and {} comes through the broker: nobody could tell when \
+                         all of them have ended",
+                        stage.name
+                    );
+                    problems.add(stage.places.of("durable"), message, format!("put the durable edge before {before}"));
+                }
+                let length = self.name.as_str().len() + PART.len() + stage.name.len();
+                if FlowName::new(&format!("{}{PART}{}", self.name, stage.name)).is_err() {
+                    let message = format!(
+                        "stage {:?} cannot begin a part of the flow: the part's name has {length} bytes, at most {MAX_TOKEN_BYTES} of A-Z a-z 0-9 _ - are allowed",
+                        stage.name
+                    );
+                    problems.add(stage.places.of("durable"), message, "give the stage a shorter plain `name`");
+                }
+            }
+            if stage.operator.multiplies() {
+                multiplied_by = Some(&stage.name);
+            }
+        }
+        let mut orders = self.stages.iter().filter_map(|stage| Some((stage, stage.settings.order_by.as_deref()?)));
+        if let Some((_, first)) = orders.next() {
+            for (stage, _) in orders.filter(|(_, other)| *other != first) {
+                let message =
+                    format!("{} asks for an order of its own, but the flow has the order of {first:?}", stage.name);
+                problems.add(stage.places.of("order_by"), message, "keep one order in a flow");
+            }
+        }
+    }
+}
+
+fn part_name(flow: &FlowName, stage: &str) -> FlowName {
+    FlowName::new(&format!("{flow}{PART}{stage}")).unwrap_or_else(|_| flow.child(stage, 0))
+}

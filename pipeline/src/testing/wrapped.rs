@@ -1,0 +1,182 @@
+//! A transport around another one, for tests that change a few of its words: what is not overridden is passed on.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use tokio::sync::mpsc;
+
+use crate::event::Lane;
+use crate::fault::BoxError;
+use crate::ledger::{Entry, News};
+use crate::names::{FlowName, RequestId, Token};
+use crate::outcome::Outcome;
+use crate::payload::Claim;
+use crate::transport::{
+    Backlog, DeadLetter, KeptLetter, Published, Record, Source, SourceBounds, Submission, Submitted, Transport,
+    TransportError, Watch,
+};
+
+type Result<T> = std::result::Result<T, TransportError>;
+
+/// See the module. Whoever implements this is a [`Transport`].
+#[async_trait]
+#[expect(missing_docs, reason = "the words of `Transport`, which documents them")]
+pub trait Wrapped: Send + Sync {
+    /// The transport within.
+    fn within(&self) -> &dyn Transport;
+
+    async fn submit(&self, submission: Submission) -> Result<Submitted> {
+        self.within().submit(submission).await
+    }
+
+    async fn source(&self, flow: &FlowName, lane: Lane, bounds: SourceBounds) -> Result<Box<dyn Source>> {
+        self.within().source(flow, lane, bounds).await
+    }
+
+    async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<Published> {
+        self.within().publish_outcome(request, outcome).await
+    }
+
+    async fn outcomes(&self, request: &RequestId) -> Result<Vec<Outcome>> {
+        self.within().outcomes(request).await
+    }
+
+    async fn cancellations(&self) -> Result<mpsc::Receiver<RequestId>> {
+        self.within().cancellations().await
+    }
+
+    fn watch(&self, request: &RequestId) -> Watch {
+        self.within().watch(request)
+    }
+
+    async fn put_claim(&self, body: BoxStream<'_, std::result::Result<Bytes, BoxError>>) -> Result<Claim> {
+        self.within().put_claim(body).await
+    }
+
+    async fn get_claim(&self, claim: &Claim) -> Result<Bytes> {
+        self.within().get_claim(claim).await
+    }
+
+    async fn drop_claim(&self, claim: &Claim) -> Result<()> {
+        self.within().drop_claim(claim).await
+    }
+
+    async fn dead_letter(&self, letter: DeadLetter) -> Result<()> {
+        self.within().dead_letter(letter).await
+    }
+
+    async fn dead_letters(&self, flow: Option<&FlowName>, from: u64, limit: usize) -> Result<Vec<KeptLetter>> {
+        self.within().dead_letters(flow, from, limit).await
+    }
+
+    async fn remove_dead_letter(&self, id: u64) -> Result<()> {
+        self.within().remove_dead_letter(id).await
+    }
+
+    async fn note_ended(&self, entries: &[Entry]) -> Result<()> {
+        self.within().note_ended(entries).await
+    }
+
+    async fn ended(&self) -> Result<mpsc::Receiver<News>> {
+        self.within().ended().await
+    }
+
+    async fn put_record(&self, store: &Token, key: &Token, value: Bytes) -> Result<u64> {
+        self.within().put_record(store, key, value).await
+    }
+
+    async fn replace_record(&self, store: &Token, key: &Token, revision: u64, value: Bytes) -> Result<bool> {
+        self.within().replace_record(store, key, revision, value).await
+    }
+
+    async fn get_record(&self, store: &Token, key: &Token) -> Result<Option<Record>> {
+        self.within().get_record(store, key).await
+    }
+
+    async fn backlog(&self, flow: &FlowName) -> Result<Backlog> {
+        self.within().backlog(flow).await
+    }
+
+    async fn ready(&self) -> Result<()> {
+        self.within().ready().await
+    }
+}
+
+#[async_trait]
+impl<T: Wrapped> Transport for T {
+    async fn submit(&self, submission: Submission) -> Result<Submitted> {
+        Wrapped::submit(self, submission).await
+    }
+
+    async fn source(&self, flow: &FlowName, lane: Lane, bounds: SourceBounds) -> Result<Box<dyn Source>> {
+        Wrapped::source(self, flow, lane, bounds).await
+    }
+
+    async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<Published> {
+        Wrapped::publish_outcome(self, request, outcome).await
+    }
+
+    async fn outcomes(&self, request: &RequestId) -> Result<Vec<Outcome>> {
+        Wrapped::outcomes(self, request).await
+    }
+
+    async fn cancellations(&self) -> Result<mpsc::Receiver<RequestId>> {
+        Wrapped::cancellations(self).await
+    }
+
+    fn watch(&self, request: &RequestId) -> Watch {
+        Wrapped::watch(self, request)
+    }
+
+    async fn put_claim(&self, body: BoxStream<'_, std::result::Result<Bytes, BoxError>>) -> Result<Claim> {
+        Wrapped::put_claim(self, body).await
+    }
+
+    async fn get_claim(&self, claim: &Claim) -> Result<Bytes> {
+        Wrapped::get_claim(self, claim).await
+    }
+
+    async fn drop_claim(&self, claim: &Claim) -> Result<()> {
+        Wrapped::drop_claim(self, claim).await
+    }
+
+    async fn dead_letter(&self, letter: DeadLetter) -> Result<()> {
+        Wrapped::dead_letter(self, letter).await
+    }
+
+    async fn dead_letters(&self, flow: Option<&FlowName>, from: u64, limit: usize) -> Result<Vec<KeptLetter>> {
+        Wrapped::dead_letters(self, flow, from, limit).await
+    }
+
+    async fn remove_dead_letter(&self, id: u64) -> Result<()> {
+        Wrapped::remove_dead_letter(self, id).await
+    }
+
+    async fn note_ended(&self, entries: &[Entry]) -> Result<()> {
+        Wrapped::note_ended(self, entries).await
+    }
+
+    async fn ended(&self) -> Result<mpsc::Receiver<News>> {
+        Wrapped::ended(self).await
+    }
+
+    async fn put_record(&self, store: &Token, key: &Token, value: Bytes) -> Result<u64> {
+        Wrapped::put_record(self, store, key, value).await
+    }
+
+    async fn replace_record(&self, store: &Token, key: &Token, revision: u64, value: Bytes) -> Result<bool> {
+        Wrapped::replace_record(self, store, key, revision, value).await
+    }
+
+    async fn get_record(&self, store: &Token, key: &Token) -> Result<Option<Record>> {
+        Wrapped::get_record(self, store, key).await
+    }
+
+    async fn backlog(&self, flow: &FlowName) -> Result<Backlog> {
+        Wrapped::backlog(self, flow).await
+    }
+
+    async fn ready(&self) -> Result<()> {
+        Wrapped::ready(self).await
+    }
+}
