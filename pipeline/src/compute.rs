@@ -156,20 +156,23 @@ mod tests {
     #[tokio::test]
     async fn interactive_work_goes_before_bulk_work_that_waits() {
         let compute = Compute::new(1).unwrap();
-        let (hold, held) = std::sync::mpsc::sync_channel::<()>(0);
+        let (hold, held) = std::sync::mpsc::sync_channel::<()>(1);
+        let (begun, has_begun) = oneshot::channel();
         let (order, seen) = std::sync::mpsc::sync_channel(4);
         let busy = tokio::spawn({
             let compute = compute.clone();
-            async move { compute.run(Lane::Bulk, move || held.recv()).await }
+            let work = move || {
+                let _ = begun.send(());
+                held.recv()
+            };
+            async move { compute.run(Lane::Bulk, work).await }
         });
+        has_begun.await.unwrap();
         let note = |lane: Lane| {
             let (compute, order) = (compute.clone(), order.clone());
             async move { compute.run(lane, move || order.send(lane)).await }
         };
         let (mut bulk, mut interactive) = (Box::pin(note(Lane::Bulk)), Box::pin(note(Lane::Interactive)));
-        while compute.entry.room[Lane::Bulk as usize].available_permits() == 0 || busy.is_finished() {
-            tokio::task::yield_now().await;
-        }
         for polled in [&mut bulk, &mut interactive] {
             assert!(futures_util::FutureExt::now_or_never(polled.as_mut()).is_none());
         }

@@ -113,9 +113,11 @@ fn gateway_state(
 
 /// Waits for the end: a signal, or an operator that is broken. Then lets the flows finish.
 async fn work(mut running: Running, stop: &CancellationToken, grace: Duration) -> anyhow::Result<()> {
+    // A process that works on no flow has none that could end.
+    let works = !running.engine().figures().is_empty();
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),
-        ended = running.ended() => ended.map_err(|error| anyhow!(error)),
+        ended = running.ended(), if works => ended.map_err(|error| anyhow!(error)),
     };
     stop.cancel();
     if let Err(busy) = running.drain(grace).await {

@@ -59,10 +59,7 @@ async fn a_cancelled_request_is_not_begun_and_a_running_one_hears_of_it() {
         let outcome = Outcome::new(OutcomeKind::Cancelled, 1, flow, Content::json(&serde_json::json!({})));
         assert_eq!(transport.publish_outcome(&token(id), &outcome).await.unwrap(), Published::Stored);
     }
-    eventually("both are settled", async || {
-        transport.backlog(&token("test")).await.unwrap() == pipeline::Backlog::default()
-    })
-    .await;
+    eventually("both are settled", async || transport.backlog(&token("test")).await.unwrap().is_empty()).await;
     assert_eq!(BEGUN.load(Ordering::SeqCst), 1, "the waiting one was never begun");
     for id in ["running", "waiting"] {
         let outcomes = transport.outcomes(&token(id)).await.unwrap();
