@@ -47,6 +47,7 @@ fn describe() {
     describe_gauge!("caudal_stage_queued_bytes", Unit::Bytes, "Memory of the events that wait before a stage");
     describe_gauge!("caudal_stage_workers", "Workers of a stage");
     describe_gauge!("caudal_stage_in_flight_events", "Events in the hands of a stage's workers");
+    describe_gauge!("caudal_stage_waits_for_dependency", "1 while what the stage depends on is out of reach");
     describe_gauge!("caudal_stage_busy_seconds_total", Unit::Seconds, "Worker time spent working");
     describe_gauge!(
         "caudal_stage_blocked_seconds_total",
@@ -90,6 +91,7 @@ fn publish(flow: &FlowFigures) {
         gauge!("caudal_stage_queued_bytes", &labels).set(stage.queued_bytes as f64);
         gauge!("caudal_stage_in_flight_events", &labels).set(stage.in_flight as f64);
         gauge!("caudal_stage_workers", &labels).set(stage.workers as f64);
+        gauge!("caudal_stage_waits_for_dependency", &labels).set(f64::from(u8::from(stage.waits)));
         seconds("caudal_stage_busy_seconds_total", &labels, stage.busy_seconds);
         seconds("caudal_stage_blocked_seconds_total", &labels, stage.blocked_seconds);
     }

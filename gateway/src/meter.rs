@@ -16,6 +16,7 @@ const STREAMS: &str = "http_event_streams";
 pub fn describe() {
     describe_counter!(REQUESTS, "Requests answered, by route, method and status; 499 where the client left first.");
     describe_histogram!(DURATION, metrics::Unit::Seconds, "Time to the head of the answer, by route.");
+    describe_gauge!("caudal_part_usable", "1 while a part that /ready asks about is usable.");
     describe_gauge!(IN_FLIGHT, "Requests whose answer has not begun.");
     describe_counter!(UPLOADED, metrics::Unit::Bytes, "Bytes of request bodies read.");
     describe_gauge!(STREAMS, "Event streams that are open.");

@@ -157,6 +157,22 @@ impl Pace {
         track.lock().refused[lane as usize].is_some()
     }
 
+    /// Flows that refuse, and flows whose backlog does not move, each in a sentence.
+    pub fn troubles(&self) -> Vec<String> {
+        let mut troubles = Vec::new();
+        for (flow, track) in &self.tracks {
+            let known = track.lock();
+            for lane in Lane::ALL.into_iter().filter(|lane| known.refused[*lane as usize].is_some()) {
+                troubles.push(format!("flow {flow} refuses {} events: {} wait", lane.as_str(), track.limit));
+            }
+            if known.rate == Some(0.0) && known.latest.is_some_and(|(_, backlog)| !backlog.is_empty()) {
+                troubles.push(format!("the backlog of flow {flow} does not move: no worker, or one that waits"));
+            }
+        }
+        troubles.sort();
+        troubles
+    }
+
     /// What waits in the broker, at most [`BACKLOG_AGE`] old; `None` where the broker does not say.
     pub async fn backlog(&self, flow: &FlowName) -> Option<Backlog> {
         let track = self.tracks.get(flow)?;

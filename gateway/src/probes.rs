@@ -49,7 +49,12 @@ impl Readiness {
             tracing::warn!(part = %name, %why, "not ready");
             Some(name.clone())
         }));
+
         let failing: Vec<String> = outcomes.await.into_iter().flatten().collect();
+        for (name, _) in &self.checks {
+            let usable = f64::from(u8::from(!failing.contains(name)));
+            metrics::gauge!("caudal_part_usable", "part" => name.clone()).set(usable);
+        }
         *last = Some((Instant::now(), failing.clone()));
         failing
     }
@@ -60,14 +65,27 @@ pub async fn health(State(state): State<GatewayState>) -> Json<serde_json::Value
     Json(json!({ "status": "ok", "service": state.service.name }))
 }
 
-/// 200 when every part is usable, else 503 naming those that are not.
+/// What is usable but not well: flows that refuse or stand still, stages that wait for what they depend on.
+fn degraded(state: &GatewayState) -> Vec<String> {
+    let mut degraded = state.pace.troubles();
+    for flow in (state.figures)() {
+        for stage in flow.stages.iter().filter(|stage| stage.waits) {
+            degraded.push(format!("stage {} of flow {} waits for what it depends on", stage.name, flow.name));
+        }
+    }
+    degraded
+}
+
+/// 200 when every part is usable, with what is not well all the same; else 503 naming the parts that are not.
 pub async fn ready(State(state): State<GatewayState>) -> Response {
     if state.closing.is_cancelled() {
         return Problem::unavailable("shutting_down", "the service is shutting down").into_response();
     }
     let failing = state.readiness.failing().await;
     if failing.is_empty() {
-        return Json(json!({ "status": "ready" })).into_response();
+        let degraded = degraded(&state);
+        let status = if degraded.is_empty() { "ready" } else { "degraded" };
+        return Json(json!({ "status": status, "degraded": degraded })).into_response();
     }
     Problem::unavailable("not_ready", format!("not usable: {}", failing.join(", "))).into_response()
 }

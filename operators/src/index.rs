@@ -89,7 +89,7 @@ impl Operator for Index {
                         out.emit(&event, Payload::json(Value::Object(answer))).await?;
                     }
                 }
-                Err(IndexError::Unavailable(error)) => return Err(Fault::Retry(error)),
+                Err(IndexError::Unavailable(error)) => return Err(Fault::Unavailable(error)),
                 Err(IndexError::OtherModel { collection, holds }) => {
                     let why = other_model(&collection, &holds, &space);
                     planned.iter().for_each(|(event, _, _)| out.reject(event, why.clone()));
@@ -263,7 +263,7 @@ mod tests {
     #[tokio::test]
     async fn an_index_out_of_reach_brings_the_batch_back() {
         let ran = run(operator(Arc::new(UnavailableIndex)).as_mut(), params("r1"), vec![payload(&[1.0])]).await;
-        assert!(matches!(ran.fault, Some(Fault::Retry(_))) && ran.emitted.is_empty());
+        assert!(matches!(ran.fault, Some(Fault::Unavailable(_))) && ran.emitted.is_empty());
     }
 
     #[test]

@@ -114,6 +114,7 @@ fn submittable(payload: &Payload) -> Option<Payload> {
 fn fault(error: TransportError) -> Fault {
     match error {
         TransportError::NoFlow(_) => Fault::fatal(error),
+        TransportError::Full { .. } | TransportError::Unavailable(_) => Fault::unavailable(error),
         _ => Fault::retry(error),
     }
 }
@@ -166,10 +167,10 @@ mod tests {
         let transport = MemoryTransport::with_flows([("other", 1)]);
         let batch: Vec<Payload> = (0..3).map(|n| Payload::json(json!(n))).collect();
         let ran = run(operator(&transport).as_mut(), Params::new(), batch.clone()).await;
-        assert!(matches!(ran.fault, Some(Fault::Retry(_))));
+        assert!(matches!(ran.fault, Some(Fault::Unavailable(_))));
         transport.set_down(true);
         let ran = run(operator(&transport).as_mut(), Params::new(), batch).await;
-        assert!(matches!(ran.fault, Some(Fault::Retry(_))));
+        assert!(matches!(ran.fault, Some(Fault::Unavailable(_))));
     }
 
     #[tokio::test]

@@ -111,7 +111,7 @@ impl Operator for Search {
             match answer {
                 Ok(matches) => out.emit(event, Payload::json(json!({ "matches": matches }))).await?,
                 Err(Failed::Rejected(why)) => out.reject(event, why),
-                Err(Failed::Unavailable(error)) => return Err(Fault::Retry(error)),
+                Err(Failed::Unavailable(error)) => return Err(Fault::Unavailable(error)),
             }
         }
         Ok(())
@@ -265,7 +265,7 @@ mod tests {
     #[tokio::test]
     async fn an_index_out_of_reach_brings_the_batch_back() {
         let ran = run(operator(Arc::new(UnavailableIndex)).as_mut(), Params::new(), vec![query()]).await;
-        assert!(matches!(ran.fault, Some(Fault::Retry(_))) && ran.emitted.is_empty());
+        assert!(matches!(ran.fault, Some(Fault::Unavailable(_))) && ran.emitted.is_empty());
     }
 
     #[tokio::test]

@@ -1,7 +1,8 @@
 //! Why work failed, in the only terms the engine needs.
 //!
-//! Three questions are kept apart: is *this event* bad ([`Rejection`], its neighbours go on), will it *probably work
-//! later* ([`Fault::Retry`]), or is *the stage* broken ([`Fault::Fatal`]).
+//! Four questions are kept apart: is *this event* bad ([`Rejection`], its neighbours go on), will it *probably work
+//! later* ([`Fault::Retry`]), is *something else* out of reach ([`Fault::Unavailable`]), or is *the stage* broken
+//! ([`Fault::Fatal`]).
 
 use std::borrow::Cow;
 
@@ -59,9 +60,13 @@ impl Rejection {
 /// Why a whole batch failed (for one bad event use [`Output::reject`](crate::Output::reject)).
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// Will probably work later: the events come back after a delay.
+    /// Will probably work later: the events come back after a delay. Counts as an attempt of each.
     #[error("temporarily unavailable")]
     Retry(#[source] BoxError),
+    /// What the stage depends on is out of reach, whatever the events are: the stage waits for it with the events in its
+    /// hands. Only an outage that lasts counts as an attempt.
+    #[error("what the stage depends on is out of reach")]
+    Unavailable(#[source] BoxError),
     /// The operator is broken: the flow stops and acknowledges nothing.
     #[error("operator failed")]
     Fatal(#[source] BoxError),
@@ -71,6 +76,11 @@ impl Fault {
     /// A fault that a later attempt may not meet.
     pub fn retry(error: impl Into<BoxError>) -> Self {
         Self::Retry(error.into())
+    }
+
+    /// A fault of what the stage depends on.
+    pub fn unavailable(error: impl Into<BoxError>) -> Self {
+        Self::Unavailable(error.into())
     }
 
     /// A fault that no attempt will get past.

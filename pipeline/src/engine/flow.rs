@@ -15,7 +15,8 @@ use tokio_util::task::TaskTracker;
 use super::edge::Edge;
 use super::faults::Faults;
 use super::feed::{Feed, Permits};
-use super::meter::{FlowFigures, FlowMeter, StageLabel, StageMeter};
+use super::meter::{FlowFigures, FlowMeter, StageFigures, StageLabel, StageMeter};
+use super::outage::Outage;
 use super::stage::{Build, Stage, Worker};
 use super::{Cancellations, Queue, Root, Sink, bookkeeper, settle};
 use crate::event::Lane;
@@ -188,6 +189,7 @@ fn connect(spec: FlowSpec, end: Sink, services: &Arc<Services>) -> Vec<Arc<Stage
             timeout: Duration::from_millis(declared.settings.timeout_ms),
             queue: Arc::clone(&queue),
             sink,
+            outage: Outage::default(),
             at_work: TaskTracker::new(),
             build,
         };
@@ -288,7 +290,7 @@ impl Engine {
 fn figures(flow: &FlowShared, stages: &[Arc<Stage>]) -> FlowFigures {
     let stage_figures = |stage: &Arc<Stage>| {
         let label = StageLabel { name: Arc::clone(&stage.name), kind: stage.kind, workers: stage.workers };
-        stage.meter.figures(&label, &stage.queue)
+        StageFigures { waits: stage.outage.lasts(), ..stage.meter.figures(&label, &stage.queue) }
     };
     FlowFigures {
         name: flow.name.to_string(),

@@ -70,6 +70,8 @@ pub struct StageFigures {
     pub failed: u64,
     /// Events left out before the stage, for want of room.
     pub dropped: u64,
+    /// Whether it waits for what it depends on.
+    pub waits: bool,
     /// Batches worked on.
     pub batches: u64,
     /// Worker seconds spent working, waiting for room downstream not counted.
@@ -182,6 +184,7 @@ impl StageMeter {
             done: self.done.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
             dropped: queue.dropped(),
+            waits: false,
             batches: self.batches.load(Ordering::Relaxed),
             busy_seconds: seconds(&self.busy_ns),
             blocked_seconds: seconds(&self.blocked_ns),

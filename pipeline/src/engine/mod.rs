@@ -13,6 +13,7 @@ mod faults;
 mod feed;
 mod flow;
 mod meter;
+mod outage;
 mod output;
 mod queue;
 mod root;

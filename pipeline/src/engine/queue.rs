@@ -230,6 +230,11 @@ impl Queue {
         self.filled.notify_one();
     }
 
+    /// Whether nothing more will come.
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Whether nothing waits and nothing more will come, both seen at one moment.
     fn is_finished(&self) -> bool {
         let waiting = self.lock();

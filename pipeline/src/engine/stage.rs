@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::flow::FlowShared;
 use super::meter::StageMeter;
+use super::outage::Outage;
 use super::{Output, Queue, Sink};
 use crate::claims;
 use crate::event::Event;
@@ -32,6 +33,8 @@ pub struct Stage {
     pub queue: Arc<Queue>,
     pub sink: Sink,
     pub meter: StageMeter,
+    /// What the stage depends on, in and out of reach.
+    pub outage: Outage,
     /// The workers at work, so that a drain can wait for the last one.
     pub at_work: TaskTracker,
     pub build: Build,
@@ -77,30 +80,51 @@ impl Worker {
 
     /// Processes a batch; if it fails, its events one at a time, so that a bad one is found and the others are done.
     async fn attempt_all(&mut self, batch: Vec<Event>, out: &mut Output) -> Result<(), BoxError> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let Err(fault) = self.attempt(batch.clone(), out).await else {
-            batch.iter().for_each(|event| event.root.finish());
-            return Ok(());
+        let (batch, fault) = match self.attempt_through_outage(batch, out).await {
+            Ok(()) => return Ok(()),
+            Err(failed) => failed,
         };
         if batch.len() == 1 || matches!(fault, Fault::Fatal(_)) {
             return self.give_back(&batch, fault, out);
         }
         tracing::warn!(flow = %self.flow.name, stage = %self.stage.name, events = batch.len(), error = %chain(&fault),
             "batch failed, its events are tried one at a time");
-        for event in &batch {
-            if let Some(why) = given_up(event) {
-                out.reject(event, why);
-                event.root.finish();
-                continue;
-            }
-            match self.attempt(vec![event.clone()], out).await {
-                Ok(()) => event.root.finish(),
-                Err(fault) => self.give_back(std::slice::from_ref(event), fault, out)?,
+        for event in batch {
+            if let Err((event, fault)) = self.attempt_through_outage(vec![event], out).await {
+                self.give_back(&event, fault, out)?;
             }
         }
         Ok(())
+    }
+
+    /// One attempt, and another whenever what the stage depends on was out of reach, for as long as the policy says.
+    /// Done events are finished here; what failed comes back with its fault.
+    async fn attempt_through_outage(
+        &mut self,
+        mut batch: Vec<Event>,
+        out: &mut Output,
+    ) -> Result<(), (Vec<Event>, Fault)> {
+        let stage = Arc::clone(&self.stage);
+        let mut wait = stage.outage.begin(Duration::from_millis(self.flow.retry.outage_ms));
+        loop {
+            batch.retain(|event| still_wanted(event, out));
+            if batch.is_empty() {
+                return Ok(());
+            }
+            match self.attempt(batch.clone(), out).await {
+                Ok(()) => {
+                    batch.iter().for_each(|event| event.root.finish());
+                    return Ok(());
+                }
+                Err(Fault::Unavailable(error)) => {
+                    let goes_on = !stage.queue.is_closed() && wait.pause(&self.flow.name, &stage.name, &error).await;
+                    if !goes_on {
+                        return Err((batch, Fault::Retry(error)));
+                    }
+                }
+                Err(fault) => return Err((batch, fault)),
+            }
+        }
     }
 
     /// Marks events for another attempt; a fatal fault stops the worker as well.
@@ -113,7 +137,7 @@ impl Worker {
             event.root.finish();
         }
         match fault {
-            Fault::Retry(_) => Ok(()),
+            Fault::Retry(_) | Fault::Unavailable(_) => Ok(()),
             Fault::Fatal(error) => Err(error),
         }
     }
@@ -140,12 +164,8 @@ impl Worker {
 async fn weed_out(stage: &Stage, transport: &dyn Transport, batch: Vec<Event>, out: &mut Output) -> Vec<Event> {
     let mut fetched = Vec::with_capacity(batch.len());
     for event in batch {
-        match given_up(&event) {
-            Some(why) => {
-                out.reject(&event, why);
-                event.root.finish();
-            }
-            None => fetched.push(event),
+        if still_wanted(&event, out) {
+            fetched.push(event);
         }
     }
     if !fetched.iter().any(|event| event.payload.needs_fetch() || event.payload.is_frozen()) {
@@ -174,6 +194,14 @@ async fn weed_out(stage: &Stage, transport: &dyn Transport, batch: Vec<Event>, o
         event.root.finish();
     }
     ready
+}
+
+/// Whether an event is still worth doing; one that is not ends here.
+fn still_wanted(event: &Event, out: &mut Output) -> bool {
+    let Some(why) = given_up(event) else { return true };
+    out.reject(event, why);
+    event.root.finish();
+    false
 }
 
 /// Why an event is not worth doing any more.

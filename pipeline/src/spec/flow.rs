@@ -86,6 +86,8 @@ pub struct RetrySpec {
     pub attempts: u32,
     /// Pause before the second, third, … attempt; the last value repeats.
     pub backoff_ms: Vec<u64>,
+    /// How long a stage waits for what it depends on before that counts as a failure of its events, in milliseconds.
+    pub outage_ms: u64,
     /// How much longer a pause may be, as a part of itself, from 0 to 1: events that failed together do not come back
     /// together.
     pub jitter: f64,
@@ -93,7 +95,7 @@ pub struct RetrySpec {
 
 impl Default for RetrySpec {
     fn default() -> Self {
-        Self { attempts: 3, backoff_ms: vec![200, 1_000, 5_000], jitter: 0.2 }
+        Self { attempts: 3, backoff_ms: vec![200, 1_000, 5_000], outage_ms: 60_000, jitter: 0.2 }
     }
 }
 

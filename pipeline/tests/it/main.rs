@@ -8,5 +8,6 @@ mod edges;
 mod engine;
 mod ledger;
 mod memory;
+mod outage;
 mod support;
 mod suspects;
