@@ -16,11 +16,17 @@ pub struct Broker {
 
 impl Broker {
     pub fn start() -> Self {
+        Self::start_with("1s")
+    }
+
+    /// With another `sync_interval`.
+    pub fn start_with(sync: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let ports: PathBuf = folder.path().into();
         let config = format!(
-            "listen: \"127.0.0.1:-1\"\nports_file_dir: \"{0}\"\nmax_payload: 2MB\njetstream {{ store_dir: \"{0}/js\", sync_interval: \"1s\" }}\n",
-            ports.display()
+            "listen: \"127.0.0.1:-1\"\nports_file_dir: \"{0}\"\nmax_payload: 2MB\njetstream {{ store_dir: \"{0}/js\", sync_interval: \"{1}\" }}\n",
+            ports.display(),
+            sync
         );
         let file = folder.path().join("nats.conf");
         std::fs::write(&file, config).unwrap();

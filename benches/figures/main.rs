@@ -1,6 +1,6 @@
 //! `make bench`: every figure beside what it is compared with, in one run on one machine, medians of alternating rounds.
 //!
-//! `cargo bench --bench figures -- engine gateway images` runs some of them. Nothing else should run meanwhile.
+//! `cargo bench --bench figures -- engine gateway images pressure durability` runs some of them. Nothing else should run meanwhile.
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program that prints what it measured, or stops")]
 
@@ -16,11 +16,13 @@ mod pictures;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 mod broker;
+mod durability;
 mod engine;
 mod gateway;
 mod images;
 mod load;
 mod numbers;
+mod pressure;
 
 fn main() {
     let chosen: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
@@ -34,5 +36,11 @@ fn main() {
     }
     if wanted("images") {
         runtime.block_on(images::run());
+    }
+    if wanted("pressure") {
+        runtime.block_on(pressure::run());
+    }
+    if wanted("durability") {
+        runtime.block_on(durability::run());
     }
 }

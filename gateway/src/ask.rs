@@ -167,7 +167,7 @@ async fn admit(state: &GatewayState, envelope: &Envelope) -> Result<(), Problem>
         Some(wait) if wait > deadline => {
             let (wait, limit) = (wait.as_secs_f64(), deadline.as_secs_f64());
             let detail = format!("a new request would wait {wait:.1} s and is worth {limit:.1} s: come again later");
-            Err(Problem::unavailable("would_be_late", detail).with_retry_after(state.pace.retry_after(flow).await))
+            Err(Problem::unavailable("would_be_late", detail).with_retry_after(state.pace.retry_after(flow)))
         }
         _ => Ok(()),
     }

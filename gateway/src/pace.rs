@@ -126,15 +126,18 @@ impl Pace {
         Some(outlook)
     }
 
-    /// Seconds until a full flow has worked off what waits, and a part of that more, other for each who asks.
-    pub async fn retry_after(&self, flow: &FlowName) -> u64 {
-        let wait = self.outlook(flow, Lane::Bulk).await.and_then(|outlook| outlook.wait);
-        let stalled = self.tracks.get(flow).is_some_and(|track| track.lock().rate == Some(0.0));
-        let seconds = match wait {
-            Some(wait) => wait.as_secs_f64(),
-            None if stalled => STALLED_RETRY_AFTER,
-            None => DEFAULT_RETRY_AFTER as f64,
-        };
+    /// Seconds until a full flow has worked off what waits, and a part of that more, other for each who asks. From what is
+    /// known: whoever is refused does not wait for the broker.
+    pub fn retry_after(&self, flow: &FlowName) -> u64 {
+        let seconds = self.tracks.get(flow).map_or(DEFAULT_RETRY_AFTER as f64, |track| {
+            let known = track.lock();
+            let waiting = known.latest.map_or(0, |(_, backlog)| backlog.interactive + backlog.bulk).max(track.limit);
+            match known.rate {
+                Some(rate) if rate > 0.0 => waiting as f64 / rate,
+                Some(_) => STALLED_RETRY_AFTER,
+                None => DEFAULT_RETRY_AFTER as f64,
+            }
+        });
         let spread = seconds * (1.0 + SPREAD * rand::random::<f64>());
         (spread.ceil() as u64).clamp(*RETRY_AFTER.start(), *RETRY_AFTER.end())
     }

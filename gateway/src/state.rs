@@ -159,6 +159,6 @@ impl Shared {
         let problem = Problem::from(error);
         let Some(flow) = full else { return problem };
         self.pace.refused(&flow, lane);
-        problem.with_retry_after(self.pace.retry_after(&flow).await)
+        problem.with_retry_after(self.pace.retry_after(&flow))
     }
 }

@@ -2,12 +2,15 @@
 //!
 //! One pool for all flows, sized from the config, so that the sum of what is computed at once is bounded however many
 //! flows there are. The threads run at a lower priority than the ones that serve requests (nice 5): under full load a
-//! health check still answers within milliseconds. Interactive work goes before bulk work that waits.
+//! health check still answers within milliseconds. Interactive work goes before bulk work that waits; while it
+//! comes, bulk work leaves one thread free where there are several.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::Instant;
 
 use crate::event::Lane;
 use crate::fault::BoxError;
@@ -41,23 +44,44 @@ struct Board {
 struct Waiting {
     interactive: VecDeque<(Job, OwnedSemaphorePermit)>,
     bulk: VecDeque<(Job, OwnedSemaphorePermit)>,
+    /// When interactive work last came.
+    interactive_at: Option<Instant>,
+    /// Threads with bulk work.
+    bulk_at_work: usize,
     closed: bool,
 }
 
+/// How long after interactive work one thread is kept free.
+const COURTESY: Duration = Duration::from_secs(1);
+
 impl Board {
-    /// Waits for a job; `None` once the pool is closed and empty.
-    fn next(&self) -> Option<Job> {
+    /// Waits for a job, and says of which lane it is; `None` once the pool is closed and empty. `bulk_threads` is how many
+    /// threads may have bulk work while interactive work comes.
+    fn next(&self, bulk_threads: usize) -> Option<(Job, Lane)> {
         let mut waiting = self.lock();
         loop {
-            let next = waiting.interactive.pop_front();
-            if let Some((job, _room)) = next.or_else(|| waiting.bulk.pop_front()) {
-                return Some(job);
+            if let Some((job, _room)) = waiting.interactive.pop_front() {
+                return Some((job, Lane::Interactive));
+            }
+            let rest = waiting.interactive_at.and_then(|at| COURTESY.checked_sub(at.elapsed()));
+            let held_back = rest.is_some() && waiting.bulk_at_work >= bulk_threads && !waiting.closed;
+            if !held_back && let Some((job, _room)) = waiting.bulk.pop_front() {
+                waiting.bulk_at_work += 1;
+                return Some((job, Lane::Bulk));
             }
             if waiting.closed {
                 return None;
             }
-            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting = match rest.filter(|_| held_back) {
+                Some(rest) => self.changed.wait_timeout(waiting, rest).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+            };
         }
+    }
+
+    fn bulk_done(&self) {
+        self.lock().bulk_at_work -= 1;
+        self.changed.notify_one();
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -82,7 +106,8 @@ impl Compute {
         let board = Arc::<Board>::default();
         for index in 0..threads {
             let board = Arc::clone(&board);
-            std::thread::Builder::new().name(format!("compute-{index}")).spawn(move || work(&board))?;
+            let bulk_threads = (threads - 1).max(1);
+            std::thread::Builder::new().name(format!("compute-{index}")).spawn(move || work(&board, bulk_threads))?;
         }
         let room = [(); 2].map(|()| Arc::new(Semaphore::new(threads)));
         Ok(Self { entry: Arc::new(Entry { board, room }) })
@@ -113,11 +138,15 @@ impl Compute {
         let room = Arc::clone(&self.entry.room[lane as usize]).acquire_owned().await?;
         let mut waiting = self.entry.board.lock();
         match lane {
-            Lane::Interactive => waiting.interactive.push_back((job, room)),
+            Lane::Interactive => {
+                waiting.interactive_at = Some(Instant::now());
+                waiting.interactive.push_back((job, room));
+            }
             Lane::Bulk => waiting.bulk.push_back((job, room)),
         }
         drop(waiting);
-        self.entry.board.changed.notify_one();
+        // All of them: the one that hears may be one that bulk work is held back from.
+        self.entry.board.changed.notify_all();
         Ok(())
     }
 }
@@ -130,12 +159,15 @@ pub fn lower_priority() {
     }
 }
 
-fn work(board: &Board) {
+fn work(board: &Board, bulk_threads: usize) {
     lower_priority();
-    while let Some(job) = board.next() {
+    while let Some((job, lane)) = board.next(bulk_threads) {
         // The answer channel closes when a job panics, which tells the caller.
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).is_err() {
             tracing::error!("a computation panicked");
+        }
+        if lane == Lane::Bulk {
+            board.bulk_done();
         }
     }
 }

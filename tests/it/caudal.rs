@@ -164,7 +164,8 @@ pub fn descendants(pid: u32) -> Vec<u32> {
     tree
 }
 
-fn resident(pid: u32) -> u64 {
+/// Resident memory of one process, in bytes.
+pub fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()).unwrap_or(0) << 10

@@ -109,11 +109,10 @@ impl Feed {
     async fn repeated(&mut self, delivery: Delivery, end: End) {
         self.flow.meter.repeated.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(flow = %self.flow.name, event = %delivery.envelope.id, "ended before, not done again");
-        let droppable = end == End::Settled && !delivery.payload.claims().is_empty();
-        let settlement = if droppable { Settlement::DoneForSure } else { Settlement::Done };
-        if delivery.ack.settle(settlement).await && droppable {
+        if end == End::Settled {
             claims::drop_all(&*self.transport, &delivery.payload).await;
         }
+        delivery.ack.settle(Settlement::Done).await;
     }
 
     /// Waits until the event may be begun: beside others while no suspect is at work, or alone. `None` when stopped.

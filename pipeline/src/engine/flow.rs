@@ -176,7 +176,7 @@ fn connect(spec: FlowSpec, end: Sink, services: &Arc<Services>) -> Vec<Arc<Stage
     let mut sink = end;
     for declared in spec.stages.into_iter().rev() {
         let settings = &declared.settings;
-        let queue = Arc::new(Queue::new(declared.name.as_str().into(), &settings.queue));
+        let queue = Arc::new(Queue::new(declared.name.as_str().into(), &settings.queue, settings.workers.get()));
         let batching = declared.batching();
         let (services, operator) = (Arc::clone(services), declared.operator);
         let build: Build = Arc::new(move || operator.build(&services));

@@ -7,8 +7,10 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use crate::event::{Event, Lane};
 use crate::fault::Rejection;
@@ -17,6 +19,10 @@ use crate::spec::{Overflow, QueueSpec};
 
 /// Bytes are counted in units of this size, because a semaphore counts in 32 bits.
 const BYTE_UNIT: usize = 1 << 10;
+
+/// While an interactive batch was taken this recently, bulk work keeps out of the way: it leaves one worker free where there
+/// are several, and takes its events one at a time.
+const COURTESY: Duration = Duration::from_secs(1);
 
 /// After this many interactive batches in a row a waiting bulk event goes first, so that bulk work is slow, not dead.
 const BULK_EVERY: u32 = 8;
@@ -71,7 +77,35 @@ struct Waiting {
     interactive: VecDeque<(Event, Room)>,
     bulk: VecDeque<(Event, Room, Room)>,
     interactive_in_a_row: u32,
+    /// When an interactive batch was last taken.
+    interactive_at: Option<Instant>,
+    /// Workers with a bulk batch in their hands.
+    bulk_at_work: usize,
     closed: bool,
+}
+
+impl Waiting {
+    /// Until when bulk work keeps out of the way.
+    fn courteous_until(&self) -> Option<Instant> {
+        let until = self.interactive_at? + COURTESY;
+        (Instant::now() < until).then_some(until)
+    }
+}
+
+/// A batch that was taken; dropped once it is done, it lets the queue know.
+pub struct Taken<'q> {
+    pub events: Vec<Event>,
+    lane: Lane,
+    queue: &'q Queue,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if self.lane == Lane::Bulk {
+            self.queue.lock().bulk_at_work -= 1;
+            self.queue.filled.notify_one();
+        }
+    }
 }
 
 /// See the module.
@@ -84,6 +118,8 @@ pub struct Queue {
     bytes: AtomicUsize,
     /// Most events that fit.
     pub capacity: usize,
+    /// Workers that may have bulk work while interactive work comes: all but one, and at least one.
+    bulk_workers: usize,
     /// The stage it stands before.
     stage: Arc<str>,
     overflow: Overflow,
@@ -91,8 +127,8 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// The queue before `stage`.
-    pub fn new(stage: Arc<str>, spec: &QueueSpec) -> Self {
+    /// The queue before `stage`, which has so many workers.
+    pub fn new(stage: Arc<str>, spec: &QueueSpec, workers: usize) -> Self {
         let (events, bytes) = (spec.events.get(), spec.bytes().as_usize());
         Self {
             stage,
@@ -105,6 +141,7 @@ impl Queue {
             length: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             capacity: events,
+            bulk_workers: workers.saturating_sub(1).max(1),
         }
     }
 
@@ -119,14 +156,13 @@ impl Queue {
             _ if self.lock().closed => return Err(Closed),
             Overflow::DropNewest | Overflow::Reject => self.leave_out(&event),
             Overflow::DropOldest => loop {
-                match self.take_lane(event.envelope.lane, 1) {
-                    Some(oldest) => oldest.iter().for_each(|oldest| self.leave_out(oldest)),
+                let oldest = self.drain(event.envelope.lane, 1);
+                if oldest.is_empty() {
                     // The room is with the other lane, which this one must not displace.
-                    None => {
-                        self.leave_out(&event);
-                        break;
-                    }
+                    self.leave_out(&event);
+                    break;
                 }
+                oldest.iter().for_each(|oldest| self.leave_out(oldest));
                 match self.try_push(event) {
                     Ok(()) => break,
                     Err(again) => event = again,
@@ -197,28 +233,31 @@ impl Queue {
 
     /// Waits for at least one event and takes up to `batching.events`, all of one lane, of the bulk lane up to `bulk_most`;
     /// `None` once closed and empty.
-    pub async fn pop(&self, batching: Batching, bulk_most: usize) -> Option<Vec<Event>> {
+    pub async fn pop(&self, batching: Batching, bulk_most: usize) -> Option<Taken<'_>> {
         let mut batch = loop {
             let filled = self.filled.notified();
             tokio::pin!(filled);
             filled.as_mut().enable();
-            match self.take(batching.events, bulk_most) {
-                Some(batch) => break batch,
-                None if self.is_finished() => {
-                    // Another worker may be waiting for the same news.
-                    self.filled.notify_one();
-                    return None;
-                }
+            let courteous_until = match self.take(batching.events, bulk_most) {
+                Ok(batch) => break batch,
+                Err(until) => until,
+            };
+            if self.is_finished() {
+                // Another worker may be waiting for the same news.
+                self.filled.notify_one();
+                return None;
+            }
+            match courteous_until {
                 None => filled.await,
+                Some(until) => {
+                    let _ = tokio::time::timeout_at(until, filled).await;
+                }
             }
         };
-        let lane = batch[0].envelope.lane;
-        let most = if lane == Lane::Bulk { batching.events.min(bulk_most) } else { batching.events };
-        if batch.len() < most && !batching.linger.is_zero() {
+        let most = if batch.lane == Lane::Bulk { batching.events.min(bulk_most) } else { batching.events };
+        if batch.events.len() < most && !batching.linger.is_zero() {
             tokio::time::sleep(batching.linger).await;
-            if let Some(more) = self.take_lane(lane, most - batch.len()) {
-                batch.extend(more);
-            }
+            batch.events.extend(self.drain(batch.lane, most - batch.events.len()));
         }
         Some(batch)
     }
@@ -251,22 +290,35 @@ impl Queue {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    fn take(&self, most: usize, bulk_most: usize) -> Option<Vec<Event>> {
-        let lane = {
+    /// A batch, or until when bulk events that wait are held back, if that is so.
+    fn take(&self, most: usize, bulk_most: usize) -> Result<Taken<'_>, Option<Instant>> {
+        let (lane, most) = {
             let mut waiting = self.lock();
-            let bulk_is_due = waiting.interactive_in_a_row >= BULK_EVERY && !waiting.bulk.is_empty();
-            if waiting.interactive.is_empty() || bulk_is_due {
-                waiting.interactive_in_a_row = 0;
-                Lane::Bulk
-            } else {
+            let has_bulk = !waiting.bulk.is_empty();
+            let bulk_is_due = waiting.interactive_in_a_row >= BULK_EVERY && has_bulk;
+            if !waiting.interactive.is_empty() && !bulk_is_due {
                 waiting.interactive_in_a_row += 1;
-                Lane::Interactive
+                waiting.interactive_at = Some(Instant::now());
+                (Lane::Interactive, most)
+            } else if has_bulk {
+                let courteous_until = waiting.courteous_until();
+                if courteous_until.is_some() && waiting.bulk_at_work >= self.bulk_workers {
+                    return Err(courteous_until);
+                }
+                waiting.interactive_in_a_row = 0;
+                waiting.bulk_at_work += 1;
+                (Lane::Bulk, if courteous_until.is_some() { 1 } else { most.min(bulk_most) })
+            } else {
+                return Err(None);
             }
         };
-        self.take_lane(lane, if lane == Lane::Bulk { most.min(bulk_most) } else { most })
+        // From here on a bulk batch is counted, also if another worker was faster and it is empty.
+        let taken = Taken { events: self.drain(lane, most), lane, queue: self };
+        if taken.events.is_empty() { Err(None) } else { Ok(taken) }
     }
 
-    fn take_lane(&self, lane: Lane, most: usize) -> Option<Vec<Event>> {
+    /// Up to `most` events of a lane.
+    fn drain(&self, lane: Lane, most: usize) -> Vec<Event> {
         let mut waiting = self.lock();
         let batch: Vec<Event> = match lane {
             Lane::Interactive => {
@@ -281,7 +333,7 @@ impl Queue {
         let more = !waiting.interactive.is_empty() || !waiting.bulk.is_empty();
         drop(waiting);
         if batch.is_empty() {
-            return None;
+            return batch;
         }
         self.length.fetch_sub(batch.len(), Ordering::Relaxed);
         let size: usize = batch.iter().map(|event| event.payload.resident_bytes()).sum();
@@ -289,7 +341,7 @@ impl Queue {
         if more {
             self.filled.notify_one();
         }
-        Some(batch)
+        batch
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {

@@ -3,8 +3,8 @@
 //!
 //! Order matters. The terminal result is confirmed before the end is noted, so that a crash in between repeats the work
 //! and the repeat's result is refused. The end is noted, many in one message, before the event is acknowledged, so that a
-//! copy that comes later is known. Claims are dropped once the broker has confirmed the acknowledgement, so that no repeat
-//! ever misses its payload.
+//! copy that comes later is known. Claims are dropped in between: a repeat is known then and never misses its payload, and
+//! a crash leaves none behind.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -129,17 +129,15 @@ impl Settler {
         ended.into_iter().map(|ended| (ended, settlement.clone())).collect()
     }
 
-    /// The word to the broker, and what may go once it has it.
+    /// Drops what may go now that the end is noted, and tells the broker. If the process dies in between, the event comes
+    /// again and is known by its entry: it needs no body, and nothing is left behind.
     async fn release(&self, ended: Ended, settlement: Settlement) {
         let Ended { root, ack, place } = ended;
         let dead = self.flow.count(&settlement, &root);
-        let has_claims = settlement == Settlement::Done && !dead && !root.payload.claims().is_empty();
-        let settlement = if has_claims { Settlement::DoneForSure } else { settlement };
-        let confirmed = ack.settle(settlement).await;
-        // An acknowledgement that may be lost means a repeat, which needs the body or finds it in the ledger.
-        if has_claims && confirmed {
+        if settlement == Settlement::Done && !dead {
             claims::drop_all(&*self.transport, &root.payload).await;
         }
+        ack.settle(settlement).await;
         drop(place);
     }
 
@@ -189,7 +187,8 @@ impl Settler {
         fault: Option<(u32, Arc<str>)>,
     ) -> Result<(), TransportError> {
         root.failed.store(true, Ordering::Relaxed);
-        if cause.is_ours() || root.envelope.request.is_none() {
+        let is_kept = cause.is_ours() || root.envelope.request.is_none();
+        if is_kept && !self.is_done_elsewhere(root).await? {
             let (faults, error) = fault.map_or((0, None), |(faults, error)| (faults, Some(error)));
             let letter = DeadLetter {
                 envelope: (*root.envelope).clone(),
@@ -209,6 +208,17 @@ impl Settler {
             self.flow.meter.refused.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Whether somebody else has done the event while this process stood still. What failed here then says nothing: its
+    /// body may be gone because nobody needs it any more.
+    async fn is_done_elsewhere(&self, root: &Root) -> Result<bool, TransportError> {
+        if self.flow.ledger.look_up(&self.flow.name, &root.envelope.id) == Some(End::Settled) {
+            return Ok(true);
+        }
+        let Some(request) = &root.envelope.request else { return Ok(false) };
+        let outcomes = self.transport.outcomes(request).await?;
+        Ok(outcomes.iter().any(|outcome| outcome.kind == OutcomeKind::Done))
     }
 
     fn outcome(&self, root: &Root, kind: OutcomeKind, content: Content) -> Outcome {

@@ -41,7 +41,7 @@ pub struct Stage {
 }
 
 /// A batch of bulk events holds a worker for about this long at most, for an interactive event may come meanwhile.
-const BULK_SLICE: Duration = Duration::from_millis(10);
+const BULK_SLICE: Duration = Duration::from_millis(50);
 
 /// Runs until the queue is closed and empty, or the operator is broken.
 pub struct Worker {
@@ -59,7 +59,8 @@ impl Worker {
     pub async fn run(mut self) -> Result<(), BoxError> {
         let stage = Arc::clone(&self.stage);
         let mut out = Output::new(Arc::clone(&stage.name), stage.sink.clone());
-        while let Some(batch) = stage.queue.pop(stage.batching, stage.meter.fitting(BULK_SLICE)).await {
+        while let Some(mut taken) = stage.queue.pop(stage.batching, stage.meter.fitting(BULK_SLICE)).await {
+            let batch = std::mem::take(&mut taken.events);
             self.handle(batch, &mut out).await?;
         }
         self.operator.close().await.map_err(|fault| fault.to_string().into())

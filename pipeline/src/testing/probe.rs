@@ -53,7 +53,7 @@ pub async fn run_events(operator: &mut dyn Operator, events: Vec<(Params, Payloa
     let (settler, _finished) = mpsc::channel(ROOM);
     let room = NonZeroUsize::new(ROOM).expect("a constant");
     let spec = QueueSpec { events: room, bytes: Some(ByteSize(u64::MAX >> 8)), ..QueueSpec::default() };
-    let queue = Arc::new(Queue::new("next".into(), &spec));
+    let queue = Arc::new(Queue::new("next".into(), &spec, 1));
     let cancellations = Cancellations::default();
     let flow = Token::new("test").expect("a constant");
     let begin = |(index, (params, payload)): (usize, (Params, Payload))| {
@@ -76,8 +76,10 @@ pub async fn run_events(operator: &mut dyn Operator, events: Vec<(Params, Payloa
     let position = |event: &Event| batch.iter().position(|parent| Arc::ptr_eq(&parent.root, &event.root));
     let mut emitted = Vec::new();
     while queue.len() > 0 {
-        let Some(events) = queue.pop(Batching::greedy(ROOM), ROOM).await else { break };
-        emitted.extend(events.into_iter().filter_map(|event| Some((position(&event)?, event.payload))));
+        let Some(mut taken) = queue.pop(Batching::greedy(ROOM), ROOM).await else { break };
+        emitted.extend(
+            std::mem::take(&mut taken.events).into_iter().filter_map(|event| Some((position(&event)?, event.payload))),
+        );
     }
     let mut rejected = Vec::new();
     let mut responded = Vec::new();

@@ -6,6 +6,7 @@ mod cancel;
 mod config;
 mod edges;
 mod engine;
+mod lanes;
 mod ledger;
 mod memory;
 mod outage;

@@ -1,0 +1,229 @@
+//! Too much at once: what an interactive client feels behind a full bulk backlog, what is left of the throughput and of
+//! the memory under ten times the load, and what a refusal costs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use reqwest::multipart::{Form, Part};
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::caudal::{Caudal, Folder, resident};
+use crate::load::closed_loop;
+use crate::numbers::{median, millis, percentile};
+use crate::pictures::{jpeg, scene};
+
+const ROUNDS: usize = 3;
+/// Interactive requests of one side of a round, one at a time.
+const ASKED: usize = 150;
+/// Bulk events that wait throughout, at least.
+const BACKLOG: u64 = 200;
+const OVERLOAD: Duration = Duration::from_secs(60);
+const TIMES: f64 = 10.0;
+const REFUSALS: usize = 500;
+/// As `[process] memory` has it by default.
+const BUDGET_MIB: u64 = 768;
+
+const PETALERT: [&str; 9] = [
+    "config/petalert.toml",
+    "--set",
+    "limits.enabled=false",
+    "--set",
+    "flow.describe.open=true",
+    "--set",
+    "flow.describe.backlog.events=1000",
+    "--set",
+    "limits.connections=4096",
+];
+
+pub async fn run() {
+    let photo = jpeg(&scene(1, 1155, 866), 85);
+    println!("\npressure: PetAlert's config, built-in model, 1 MP JPEG of {} KiB", photo.len() >> 10);
+    lanes(&photo).await;
+    overload(&photo).await;
+    refusals().await;
+}
+
+/// The same interactive requests with nothing else to do, and with a backlog of bulk events that never gets short.
+async fn lanes(photo: &[u8]) {
+    let caudal = Caudal::serve(Folder::new(), &PETALERT).await;
+    ask(&caudal, photo, ASKED / 3).await;
+    let (mut idle, mut behind) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        idle.push(ask(&caudal, photo, ASKED).await);
+        let stop = Arc::new(AtomicBool::new(false));
+        let filling = tokio::spawn(fill(caudal.client.clone(), caudal.base.clone(), photo.to_vec(), Arc::clone(&stop)));
+        while bulk_backlog(&caudal).await < BACKLOG {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        behind.push(ask(&caudal, photo, ASKED).await);
+        assert!(bulk_backlog(&caudal).await > 0, "the backlog ran out, nothing was measured");
+        stop.store(true, Ordering::Relaxed);
+        filling.await.unwrap();
+        while bulk_backlog(&caudal).await > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    let of = |rounds: &[Vec<f64>], at| median(&rounds.iter().map(|round| percentile(round, at)).collect::<Vec<_>>());
+    println!("  interactive, idle                   p50 {:.1} ms, p99 {:.1} ms", of(&idle, 0.5), of(&idle, 0.99));
+    println!(
+        "  interactive, {BACKLOG}+ bulk events wait  p50 {:.1} ms, p99 {:.1} ms ({:.2} and {:.2} of idle)",
+        of(&behind, 0.5),
+        of(&behind, 0.99),
+        of(&behind, 0.5) / of(&idle, 0.5),
+        of(&behind, 0.99) / of(&idle, 0.99)
+    );
+}
+
+async fn ask(caudal: &Caudal, photo: &[u8], times: usize) -> Vec<f64> {
+    let mut latencies = Vec::with_capacity(times);
+    for _ in 0..times {
+        let begun = Instant::now();
+        let response = caudal.post_file("/embeddings/generate", photo.to_vec()).await;
+        assert_eq!(response.status(), 200);
+        response.bytes().await.unwrap();
+        latencies.push(millis(begun.elapsed()));
+    }
+    latencies
+}
+
+/// Keeps bulk events waiting until stopped, a few at a time so that filling itself is no load.
+async fn fill(client: reqwest::Client, base: String, photo: Vec<u8>, stop: Arc<AtomicBool>) {
+    let photo = bytes::Bytes::from(photo);
+    while !stop.load(Ordering::Relaxed) {
+        let waiting = bulk_backlog_at(&client, &base).await;
+        if waiting > 2 * BACKLOG {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        }
+        let url = format!("{base}/v1/flows/describe?lane=bulk");
+        let post = client.post(url).header("content-type", "image/jpeg").header("prefer", "respond-async");
+        let response = post.body(photo.clone()).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::ACCEPTED);
+    }
+}
+
+async fn bulk_backlog(caudal: &Caudal) -> u64 {
+    bulk_backlog_at(&caudal.client, &caudal.base).await
+}
+
+async fn bulk_backlog_at(client: &reqwest::Client, base: &str) -> u64 {
+    describe(client, base).await["backlog"]["bulk"].as_u64().unwrap_or(0)
+}
+
+/// The figures of PetAlert's `describe` flow.
+async fn describe(client: &reqwest::Client, base: &str) -> Value {
+    let flows: Value = client.get(format!("{base}/v1/flows")).send().await.unwrap().json().await.unwrap();
+    flows["flows"].as_array().unwrap().iter().find(|flow| flow["name"] == "describe").unwrap().clone()
+}
+
+/// Ten times what the service can do, arriving on a clock whether it keeps up or not.
+async fn overload(photo: &[u8]) {
+    let caudal = Caudal::serve(Folder::new(), &PETALERT).await;
+    closed_loop(&caudal, "/embeddings/generate", photo, 20, Duration::from_secs(2)).await;
+    let peak = closed_loop(&caudal, "/embeddings/generate", photo, 20, Duration::from_secs(10)).await;
+    let before = describe(&caudal.client, &caudal.base).await["done"].as_u64().unwrap();
+    let memory = Arc::new(AtomicU64::new(0));
+    let watching = tokio::spawn(watch_memory(caudal.pid(), Arc::clone(&memory)));
+    let begun = Instant::now();
+    let (accepted, refused, failed) = flood(&caudal, photo, peak.per_second * TIMES).await;
+    let took = begun.elapsed().as_secs_f64();
+    let done = describe(&caudal.client, &caudal.base).await["done"].as_u64().unwrap() - before;
+    watching.abort();
+    let useful = done as f64 / took;
+    println!("  peak, 20 clients that wait          {:>8.1} /s", peak.per_second);
+    println!(
+        "  {TIMES:.0} times that for {:.0} s            {useful:>8.1} /s useful ({:.2} of the peak); {accepted} accepted, \
+         {refused} refused, {failed} without an answer",
+        OVERLOAD.as_secs_f64(),
+        useful / peak.per_second
+    );
+    println!("      memory of the process at most {} MiB of {BUDGET_MIB}", memory.load(Ordering::Relaxed) >> 20);
+}
+
+async fn watch_memory(pid: u32, highest: Arc<AtomicU64>) {
+    loop {
+        highest.fetch_max(resident(pid), Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Requests at a steady rate: accepted, refused, and neither. No more than a thousand wait for their answer at once; what
+/// would come on top counts as not answered.
+async fn flood(caudal: &Caudal, photo: &[u8], rate: f64) -> (usize, usize, usize) {
+    const OPEN: usize = 1_000;
+    let photo = bytes::Bytes::copy_from_slice(photo);
+    let (begun, mut sent, mut lost) = (Instant::now(), 0_u32, 0);
+    let mut open = JoinSet::new();
+    let mut counts = (0, 0, 0);
+    let mut count = |status: Option<StatusCode>| match status {
+        Some(StatusCode::ACCEPTED) => counts.0 += 1,
+        Some(StatusCode::SERVICE_UNAVAILABLE) => counts.1 += 1,
+        _ => counts.2 += 1,
+    };
+    while begun.elapsed() < OVERLOAD {
+        tokio::time::sleep_until(begun + Duration::from_secs_f64(f64::from(sent) / rate)).await;
+        sent += 1;
+        while let Some(ended) = open.try_join_next() {
+            count(ended.unwrap());
+        }
+        if open.len() >= OPEN {
+            lost += 1;
+            continue;
+        }
+        let (client, url, photo) = (caudal.client.clone(), caudal.url("/embeddings/generate"), photo.clone());
+        open.spawn(async move {
+            let form = Form::new().part("file", Part::stream(photo).file_name("photo"));
+            let post = client.post(url).header("prefer", "respond-async").multipart(form);
+            post.send().await.ok().map(|response| response.status())
+        });
+    }
+    while let Some(ended) = open.join_next().await {
+        count(ended.unwrap());
+    }
+    counts.2 += lost;
+    counts
+}
+
+/// A gateway without workers whose queue is full: one request after another, and fifty side by side.
+async fn refusals() {
+    let folder = Folder::new();
+    let config = folder.path().join("echo.toml");
+    let text = "[flow.echo]\nopen = true\nbacklog = { events = 100 }\n[[flow.echo.stage]]\nuse = \"respond\"\n";
+    std::fs::write(&config, text).unwrap();
+    let args = [config.to_str().unwrap(), "--role", "gateway", "--set", "nats.listen=127.0.0.1:0"];
+    let caudal = Caudal::serve(Folder::new(), &args).await;
+    let mut all = JoinSet::new();
+    for _ in 0..150 {
+        all.spawn(refusal(caudal.client.clone(), caudal.url("/v1/flows/echo")));
+    }
+    let first = all.join_all().await;
+    let accepted = first.iter().filter(|(status, _)| *status == StatusCode::ACCEPTED).count();
+    let burst: Vec<f64> =
+        first.iter().filter(|(status, _)| *status == StatusCode::SERVICE_UNAVAILABLE).map(|(_, took)| *took).collect();
+    let mut one_by_one = Vec::new();
+    for _ in 0..REFUSALS {
+        let (status, took) = refusal(caudal.client.clone(), caudal.url("/v1/flows/echo")).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        one_by_one.push(took);
+    }
+    println!("  room for 100, 150 at once           {accepted} accepted, {} refused", burst.len());
+    let line = |what: &str, taken: &[f64]| {
+        let (p50, p99) = (percentile(taken, 0.5), percentile(taken, 0.99));
+        println!("      {what:<32}p50 {p50:.2} ms, p99 {p99:.2} ms");
+    };
+    line("refusals of that burst", &burst);
+    line("refusals, one at a time", &one_by_one);
+}
+
+async fn refusal(client: reqwest::Client, url: String) -> (StatusCode, f64) {
+    let post = client.post(url).header("content-type", "text/plain").header("prefer", "respond-async").body("x");
+    let begun = Instant::now();
+    let response = post.send().await.unwrap();
+    let took = millis(begun.elapsed());
+    assert!(response.status() != 503 || response.headers().contains_key("retry-after"));
+    (response.status(), took)
+}

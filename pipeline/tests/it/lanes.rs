@@ -1,0 +1,76 @@
+//! Bulk work keeps out of the way while interactive work comes, and only then.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pipeline::testing::PATIENCE;
+use pipeline::{
+    Batching, BoxError, Ends, Event, Fault, Gives, Lane, Operator, OperatorKind, OperatorSpec, Output, PayloadKind,
+    Services, Transport,
+};
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+
+use crate::support::{event, eventually, start, terminal};
+
+static BULK_AT_WORK: AtomicUsize = AtomicUsize::new(0);
+static LARGEST_BULK_BATCH: AtomicUsize = AtomicUsize::new(0);
+static LET_GO: Semaphore = Semaphore::const_new(0);
+
+#[derive(Deserialize)]
+struct HoldingSpec {}
+
+/// Holds bulk batches until the test lets go; interactive events pass.
+struct Holding;
+
+impl OperatorSpec for HoldingSpec {
+    fn ends(&self) -> Ends {
+        Ends { takes: &[PayloadKind::Bytes], gives: Gives::Same }
+    }
+    fn batching(&self) -> Batching {
+        Batching::greedy(4)
+    }
+    fn build(&self, _: &Services) -> Result<Box<dyn Operator>, BoxError> {
+        Ok(Box::new(Holding))
+    }
+}
+
+#[async_trait]
+impl Operator for Holding {
+    async fn process(&mut self, batch: Vec<Event>, _: &mut Output) -> Result<(), Fault> {
+        if batch[0].envelope.lane == Lane::Bulk {
+            BULK_AT_WORK.fetch_add(1, Ordering::SeqCst);
+            LARGEST_BULK_BATCH.fetch_max(batch.len(), Ordering::SeqCst);
+            LET_GO.acquire().await.map_err(Fault::retry)?.forget();
+            BULK_AT_WORK.fetch_sub(1, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+}
+
+const HOLDING: OperatorKind = OperatorKind::of::<HoldingSpec>("holding", "holds bulk work");
+
+/// Time is paused: it passes only while everything waits.
+#[tokio::test(start_paused = true)]
+async fn one_worker_stays_free_while_interactive_work_comes() {
+    let toml = "[[flow.test.stage]]\nuse = \"holding\"\nworkers = 2\n";
+    let (transport, running) = start(toml, &[HOLDING], 100).await;
+    transport.submit(event("first", Lane::Interactive, "x")).await.unwrap();
+    terminal(&transport, "first").await;
+    for number in 0..20 {
+        transport.submit(event(&format!("b{number}"), Lane::Bulk, "x")).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(BULK_AT_WORK.load(Ordering::SeqCst), 1, "the other worker is kept free");
+    assert_eq!(LARGEST_BULK_BATCH.load(Ordering::SeqCst), 1);
+    transport.submit(event("second", Lane::Interactive, "x")).await.unwrap();
+    terminal(&transport, "second").await;
+    assert_eq!(BULK_AT_WORK.load(Ordering::SeqCst), 1);
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert_eq!(BULK_AT_WORK.load(Ordering::SeqCst), 2, "nobody came for a second");
+    LET_GO.add_permits(100);
+    eventually("all is done", async || running.engine().figures()[0].done == 22).await;
+    assert!(LARGEST_BULK_BATCH.load(Ordering::SeqCst) > 1);
+    running.drain(PATIENCE).await.unwrap();
+}
