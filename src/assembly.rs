@@ -92,6 +92,12 @@ async fn open_services(plan: &Plan, parts: &Parts, extras: &Extras, data_dir: &P
     let models = load_models(plan, parts, &compute).await?;
     let (index_spec, data_dir) = (plan.index.clone(), data_dir.to_path_buf());
     let index = blocking(move || connectors::index::open(&index_spec, &data_dir)).await??;
+    if plan.nats.url.is_some() && plan.index.url.is_none() {
+        // What one process indexes no other one finds.
+        tracing::warn!(
+            "the embedded index is this process's own: give [index] url where several work on the same flows"
+        );
+    }
     let index = extras.around_index.map_or(index.clone(), |around| around(index));
     Ok(Services { models, index: Some(index), compute: Some(compute), ..Services::default() })
 }

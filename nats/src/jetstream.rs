@@ -13,12 +13,12 @@ use pipeline::{
     Backlog, BoxError, Claim, DeadLetter, Entry, FlowName, KeptLetter, Lane, News, Outcome, OutcomeKind, Published,
     Record, RequestId, Source, SourceBounds, Submission, Submitted, Token, Transport, TransportError, Watch,
 };
-use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::ConnectError;
+use crate::backlog;
 use crate::cancel;
 use crate::claims::{self, Abandoned};
 use crate::connection::{Access, Connection};
@@ -276,40 +276,12 @@ impl Transport for JetStream {
     }
 
     async fn backlog(&self, flow: &FlowName) -> Result<Backlog, TransportError> {
-        let flow = self.inner.flow(flow)?;
-        let subject = format!("STREAM.INFO.{}", names::work_stream(&flow.name));
-        let filter = serde_json::json!({ "subjects_filter": names::work_filter(&flow.name) });
-        let context = &self.inner.publishing.context;
-        let info: Counts = context.request(subject, &filter).await.map_err(TransportError::unavailable)?;
-        let state = info.state.ok_or_else(|| TransportError::unavailable("the queue's stream is missing"))?;
-        let ended = state.last_seq.saturating_sub(state.messages);
-        // A lane may be cut into partitions, each with a subject below its own.
-        let count = |lane| {
-            let lane = flow.subject(lane).as_str();
-            let of_lane =
-                |subject: &str| subject.strip_prefix(lane).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-            state.subjects.iter().filter(|(subject, _)| of_lane(subject)).map(|(_, count)| count).sum()
-        };
-        Ok(Backlog { interactive: count(Lane::Interactive), bulk: count(Lane::Bulk), ended })
+        backlog::of(&self.inner.publishing.context, &*self.inner.flow(flow)?).await
     }
 
     async fn ready(&self) -> Result<(), TransportError> {
         ready::ready(&self.inner).await
     }
-}
-
-/// The part of a stream's info that counts messages per subject.
-#[derive(Deserialize)]
-struct Counts {
-    state: Option<StateCounts>,
-}
-
-#[derive(Deserialize)]
-struct StateCounts {
-    messages: u64,
-    last_seq: u64,
-    #[serde(default)]
-    subjects: HashMap<String, u64>,
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! [`connect`] makes the streams of a [`Topology`]; [`server::PrivateServer`] runs a broker that dies with this process.
 //! The README of this crate is for publishers and subscribers in other languages.
 
+mod backlog;
 mod body;
 mod bounded;
 mod cancel;

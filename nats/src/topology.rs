@@ -18,6 +18,7 @@ use pipeline::spec::{BacklogSpec, ByteSize};
 use pipeline::{BoxError, FlowName, Lane};
 
 use crate::ConnectError;
+use crate::backlog;
 use crate::codec::MAX_MESSAGE;
 use crate::names;
 use crate::spec::Limits;
@@ -77,6 +78,7 @@ impl Topology {
         let flows = self.flows.iter().map(|flow| work(flow, &self.limits));
         let all = flows.chain(shared(&self.limits)).map(|config| ensure_stream(context, config));
         try_join_all(all).await?;
+        try_join_all(self.flows.iter().map(|flow| backlog::check_order(context, flow))).await?;
         Ok(())
     }
 }

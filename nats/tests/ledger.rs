@@ -136,3 +136,17 @@ async fn events_of_one_key_come_one_after_another_over_retries_and_processes() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_of_another_order_are_not_left_behind_unseen() {
+    let broker = Broker::start().await;
+    let plain = broker.connect(topology(&[("f", 100)])).await;
+    plain.submit(event("f", "e", text("x"))).await.unwrap();
+    let options = nats::ConnectOptions::new(broker.access(), ordered());
+    let Err(error) = nats::connect(options.clone()).await else { panic!("an event would be lost from sight") };
+    assert!(error.to_string().contains("run once with order_by as it was"), "{error}");
+    let again = broker.connect(topology(&[("f", 100)])).await;
+    let mut source = open(&again, "f", Lane::Interactive, bounds(4)).await;
+    next(&mut source).await.ack.settle(Settlement::DoneForSure).await;
+    nats::connect(options).await.unwrap();
+}

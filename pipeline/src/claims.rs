@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt};
 
 use crate::fault::BoxError;
-use crate::payload::{Body, Content, Payload, stored};
+use crate::payload::{Body, Content, Part, Payload, stored};
 use crate::transport::{INLINE_LIMIT, Transport, TransportError};
 
 /// Reads a body: up to [`INLINE_LIMIT`] it is kept, beyond that it streams on into the object store. Never more than the
@@ -70,7 +70,8 @@ pub(crate) async fn resolve(transport: &dyn Transport, payload: &mut Payload) ->
     Ok(())
 }
 
-/// `payload` as it can travel through a queue: pictures and vectors as bytes, long bytes as a claim.
+/// `payload` as it can travel through another queue: pictures and vectors as bytes, long bytes as a claim. A claim is
+/// copied, for the one it names ends with the event that brought it.
 ///
 /// # Errors
 /// Whatever the store says.
@@ -79,12 +80,22 @@ pub(crate) async fn storable(transport: &dyn Transport, payload: &Payload) -> Re
         Payload::Bytes(content) => content.clone(),
         Payload::Image(image) => stored::freeze_image(image),
         Payload::Vector(vector) => stored::freeze_vector(vector),
-        Payload::Parts(_) | Payload::Json(_) => return Ok(payload.clone()),
+        Payload::Json(_) => return Ok(payload.clone()),
+        Payload::Parts(parts) => {
+            let mut copies = Vec::with_capacity(parts.len());
+            for part in parts.iter() {
+                copies.push(Part { content: copied(transport, &part.content).await?, ..part.clone() });
+            }
+            return Ok(Payload::Parts(copies.into()));
+        }
     };
-    Ok(Payload::Bytes(match content.body {
-        Body::Inline(bytes) => keep_bytes(transport, &content.media_type, bytes).await?,
-        Body::Claim(_) => content,
-    }))
+    Ok(Payload::Bytes(copied(transport, &content).await?))
+}
+
+/// Content with a claim of its own, if it is long. Short content of a form stays in it.
+async fn copied(transport: &dyn Transport, content: &Content) -> Result<Content, TransportError> {
+    let bytes = fetch(transport, content).await?;
+    keep_bytes(transport, &content.media_type, bytes).await
 }
 
 /// Removes everything a payload refers to; what cannot be removed expires by age.

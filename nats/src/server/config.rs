@@ -126,7 +126,7 @@ fn users(text: &mut String, keys: &Keys) {
         let _ = writeln!(
             text,
             "  {{ user: mqtt, password: \"{password}\", permissions: {{ \
-             publish: {{ deny: [\"$JS.>\", \"$SYS.>\", \"res.>\", \"dead.>\", \"rec.>\", \"blob.>\", \"canary.>\", \"cancel.>\"] }}, \
+             publish: {{ deny: [\"$JS.>\", \"$SYS.>\", \"res.>\", \"dead.>\", \"rec.>\", \"blob.>\", \"canary.>\", \"cancel.>\", \"ledger\"] }}, \
              subscribe: {{ deny: [\"$JS.>\", \"$SYS.>\", \"_INBOX.>\", \"{INBOX_PREFIX}.>\", \"rec.>\", \"blob.>\"] }} }} }}"
         );
     }

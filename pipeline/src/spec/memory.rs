@@ -33,7 +33,9 @@ pub struct MemoryShares {
 /// Gives every queue and lane its share; reports what does not fit.
 pub fn divide(budget: ByteSize, flows: &mut [FlowSpec], problems: &mut Problems) -> MemoryShares {
     divide_queues(budget, flows, problems);
-    let lanes = 2 * flows.len().max(1) as u64;
+    // A durable edge begins another queue in the broker.
+    let edges = flows.iter().flat_map(|flow| &flow.stages).filter(|stage| stage.settings.durable).count();
+    let lanes = 2 * (flows.len() + edges).max(1) as u64;
     let deliveries = ByteSize((budget.0 / 8 / lanes).max(LEAST_DELIVERIES.0));
     flows.iter_mut().for_each(|flow| flow.delivery_bytes = deliveries);
     MemoryShares { pixels: ByteSize(budget.0 / 4), bodies: ByteSize(budget.0 / 8) }
