@@ -5,7 +5,7 @@ PYTHON ?= python3
 CARGO ?= cargo
 BINARY := $(or $(CARGO_TARGET_DIR),target)/release/caudal
 
-.PHONY: setup run test lint bench
+.PHONY: setup run test soak lint bench
 
 # Installs the broker and the inference library into .caudal/; a no-op the second time.
 setup:
@@ -20,6 +20,12 @@ run: setup
 test:
 	@$(PYTHON) scripts/setup.py --test
 	$(CARGO) test --release --workspace
+
+# Random faults for SOAK_SECONDS (300); the seed is printed, and SOAK_SEED repeats it.
+soak:
+	@$(PYTHON) scripts/setup.py --test
+	$(CARGO) build --release --workspace --example victim
+	$(CARGO) test --release --workspace --test faults -- --ignored --nocapture soak
 
 # Format, layout, clippy, documentation and, where cargo-deny is installed, licences and bans. Warnings are errors here
 # and not in the source, so that a newer compiler's warning stops CI and not a user's build.

@@ -1,0 +1,146 @@
+//! The transport with kill points behind every word to the broker, and with the bugs that concern it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use pipeline::testing::Wrapped;
+use pipeline::{
+    Acknowledge, BoxError, Claim, DeadLetter, Delivery, Entry, FlowName, Lane, News, Outcome, Published, RequestId,
+    Settlement, Source, SourceBounds, Submission, Submitted, Transport, TransportError,
+};
+use tokio::sync::mpsc;
+
+use crate::arm::{self, Bug, pass};
+use crate::unfenced::Unfenced;
+
+type Result<T> = std::result::Result<T, TransportError>;
+
+/// Any flow: where the word does not name one.
+const ANY: &str = "*";
+
+/// Puts kill points around a transport.
+pub fn around(within: Arc<dyn Transport>) -> Arc<dyn Transport> {
+    Arc::new(Faulty { within, unfenced: Unfenced::default() })
+}
+
+struct Faulty {
+    within: Arc<dyn Transport>,
+    unfenced: Unfenced,
+}
+
+#[async_trait]
+impl Wrapped for Faulty {
+    fn within(&self) -> &dyn Transport {
+        &*self.within
+    }
+
+    async fn submit(&self, submission: Submission) -> Result<Submitted> {
+        let flow = submission.envelope.flow.clone();
+        let submitted = self.within.submit(submission).await?;
+        pass("submitted", flow.as_str());
+        Ok(submitted)
+    }
+
+    async fn source(&self, flow: &FlowName, lane: Lane, bounds: SourceBounds) -> Result<Box<dyn Source>> {
+        let within = self.within.source(flow, lane, bounds).await?;
+        Ok(Box::new(FaultySource { within, flow: flow.clone() }))
+    }
+
+    async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<Published> {
+        let terminal = outcome.kind.is_terminal();
+        let published = match terminal && arm::has(Bug::NoFence) {
+            true => self.unfenced.publish(request, outcome).await?,
+            false => self.within.publish_outcome(request, outcome).await?,
+        };
+        if terminal && arm::has(Bug::Spurious) {
+            self.within.publish_outcome(&RequestId::random(), outcome).await?;
+        }
+        if terminal {
+            pass("outcome", outcome.flow.as_str());
+        }
+        Ok(published)
+    }
+
+    async fn put_claim(&self, body: BoxStream<'_, std::result::Result<Bytes, BoxError>>) -> Result<Claim> {
+        let claim = self.within.put_claim(body).await?;
+        pass("claimed", ANY);
+        Ok(claim)
+    }
+
+    async fn drop_claim(&self, claim: &Claim) -> Result<()> {
+        self.within.drop_claim(claim).await?;
+        pass("dropped", ANY);
+        Ok(())
+    }
+
+    async fn dead_letter(&self, letter: DeadLetter) -> Result<()> {
+        let flow = letter.envelope.flow.clone();
+        self.within.dead_letter(letter).await?;
+        pass("kept", flow.as_str());
+        Ok(())
+    }
+
+    async fn note_ended(&self, entries: &[Entry]) -> Result<()> {
+        if arm::has(Bug::NoLedger) {
+            return Ok(());
+        }
+        self.within.note_ended(entries).await?;
+        pass("noted", ANY);
+        Ok(())
+    }
+
+    async fn ended(&self) -> Result<mpsc::Receiver<News>> {
+        if !arm::has(Bug::NoLedger) {
+            return self.within.ended().await;
+        }
+        let (news, told) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let _ = news.send(News::CaughtUp).await;
+            // Open for as long as somebody listens: nothing more is told.
+            news.closed().await;
+        });
+        Ok(told)
+    }
+}
+
+struct FaultySource {
+    within: Box<dyn Source>,
+    flow: FlowName,
+}
+
+#[async_trait]
+impl Source for FaultySource {
+    async fn next(&mut self) -> Option<Delivery> {
+        let Delivery { envelope, payload, ack } = self.within.next().await?;
+        pass("fetched", self.flow.as_str());
+        let within = match arm::has(Bug::AckEarly) {
+            true => {
+                ack.settle(Settlement::DoneForSure).await;
+                None
+            }
+            false => Some(ack),
+        };
+        let ack = Box::new(FaultyAck { within, flow: self.flow.clone() });
+        Some(Delivery { envelope, payload, ack })
+    }
+}
+
+struct FaultyAck {
+    /// `None` once the broker was told.
+    within: Option<Box<dyn Acknowledge>>,
+    flow: FlowName,
+}
+
+#[async_trait]
+impl Acknowledge for FaultyAck {
+    async fn settle(self: Box<Self>, settlement: Settlement) -> bool {
+        let confirmed = match self.within {
+            Some(within) => within.settle(settlement).await,
+            None => true,
+        };
+        pass("acknowledged", self.flow.as_str());
+        confirmed
+    }
+}

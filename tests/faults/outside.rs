@@ -1,0 +1,118 @@
+//! The broker as a foreign client sees it: what lies in its streams, and events published past the gateway.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::{self, Context};
+use serde_json::{Value, json};
+
+/// How long a confirmation is waited for.
+const CONFIRM_LIMIT: Duration = Duration::from_secs(5);
+
+/// Where the private broker of a data folder listens.
+pub fn address(nats: &Path) -> String {
+    let config = std::fs::read_to_string(nats.join("server.conf")).unwrap();
+    let listen = config.lines().find_map(|line| line.strip_prefix("listen: ")).unwrap();
+    listen.trim_matches('"').to_owned()
+}
+
+/// What became of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// Kept.
+    Accepted,
+    /// Not kept, with the broker's error code.
+    Refused(u64),
+    /// Nobody knows.
+    Unknown,
+}
+
+/// A connection to the broker.
+pub struct Broker {
+    context: Context,
+}
+
+impl Broker {
+    /// Connects with the product's own key to the broker of a data folder.
+    pub async fn open(data: &Path) -> Self {
+        let nats = data.join("nats");
+        let seed = std::fs::read_to_string(nats.join("caudal.nk")).unwrap();
+        let options = async_nats::ConnectOptions::with_nkey(seed.trim().to_owned()).custom_inbox_prefix("_INBOX_test");
+        Self { context: jetstream::new(options.connect(address(&nats)).await.unwrap()) }
+    }
+
+    /// Publishes an event as any program may, with headers beside its id.
+    pub async fn send(&self, flow: &str, id: &str, payload: Vec<u8>, more: &[(&'static str, &str)]) -> Sent {
+        let mut headers = HeaderMap::new();
+        headers.insert("ce-id", id);
+        headers.insert("Nats-Msg-Id", id);
+        headers.insert("content-type", "application/octet-stream");
+        more.iter().for_each(|(name, value)| headers.insert(*name, *value));
+        let publish = async {
+            let subject = format!("ev.{flow}.interactive");
+            self.context.publish_with_headers(subject, headers, payload.into()).await?.await
+        };
+        match tokio::time::timeout(CONFIRM_LIMIT, publish).await {
+            Ok(Ok(_)) => Sent::Accepted,
+            Ok(Err(error)) => {
+                let code = std::error::Error::source(&error).and_then(|why| why.downcast_ref::<jetstream::Error>());
+                code.map_or(Sent::Unknown, |code| Sent::Refused(code.error_code().0))
+            }
+            Err(_) => Sent::Unknown,
+        }
+    }
+
+    async fn ask(&self, subject: String, question: &Value) -> Value {
+        let asking = self.context.request::<_, _, Value>(subject, question);
+        tokio::time::timeout(CONFIRM_LIMIT, asking).await.expect("the broker answers").unwrap()
+    }
+
+    /// Messages of a stream.
+    pub async fn messages(&self, stream: &str) -> u64 {
+        let info = self.ask(format!("STREAM.INFO.{stream}"), &json!({})).await;
+        info["state"]["messages"].as_u64().unwrap_or_else(|| panic!("{stream}: {info}"))
+    }
+
+    /// Events that wait in the queues of all flows, un-acked included.
+    pub async fn waiting(&self) -> u64 {
+        let names = self.ask("STREAM.NAMES".into(), &json!({})).await;
+        let mut waiting = 0;
+        for name in names["streams"].as_array().unwrap().iter().filter_map(Value::as_str) {
+            if name.starts_with("EV-") {
+                waiting += self.messages(name).await;
+            }
+        }
+        waiting
+    }
+
+    /// Bodies in the object store.
+    pub async fn bodies(&self) -> usize {
+        let info = self.ask("STREAM.INFO.BLOB".into(), &json!({ "subjects_filter": "blob.*" })).await;
+        info["state"]["subjects"].as_object().map_or(0, serde_json::Map::len)
+    }
+
+    /// Terminal results, by request.
+    pub async fn ends(&self) -> BTreeMap<String, u64> {
+        let info = self.ask("STREAM.INFO.RES".into(), &json!({ "subjects_filter": "res.*.end" })).await;
+        let subjects = info["state"]["subjects"].as_object().cloned().unwrap_or_default();
+        let end = |(subject, count): (String, Value)| {
+            Some((subject.strip_prefix("res.")?.strip_suffix(".end")?.to_owned(), count.as_u64()?))
+        };
+        subjects.into_iter().filter_map(end).collect()
+    }
+
+    /// Deliveries of a flow's interactive lane, and events that were ever delivered.
+    pub async fn deliveries(&self, flow: &str) -> (u64, u64) {
+        let info = self.ask(format!("CONSUMER.INFO.EV-{flow}.interactive"), &json!({})).await;
+        let number = |name: &str| info["delivered"][name].as_u64().unwrap_or_else(|| panic!("{info}"));
+        (number("consumer_seq"), number("stream_seq"))
+    }
+
+    /// Deliveries beyond the first of each event.
+    pub async fn redeliveries(&self, flow: &str) -> u64 {
+        let (all, first) = self.deliveries(flow).await;
+        all - first
+    }
+}

@@ -1,0 +1,286 @@
+//! Processes of the program under test, with a folder of their own, to be killed, stopped and started again.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use reqwest::multipart::{Form, Part};
+use reqwest::{Client, RequestBuilder, Response};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+/// How long a test waits for what must happen.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How often it looks.
+pub const LOOK: Duration = Duration::from_millis(20);
+/// Longest wait of one request: above every limit of the service itself.
+const REQUEST_LIMIT: Duration = Duration::from_secs(45);
+
+/// Arguments of a gateway that holds the broker, open to workers.
+pub const GATEWAY: [&str; 4] = ["--role", "gateway", "--set", "nats.listen=127.0.0.1:0"];
+
+/// Waits until `done` holds, asking again and again.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut done: impl FnMut() -> F) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done().await {
+        assert!(Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// A folder and a config: what outlives a process.
+pub struct World {
+    dir: TempDir,
+    args: Vec<String>,
+    bug: Option<&'static str>,
+}
+
+impl World {
+    /// A world of a config of the checkout, with some of its keys set otherwise.
+    pub fn new(config: &str, set: &[&str]) -> Self {
+        let dir = TempDir::new().unwrap();
+        let mut args = vec![config.to_owned(), "--set".into(), "limits.enabled=false".into()];
+        args.extend(set.iter().flat_map(|set| ["--set".to_owned(), (*set).to_owned()]));
+        Self { dir, args, bug: None }
+    }
+
+    /// The same with a bug planted in every process.
+    pub fn with_bug(self, bug: &'static str) -> Self {
+        Self { bug: Some(bug), ..self }
+    }
+
+    /// Where marks lie.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Where the broker's own process keeps its data.
+    pub fn data(&self) -> PathBuf {
+        self.folder().join("data")
+    }
+
+    /// Arms a point: the process that passes it for the `times`-th time from now on dies there.
+    pub fn arm(&self, point: &str, flow: &str, times: u32) {
+        let _ = std::fs::remove_file(self.folder().join("fired"));
+        std::fs::write(self.folder().join("arm.new"), format!("{point} {flow} {times}")).unwrap();
+        std::fs::rename(self.folder().join("arm.new"), self.folder().join("arm")).unwrap();
+    }
+
+    /// Whether the armed point was reached.
+    pub fn has_fired(&self) -> bool {
+        self.folder().join("fired").exists()
+    }
+
+    /// Lines of a file of marks.
+    pub fn marks(&self, file: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(self.folder().join(file)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Starts everything in one process.
+    pub async fn start(&self) -> Process {
+        self.start_as("all", &[]).await
+    }
+
+    /// Starts a process under a name of its own, which has its data there unless it is the one with the broker.
+    pub async fn start_as(&self, name: &str, args: &[&str]) -> Process {
+        let mut command = self.command(name, args);
+        match Process::spawn(&mut command, &self.log_file(name)).await {
+            Ok(process) => process,
+            Err(why) => panic!("{name} is not ready: {why}\n{}", self.log(name)),
+        }
+    }
+
+    /// The command line of a process, in which more can be put.
+    pub fn command(&self, name: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        let data = if matches!(name, "all" | "gateway") { self.data() } else { self.folder().join(name) };
+        command
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .kill_on_drop(true)
+            .env("CAUDAL_VICTIM_FOLDER", self.folder())
+            .arg("serve")
+            .args(&self.args)
+            .args(args)
+            .args(["--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(data);
+        if let Some(bug) = self.bug {
+            command.env("CAUDAL_VICTIM_BUG", bug);
+        }
+        command
+    }
+
+    /// Starts a gateway that holds the broker.
+    pub async fn start_gateway(&self) -> Process {
+        self.start_as("gateway", &GATEWAY).await
+    }
+
+    /// Starts a process that joins the broker of another one.
+    pub async fn start_beside(&self, name: &str, role: &str, more: &[&str]) -> Process {
+        self.start_joining(&self.data(), name, role, more).await
+    }
+
+    /// The same, where the data of that one are to be seen elsewhere.
+    pub async fn start_joining(&self, data: &Path, name: &str, role: &str, more: &[&str]) -> Process {
+        let nats = data.join("nats");
+        let url = format!("nats.url=nats://{}", crate::outside::address(&nats));
+        let seed = format!("nats.nkey_seed_file={}", nats.join("caudal.nk").display());
+        let mut args = vec!["--role", role, "--set", &url, "--set", &seed];
+        args.extend(more);
+        self.start_as(name, &args).await
+    }
+
+    fn log_file(&self, name: &str) -> PathBuf {
+        self.folder().join(format!("{name}.log"))
+    }
+
+    /// What a process said.
+    pub fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.log_file(name)).unwrap_or_default()
+    }
+
+    /// Files of the data folder beside the stores, whose files are the stores' own affair.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.data()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                let store = path.ends_with("nats/jetstream") || path.ends_with("index");
+                match path.is_dir() {
+                    true if store => {}
+                    true => folders.push(path),
+                    // The running broker says in it where it listens.
+                    false if is_of_a_living_broker(&path) => {}
+                    false => found.push(path),
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+}
+
+/// `nats-server_PID.ports`.
+fn is_of_a_living_broker(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let pid = name.strip_suffix(".ports").and_then(|name| name.rsplit('_').next()?.parse().ok());
+    pid.is_some_and(is_alive)
+}
+
+/// `examples/victim`, built beside the tests.
+fn program() -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let program = tests.ancestors().nth(2).unwrap().join("examples/victim");
+    assert!(program.is_file(), "build it first: cargo build --release --workspace --example victim");
+    program
+}
+
+/// A running process.
+pub struct Process {
+    pub base: String,
+    pub client: Client,
+    pub pid: u32,
+    child: Child,
+}
+
+impl Process {
+    /// Starts it and waits until it says that it is ready.
+    pub async fn spawn(command: &mut Command, log: &Path) -> Result<Self, String> {
+        let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = tokio::time::timeout(PATIENCE, lines.next_line()).await;
+        let Ok(Ok(Some(line))) = first else { return Err(format!("{first:?}")) };
+        let base = line.strip_prefix("ready ").ok_or(line.clone())?.to_owned();
+        let client = Client::builder().timeout(REQUEST_LIMIT).build().unwrap();
+        Ok(Self { base, client, pid: child.id().unwrap(), child })
+    }
+
+    pub fn get(&self, path: &str) -> RequestBuilder {
+        self.client.get(format!("{}{path}", self.base))
+    }
+
+    pub fn post(&self, path: &str) -> RequestBuilder {
+        self.client.post(format!("{}{path}", self.base))
+    }
+
+    /// Posts one file as a form, and waits for the answer.
+    pub async fn post_file(&self, path: &str, field: &'static str, bytes: Vec<u8>) -> reqwest::Result<Response> {
+        self.post(path).multipart(form(field, bytes)).send().await
+    }
+
+    /// A gauge or counter of `/metrics`, all its labels summed.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").send().await.unwrap().text().await.unwrap();
+        let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        text.lines().filter(of_name).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// The status of `/ready`, and what it says.
+    pub async fn ready(&self) -> (u16, String) {
+        let response = self.get("/ready").send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    pub async fn json(&self, path: &str) -> Value {
+        self.get(path).send().await.unwrap().json().await.unwrap()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        send(self.pid, signal);
+    }
+
+    /// Kills it as `kill -9` does, and waits until all that belonged to it is gone.
+    pub async fn kill(mut self) {
+        let children = children(self.pid);
+        self.child.kill().await.unwrap();
+        gone(&children).await;
+    }
+
+    /// Waits for its end, and for that of its children.
+    pub async fn died(mut self) -> ExitStatus {
+        let children = children(self.pid);
+        let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("it lives on").unwrap();
+        gone(&children).await;
+        status
+    }
+
+    pub fn is_dead(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Its broker.
+    pub fn broker(&self) -> u32 {
+        *children(self.pid).first().expect("the broker runs")
+    }
+}
+
+pub fn form(field: &'static str, bytes: Vec<u8>) -> Form {
+    Form::new().part(field, Part::bytes(bytes).file_name("photo"))
+}
+
+pub fn send(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
+}
+
+/// The children of a process: its broker. They belong to the thread that started them.
+pub fn children(pid: u32) -> Vec<u32> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let listed = threads.map(|thread| std::fs::read_to_string(thread.path().join("children")).unwrap_or_default());
+    listed.flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()).collect()
+}
+
+pub fn is_alive(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // A zombie is dead; nobody has asked for its exit code yet.
+    !status.is_empty() && !status.contains(") Z ")
+}
+
+pub async fn gone(pids: &[u32]) {
+    eventually("children end with their parent", || async { !pids.iter().any(|pid| is_alive(*pid)) }).await;
+}
