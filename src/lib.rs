@@ -24,15 +24,18 @@ use pipeline::{OperatorKind, Transport, VectorIndex};
 
 pub use cli::Args;
 
+/// Puts something around a part: given the part, gives what is used in its place.
+pub type Around<T> = fn(Arc<T>) -> Arc<T>;
+
 /// What a program adds to this one.
 #[derive(Clone, Default)]
 pub struct Extras {
     /// Operators beside the built-in ones.
     pub kinds: Vec<OperatorKind>,
     /// Put around the transport that flows and gateway use.
-    pub around_transport: Option<fn(Arc<dyn Transport>) -> Arc<dyn Transport>>,
+    pub around_transport: Option<Around<dyn Transport>>,
     /// Put around the vector index.
-    pub around_index: Option<fn(Arc<dyn VectorIndex>) -> Arc<dyn VectorIndex>>,
+    pub around_index: Option<Around<dyn VectorIndex>>,
 }
 
 /// Runs the command line and says how it went.

@@ -64,7 +64,8 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn make_model(folder: &Path) {
+/// Writes the model into a folder.
+pub fn make_model(folder: &Path) {
     let script = checkout().join("tests/fixtures/make_resnet18.py");
     let status = std::process::Command::new("python3").arg(script).arg(folder).status().unwrap();
     assert!(status.success(), "the model could not be made");

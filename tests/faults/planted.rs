@@ -9,23 +9,25 @@ use crate::world::World;
 /// Events of a run.
 const EVENTS: usize = 20;
 
-/// The process dies at a point and is started again; what is wrong afterwards.
+/// The worker dies at a point and is started again, while the gateway lives; what is wrong afterwards.
 async fn death(bug: Option<&'static str>, point: &str, times: u32) -> Counts {
     let world = World::new("tests/faults/flows.toml", &[]);
     let world = match bug {
         Some(bug) => world.with_bug(bug),
         None => world,
     };
-    let process = world.start().await;
+    let gateway = world.start_gateway().await;
+    let worker = world.start_beside("worker", "worker", &["--flows", "work"]).await;
     world.arm(point, "work", times);
     let mut oracle = Oracle::default();
-    oracle.post_digests(&process, "work", EVENTS, 4).await;
-    let status = process.died().await;
+    oracle.post_until_accepted(&gateway, "work", EVENTS).await;
+    let status = worker.died().await;
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(Signal::KILL.as_raw()), "{status}");
     assert!(world.has_fired(), "it died of something else");
-    let process = world.start().await;
-    oracle.post_until_accepted(&process, "work", EVENTS).await;
-    oracle.verdict(&process, &Broker::open(&world.data()).await).await
+    let worker = world.start_beside("worker", "worker", &["--flows", "work"]).await;
+    oracle.post_until_accepted(&gateway, "work", EVENTS).await;
+    // Asked of the worker, which knows whether it is still at work.
+    oracle.verdict(&worker, &Broker::open(&world.data()).await).await
 }
 
 #[tokio::test]

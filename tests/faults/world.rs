@@ -49,8 +49,9 @@ impl World {
     }
 
     /// The same with a bug planted in every process.
-    pub fn with_bug(self, bug: &'static str) -> Self {
-        Self { bug: Some(bug), ..self }
+    pub fn with_bug(mut self, bug: &'static str) -> Self {
+        self.bug = Some(bug);
+        self
     }
 
     /// Where marks lie.
@@ -162,6 +163,23 @@ impl World {
         }
         found.sort();
         found
+    }
+}
+
+impl Drop for World {
+    /// A test that failed shows what the processes said last.
+    fn drop(&mut self) {
+        const SHOWN: usize = 6_000;
+        if !std::thread::panicking() {
+            return;
+        }
+        for entry in std::fs::read_dir(self.folder()).into_iter().flatten().flatten() {
+            if entry.path().extension().is_some_and(|extension| extension == "log") {
+                let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+                let end = text.floor_char_boundary(text.len().saturating_sub(SHOWN));
+                eprintln!("--- {}\n{}", entry.path().display(), &text[end..]);
+            }
+        }
     }
 }
 

@@ -8,11 +8,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::flow::FlowShared;
 use super::root::{Settling, Verdict};
@@ -27,6 +29,12 @@ use crate::transport::{Acknowledge, DeadLetter, Published, Settlement, Transport
 /// Finished roots looked at in one go.
 const AT_ONCE: usize = 256;
 
+/// Ends that are many: where one message noted so many, the next one waits for as many, or for [`NOTE_LINGER`].
+const MANY: usize = 32;
+
+/// How long ends wait to be noted together while there are many. Nobody waits for it: the results are visible already.
+const NOTE_LINGER: Duration = Duration::from_millis(2);
+
 /// Settles roots until the flow has no more.
 pub async fn run(flow: Arc<FlowShared>, transport: Arc<dyn Transport>, mut finished: mpsc::Receiver<Arc<Root>>) {
     let settler = Settler { flow, transport };
@@ -36,12 +44,16 @@ pub async fn run(flow: Arc<FlowShared>, transport: Arc<dyn Transport>, mut finis
     let mut concluded = Vec::new();
     let mut roots = Vec::with_capacity(AT_ONCE);
     let mut open = true;
+    let mut lingers = None;
     loop {
         // One message at a time: what ends meanwhile shares the next one.
-        if noting.is_empty() && !concluded.is_empty() {
+        let lingering = lingers.is_some_and(|until| open && concluded.len() < AT_ONCE && Instant::now() < until);
+        if noting.is_empty() && !concluded.is_empty() && !lingering {
+            lingers = (concluded.len() >= MANY).then(|| Instant::now() + NOTE_LINGER);
             noting.push(settler.note(std::mem::take(&mut concluded)));
         }
         tokio::select! {
+            () = tokio::time::sleep_until(lingers.unwrap_or_else(Instant::now)), if lingering => {}
             count = finished.recv_many(&mut roots, AT_ONCE), if open => open = count > 0,
             Some(end) = concluding.next() => concluded.extend(end),
             Some(noted) = noting.next() => for (ended, settlement) in noted {
