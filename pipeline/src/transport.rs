@@ -95,7 +95,7 @@ pub struct SourceBounds {
 pub enum Settlement {
     /// Every effect is confirmed: forget it.
     Done,
-    /// The same, and wait until the broker has: before what the event refers to is removed.
+    /// The same, and wait until the broker has confirmed: for who must know that it will not come again.
     DoneForSure,
     /// Deliver it again after this long, and why: a short text without line breaks, for whoever looks at the broker.
     Retry(Duration, Arc<str>),
