@@ -20,15 +20,17 @@ use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
 
+use crate::answer::sse::Ends;
 use crate::answer::{self, Waiting};
 use crate::follow::Follower;
+use crate::identity::caller::Caller;
+use crate::identity::tenant;
 use crate::intake::{self, Allowance, Head, Taken};
 use crate::limit::ClientLimit;
 use crate::params;
 use crate::problem::Problem;
 use crate::record::Record;
 use crate::requests::{self, CancelOnDrop};
-use crate::serve::Peer;
 use crate::spec::{BodyKind, RouteSpec};
 use crate::state::GatewayState;
 use crate::wish::{How, Wish};
@@ -53,91 +55,99 @@ impl Route {
     }
 }
 
+/// One request of a flow's route.
+struct Ask<'a> {
+    state: &'a GatewayState,
+    route: &'a Arc<Route>,
+    caller: &'a Caller,
+}
+
+/// What came of the path, where it could be read.
+type Path = Result<RawPathParams, RawPathParamsRejection>;
+
 /// Answers one request of a flow's route.
 pub async fn handle(
     state: GatewayState,
+    caller: Caller,
     route: Arc<Route>,
-    path: Result<RawPathParams, RawPathParamsRejection>,
+    path: Path,
     request: Request,
 ) -> Response {
-    let id = RequestId::random();
-    let answered = answer(&state, &route, &id, path, request).await;
+    let id = caller.mint();
+    let ask = Ask { state: &state, route: &route, caller: &caller };
+    let answered = ask.answer(&id, path, request).await;
     let mut response = answered.unwrap_or_else(|problem| problem.with_request(&id).into_response());
     let value = HeaderValue::from_str(id.as_str()).expect("a token is header text");
     response.headers_mut().insert(REQUEST_HEADER, value);
     response
 }
 
-async fn answer(
-    state: &GatewayState,
-    route: &Arc<Route>,
-    id: &RequestId,
-    path: Result<RawPathParams, RawPathParamsRejection>,
-    request: Request,
-) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
-    let (envelope, head) = check(state, route, id, path, &parts)?;
-    admit(state, &envelope).await?;
-    let wish = Wish::read(&parts.headers);
-    let how = if route.spec.record.is_some() { How::Later } else { wish.how };
-    let slot = match how {
-        How::Stream => Some(answer::sse::slot(state)?),
-        How::Wait | How::Later => None,
-    };
-    let follower = (how != How::Later).then(|| Follower::fresh(&state.transport, id));
-    let waiting = Waiting { state, id, flow: &route.flow, lane: envelope.lane };
-    let Kept { record, leaving } = keep(state, route, envelope, head, body, how).await?;
-    let answered = match (follower, slot) {
-        (Some(follower), Some(slot)) => return Ok(answer::sse::stream(state, follower, slot, leaving)),
-        (Some(follower), None) => {
-            let longest = wish.wait.unwrap_or(route.spec.wait).min(route.spec.wait);
-            waiting.wait(follower, longest, route.status).await
+impl Ask<'_> {
+    async fn answer(&self, id: &RequestId, path: Path, request: Request) -> Result<Response, Problem> {
+        let Self { state, route, .. } = *self;
+        let (parts, body) = request.into_parts();
+        let (envelope, head) = self.check(id, path, &parts)?;
+        admit(state, &envelope).await?;
+        let wish = Wish::read(&parts.headers);
+        let how = if route.spec.record.is_some() { How::Later } else { wish.how };
+        let slot = match how {
+            How::Stream => Some(answer::sse::slot(state)?),
+            How::Wait | How::Later => None,
+        };
+        let follower = (how != How::Later).then(|| Follower::fresh(&state.transport, id));
+        let waiting = Waiting { state, id, flow: &route.flow, lane: envelope.lane };
+        let Kept { record, leaving } = keep(state, route, envelope, head, body, how).await?;
+        let answered = match (follower, slot) {
+            (Some(follower), Some(slot)) => {
+                let ends = Ends { leaving, ..Ends::of(self.caller) };
+                return Ok(answer::sse::stream(state, follower, slot, ends));
+            }
+            (Some(follower), None) => {
+                let longest = wish.wait.unwrap_or(route.spec.wait).min(route.spec.wait);
+                waiting.wait(follower, longest, route.status).await
+            }
+            (None, _) => Ok(match record {
+                Some(record) => (route.status, [(header::CONTENT_TYPE, "application/json")], record).into_response(),
+                None => waiting.later(requests::QUEUED, true).await,
+            }),
+        };
+        leaving.into_iter().for_each(CancelOnDrop::disarm);
+        answered
+    }
+
+    /// Checks everything but the body.
+    fn check(&self, id: &RequestId, path: Path, parts: &Parts) -> Result<(Envelope, Head), Problem> {
+        let Self { state, route, caller } = *self;
+        if let Some(limit) = route.limit.as_ref().filter(|_| state.limits.enabled) {
+            limit.admit(caller.address)?;
         }
-        (None, _) => Ok(match record {
-            Some(record) => (route.status, [(header::CONTENT_TYPE, "application/json")], record).into_response(),
-            None => waiting.later(requests::QUEUED, true).await,
-        }),
-    };
-    leaving.into_iter().for_each(CancelOnDrop::disarm);
-    answered
-}
-
-/// Checks everything but the body.
-fn check(
-    state: &GatewayState,
-    route: &Route,
-    id: &RequestId,
-    path: Result<RawPathParams, RawPathParamsRejection>,
-    parts: &Parts,
-) -> Result<(Envelope, Head), Problem> {
-    if let Some(limit) = route.limit.as_ref().filter(|_| state.limits.enabled) {
-        limit.admit(peer_of(parts))?;
+        let mut params = Params::new();
+        params::of_path(path, &mut params)?;
+        params::of_query(&parts.uri, &route.spec.query, &mut params)?;
+        let head = intake::admit(&route.spec.body, &parts.headers)?;
+        Ok((self.envelope(id, params, &parts.headers), head))
     }
-    let mut params = Params::new();
-    params::of_path(path, &mut params)?;
-    params::of_query(&parts.uri, &route.spec.query, &mut params)?;
-    let head = intake::admit(&route.spec.body, &parts.headers)?;
-    Ok((envelope(state, route, id, params, &parts.headers), head))
-}
 
-fn peer_of(parts: &Parts) -> std::net::IpAddr {
-    parts.extensions.get::<Peer>().map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0)
-}
-
-fn envelope(state: &GatewayState, route: &Route, id: &RequestId, params: Params, headers: &HeaderMap) -> Envelope {
-    let mut envelope = Envelope::new(route.flow.clone(), id.clone());
-    envelope.kind = format!("caudal.{}", route.flow).into();
-    envelope.source = route.spec.path.as_str().into();
-    envelope.lane = route.spec.lane;
-    if matches!(route.spec.body.kind, BodyKind::Open { .. }) && params.get("lane").is_some_and(|lane| lane == "bulk") {
-        envelope.lane = Lane::Bulk;
+    fn envelope(&self, id: &RequestId, params: Params, headers: &HeaderMap) -> Envelope {
+        let Self { state, route, caller } = *self;
+        let mut envelope = Envelope::new(route.flow.clone(), id.clone());
+        envelope.kind = format!("caudal.{}", route.flow).into();
+        envelope.source = route.spec.path.as_str().into();
+        envelope.lane = route.spec.lane;
+        let open = matches!(route.spec.body.kind, BodyKind::Open { .. });
+        if open && params.get("lane").is_some_and(|lane| lane == "bulk") {
+            envelope.lane = Lane::Bulk;
+        }
+        envelope.request = Some(id.clone());
+        envelope.traceparent = traceparent(headers).map(Into::into);
+        envelope.params = params;
+        if let Some(principal) = &caller.principal {
+            tenant::note(principal, &mut envelope);
+        }
+        let deadline = state.flows.get(&route.flow).and_then(|flow| flow.deadline);
+        envelope.deadline = deadline.map(|deadline| OffsetDateTime::now_utc() + deadline);
+        envelope
     }
-    envelope.request = Some(id.clone());
-    envelope.traceparent = traceparent(headers).map(Into::into);
-    envelope.params = params;
-    let deadline = state.flows.get(&route.flow).and_then(|flow| flow.deadline);
-    envelope.deadline = deadline.map(|deadline| OffsetDateTime::now_utc() + deadline);
-    envelope
 }
 
 /// The caller's trace context, if it is well-formed (W3C Trace Context, section 3.2.2).

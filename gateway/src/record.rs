@@ -8,6 +8,8 @@ use bytes::Bytes;
 use pipeline::{Envelope, Params, Token};
 use serde_json::{Map, Value, json};
 
+use crate::identity::caller::Caller;
+use crate::identity::tenant;
 use crate::params;
 use crate::problem::Problem;
 use crate::spec::{BodyKind, RecordSpec};
@@ -24,7 +26,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Writes `{"<name>": {…}, "request": id}` under the report's own id, or a fresh one.
+    /// Writes `{"<name>": {…}, "request": id}` under the report's own id, or a fresh one. Tenants have their own.
     pub async fn write(
         state: &GatewayState,
         spec: &RecordSpec,
@@ -38,6 +40,10 @@ impl Record {
         envelope.params.insert(spec.id.clone(), Value::from(key.as_str()));
         let value = json!({ name.as_str(): fields, "request": envelope.id });
         let value = Bytes::from(value.to_string());
+        let key = match tenant::of_event(envelope) {
+            Some(tenant) => tenant::partitioned(tenant, &key),
+            None => key,
+        };
         let before = state.transport.get_record(&spec.store, &key).await?.map(|before| before.value);
         let revision = state.transport.put_record(&spec.store, &key, value.clone()).await?;
         Ok(Self { store: spec.store.clone(), key, value, revision, before })
@@ -67,6 +73,7 @@ fn key_of(name: &str, fields: &Map<String, Value>) -> Result<Token, Problem> {
 /// Answers with the record that the path names.
 pub async fn read(
     state: GatewayState,
+    caller: Caller,
     spec: RecordSpec,
     path: Result<RawPathParams, RawPathParamsRejection>,
 ) -> Result<Response, Problem> {
@@ -74,7 +81,7 @@ pub async fn read(
     params::of_path(path, &mut params)?;
     let key = params.get(&spec.id).and_then(Value::as_str).unwrap_or_default();
     let key = params::token(&spec.id, key)?;
-    match state.transport.get_record(&spec.store, &key).await? {
+    match state.transport.get_record(&spec.store, &caller.record_key(&key)).await? {
         Some(record) if !record.value.is_empty() => {
             Ok(([(header::CONTENT_TYPE, "application/json")], record.value).into_response())
         }

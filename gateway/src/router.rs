@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State};
 use axum::routing::{get, on, post};
@@ -14,7 +14,8 @@ use tower_http::normalize_path::NormalizePath;
 use crate::ask::{self, Route};
 use crate::spec::{BodyKind, BodySpec, Method, QueryKind, QueryParam, RouteSpec};
 use crate::state::{FlowEntry, GatewayState};
-use crate::{console, dead, flows, guard, probes, record, requests};
+use crate::identity::caller::Caller;
+use crate::{console, dead, flows, guard, probes, record, requests, tickets};
 
 /// How long `POST /v1/flows/{flow}` waits for a result.
 const OPEN_WAIT: Duration = Duration::from_secs(30);
@@ -31,7 +32,7 @@ pub fn router(state: GatewayState) -> Router {
     let router = router
         .fallback(guard::not_found)
         .method_not_allowed_fallback(guard::method_not_allowed)
-        .layer(axum::middleware::from_fn(guard::watch))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), guard::watch))
         .with_state(state);
     Router::new().fallback_service(NormalizePath::trim_trailing_slash(router))
 }
@@ -50,6 +51,7 @@ fn built_in() -> Router<GatewayState> {
         .route("/v1/requests/{id}", get(requests::show).delete(requests::cancel))
         .route("/v1/requests/{id}/events", get(requests::events))
         .route("/v1/requests/{id}/result", get(requests::result))
+        .route("/v1/requests/{id}/ticket", post(tickets::of_request))
 }
 
 fn with_route(router: Router<GatewayState>, spec: RouteSpec) -> Router<GatewayState> {
@@ -57,16 +59,18 @@ fn with_route(router: Router<GatewayState>, spec: RouteSpec) -> Router<GatewaySt
     let filter = spec.method.filter();
     if let Some(record) = spec.record.clone().filter(|_| spec.reads_record()) {
         let handler = move |State(state): State<GatewayState>,
+                            Extension(caller): Extension<Caller>,
                             params: Result<RawPathParams, RawPathParamsRejection>| {
-            record::read(state, record.clone(), params)
+            record::read(state, caller, record.clone(), params)
         };
         return router.route(&path, on(filter, handler));
     }
     let Some(flow) = spec.flow.clone() else { return router };
     let route = Arc::new(Route::new(spec, flow));
     let handler = move |State(state): State<GatewayState>,
+                        Extension(caller): Extension<Caller>,
                         params: Result<RawPathParams, RawPathParamsRejection>,
-                        request: Request| ask::handle(state, Arc::clone(&route), params, request);
+                        request: Request| ask::handle(state, caller, Arc::clone(&route), params, request);
     router.route(&path, on(filter, handler))
 }
 

@@ -43,6 +43,7 @@ pub struct Peer(pub IpAddr);
 /// clients resume elsewhere; answers that are still waited for turn into 202 at half of the grace.
 pub async fn serve(listener: TcpListener, state: GatewayState, shutdown: CancellationToken) {
     let grace = state.service.grace();
+    state.identity.start(&shutdown);
     let server =
         Server { app: router(state.clone()), state, graceful: GracefulShutdown::new(), cut: CancellationToken::new() };
     let sampler = tokio::spawn(sample(server.state.clone()));

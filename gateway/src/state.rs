@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::identity::Identity;
 use crate::memory::MemoryBudget;
 use crate::pace::Pace;
 use crate::probes::Readiness;
@@ -82,6 +83,8 @@ pub struct Gateway {
     pub transport: Arc<dyn Transport>,
     /// `[service]`.
     pub service: ServiceSpec,
+    /// `[auth]`, with its secrets read.
+    pub identity: Identity,
     /// `[limits]`.
     pub limits: LimitsSpec,
     /// The routes, checked by [`spec::check`](crate::spec::check).
@@ -104,6 +107,7 @@ pub struct GatewayState(Arc<Shared>);
 pub struct Shared {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) service: ServiceSpec,
+    pub(crate) identity: Arc<Identity>,
     pub(crate) limits: LimitsSpec,
     pub(crate) routes: Vec<RouteSpec>,
     pub(crate) flows: HashMap<FlowName, FlowEntry>,
@@ -132,6 +136,7 @@ impl GatewayState {
             flows: gateway.flows.into_iter().map(|flow| (flow.name.clone(), flow)).collect(),
             transport: gateway.transport,
             service: gateway.service,
+            identity: Arc::new(gateway.identity),
             limits: gateway.limits,
             routes: gateway.routes,
             figures: gateway.figures,

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt};
 use gateway::spec::{GatewaySpec, check};
-use gateway::{Gateway, GatewayState};
+use gateway::{Gateway, GatewayState, Identity};
 use pipeline::spec::{Problems, Sources};
 use pipeline::testing::{MemoryTransport, Wrapped};
 use pipeline::{BoxError, Claim, Digest, Names, Token, Transport, TransportError};
@@ -66,6 +66,7 @@ fn state(transport: Arc<Discarding>) -> GatewayState {
     assert!(problems.is_empty(), "{problems:?}");
     GatewayState::new(Gateway {
         transport,
+        identity: Identity::open(&spec.auth).unwrap(),
         service: spec.service,
         limits: spec.limits,
         routes: spec.routes,

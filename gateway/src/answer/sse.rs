@@ -18,10 +18,13 @@ use futures_util::stream;
 use pipeline::{Content, Outcome, OutcomeKind};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use super::problem_of;
 use crate::follow::Follower;
+use crate::identity::caller::Caller;
 use crate::meter::StreamMeter;
 use crate::problem::Problem;
 use crate::requests::CancelOnDrop;
@@ -48,11 +51,11 @@ pub fn stream(
     state: &GatewayState,
     follower: Follower,
     slot: OwnedSemaphorePermit,
-    leaving: Option<CancelOnDrop>,
+    ends: Ends,
 ) -> Response {
     let heartbeat = Duration::from_millis(state.limits.heartbeat_ms.max(1));
     let state = state.clone();
-    let events = Events { state, follower, heartbeat, leaving, _slot: slot, _meter: StreamMeter::begin() };
+    let events = Events { state, follower, heartbeat, ends, _slot: slot, _meter: StreamMeter::begin() };
     let body = Body::from_stream(stream::unfold(Some(events), |events| async move { events?.next().await }));
     let mut response = Response::new(body);
     let headers = response.headers_mut();
@@ -63,11 +66,46 @@ pub fn stream(
     response
 }
 
+/// How long a stream goes on after the token that opened it has expired.
+const EXPIRED_FOR: Duration = Duration::from_secs(30);
+
+/// What ends a stream beside its request, and what its end entails.
+#[derive(Default)]
+pub struct Ends {
+    /// Cancels the request of a client that leaves.
+    pub leaving: Option<CancelOnDrop>,
+    /// When the client is no longer let in.
+    pub until: Option<Instant>,
+}
+
+impl Ends {
+    /// A stream that its client may read for as long as they are let in.
+    pub fn of(caller: &Caller) -> Self {
+        let expires = caller.principal.as_ref().and_then(|principal| principal.expires);
+        let left = expires.map(|expires| {
+            let left = expires + EXPIRED_FOR - OffsetDateTime::now_utc();
+            Duration::try_from(left).unwrap_or_default().min(LONGEST)
+        });
+        Self { leaving: None, until: left.map(|left| Instant::now() + left) }
+    }
+}
+
+/// Longer than any stream.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
+/// Resolves when the time has come; never, where there is none.
+async fn over(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
 struct Events {
     state: GatewayState,
     follower: Follower,
     heartbeat: Duration,
-    leaving: Option<CancelOnDrop>,
+    ends: Ends,
     _slot: OwnedSemaphorePermit,
     _meter: StreamMeter,
 }
@@ -81,7 +119,11 @@ impl Events {
             biased;
             outcome = self.follower.next() => outcome,
             () = self.state.closing.cancelled() => {
-                self.leaving.into_iter().for_each(CancelOnDrop::disarm);
+                self.ends.leaving.into_iter().for_each(CancelOnDrop::disarm);
+                return None;
+            }
+            () = over(self.ends.until) => {
+                self.ends.leaving.into_iter().for_each(CancelOnDrop::disarm);
                 return None;
             }
             () = tokio::time::sleep(self.heartbeat) => return Some((Ok(HEARTBEAT), Some(self))),
@@ -92,7 +134,7 @@ impl Events {
                 if !outcome.kind.is_terminal() {
                     return Some((Ok(event), Some(self)));
                 }
-                self.leaving.into_iter().for_each(CancelOnDrop::disarm);
+                self.ends.leaving.into_iter().for_each(CancelOnDrop::disarm);
                 Some((Ok(event), None))
             }
             Ok(None) => None,

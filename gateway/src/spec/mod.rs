@@ -1,19 +1,23 @@
-//! What of the config concerns HTTP: `[service]`, `[limits]` and the `[[route]]`s.
+//! What of the config concerns HTTP: `[service]`, `[auth]`, `[limits]` and the `[[route]]`s.
 
+mod auth;
 mod body;
 mod check;
+mod jwt;
 mod query;
 mod rate;
 mod route;
 
 use std::time::Duration;
 
-use pipeline::Names;
-use pipeline::spec::{ByteSize, Problems, Section};
+use pipeline::{Complaint, Names};
+use pipeline::spec::{ByteSize, Places, Problems, Section};
 use serde::Deserialize;
 
+pub use auth::{AuthSpec, KeySource, KeySpec, is_loopback, is_name};
 pub use body::{BodyKind, BodySpec};
 pub use check::{check, check_bodies};
+pub use jwt::{IssuerKeys, IssuerSpec, SetSource, TenantSource};
 pub use query::{QueryKind, QueryParam};
 pub use rate::Rate;
 pub use route::{Method, RecordSpec, RouteSpec};
@@ -23,6 +27,10 @@ pub use route::{Method, RecordSpec, RouteSpec};
 pub struct GatewaySpec {
     /// `[service]`.
     pub service: ServiceSpec,
+    /// Where the keys of `[service]` are.
+    pub service_places: Places,
+    /// `[auth]`.
+    pub auth: AuthSpec,
     /// `[limits]`.
     pub limits: LimitsSpec,
     /// The `[[route]]`s that could be read, in order of the text.
@@ -30,17 +38,31 @@ pub struct GatewaySpec {
 }
 
 impl GatewaySpec {
-    /// Takes `service`, `limits` and `route` out of the config's top level; `names` are the declared flows. What cannot be read is reported and left out.
+    /// Takes `service`, `auth`, `limits` and `route` out of the config's top level; `names` are the declared flows. What
+    /// cannot be read is reported and left out.
     pub fn read(root: &mut Section<'_>, names: &Names, problems: &mut Problems) -> Self {
-        let service = root
-            .take_section("service", problems)
-            .map_or_else(Default::default, |section| section.read(problems).unwrap_or_default());
+        let section = root.take_section("service", problems);
+        let service_places = section.as_ref().map(Section::places).unwrap_or_default();
+        let service = section.map_or_else(Default::default, |section| section.read(problems).unwrap_or_default());
+        let auth = root.take_section("auth", problems);
+        let auth = auth.map_or_else(Default::default, |section| AuthSpec::read(section, problems));
         let limits = root
             .take_section("limits", problems)
             .map_or_else(Default::default, |section| section.read(problems).unwrap_or_default());
         let sections = root.take_list("route", problems);
         let routes = sections.into_iter().filter_map(|section| RouteSpec::read(section, names, problems)).collect();
-        Self { service, limits, routes }
+        Self { service, service_places, auth, limits, routes }
+    }
+
+    /// What is wrong with where the service listens: whoever reaches it is let in.
+    #[must_use]
+    pub fn exposure(&self) -> Option<Complaint> {
+        let ServiceSpec { listen, insecure, .. } = &self.service;
+        (!self.auth.is_on() && !insecure && !is_loopback(listen)).then(|| Complaint {
+            key: "listen",
+            message: format!("{listen} can be reached from other machines, and nobody is asked who they are"),
+            remedy: "add [auth] with a key or an issuer, listen on 127.0.0.1, or set [service] insecure = true".into(),
+        })
     }
 }
 
@@ -54,11 +76,13 @@ pub struct ServiceSpec {
     pub listen: String,
     /// How long a shutdown waits for requests in work, in milliseconds.
     pub grace_ms: u64,
+    /// Whether it may be reached from other machines although nobody is asked who they are.
+    pub insecure: bool,
 }
 
 impl Default for ServiceSpec {
     fn default() -> Self {
-        Self { name: "caudal".into(), listen: "127.0.0.1:8080".into(), grace_ms: 10_000 }
+        Self { name: "caudal".into(), listen: "127.0.0.1:8080".into(), grace_ms: 10_000, insecure: false }
     }
 }
 

@@ -4,10 +4,13 @@
 
 mod answers;
 mod config;
+mod identity;
+mod key_sets;
 mod limits;
 mod probes;
 mod reports;
 mod requests;
 mod service;
 mod sockets;
+mod tokens;
 mod uploads;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::spec::{GatewaySpec, check};
-use gateway::{Check, FlowEntry, Gateway, GatewayState};
+use gateway::{Check, FlowEntry, Gateway, GatewayState, Identity};
 use pipeline::spec::{Problems, Sources};
 use pipeline::testing::{MemoryTransport, PATIENCE};
 use pipeline::{
@@ -58,6 +58,7 @@ impl Service {
         };
         let state = GatewayState::new(Gateway {
             transport: Arc::new(transport.clone()),
+            identity: Identity::open(&spec.auth).unwrap(),
             service: spec.service,
             limits: spec.limits,
             routes: spec.routes,

@@ -354,11 +354,15 @@ impl Transport for MemoryTransport {
         revision: u64,
         value: Bytes,
     ) -> Result<bool, TransportError> {
-        let last = self.get_record(store, key).await?.map_or(0, |record| record.revision);
-        if last == revision {
-            self.put_record(store, key, value).await?;
+        let mut state = self.up()?;
+        let place = (store.clone(), key.clone());
+        if state.records.get(&place).map_or(0, |record| record.revision) != revision {
+            return Ok(false);
         }
-        Ok(last == revision)
+        state.writes += 1;
+        let revision = state.writes;
+        state.records.insert(place, Record { value, revision });
+        Ok(true)
     }
 
     async fn get_record(&self, store: &Token, key: &Token) -> Result<Option<Record>, TransportError> {
