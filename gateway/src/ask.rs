@@ -43,14 +43,13 @@ pub struct Route {
     spec: RouteSpec,
     flow: FlowName,
     status: StatusCode,
-    limit: Option<ClientLimit>,
+    limit: Option<Arc<ClientLimit>>,
 }
 
 impl Route {
     /// A route that starts a flow.
-    pub fn new(spec: RouteSpec, flow: FlowName) -> Self {
+    pub fn new(spec: RouteSpec, flow: FlowName, limit: Option<Arc<ClientLimit>>) -> Self {
         let status = StatusCode::from_u16(spec.status).unwrap_or(StatusCode::OK);
-        let limit = spec.limit.map(ClientLimit::new);
         Self { spec, flow, status, limit }
     }
 }
@@ -66,19 +65,19 @@ struct Ask<'a> {
 type Path = Result<RawPathParams, RawPathParamsRejection>;
 
 /// Answers one request of a flow's route.
-pub async fn handle(
-    state: GatewayState,
-    caller: Caller,
-    route: Arc<Route>,
-    path: Path,
-    request: Request,
-) -> Response {
+pub async fn handle(state: GatewayState, caller: Caller, route: Arc<Route>, path: Path, request: Request) -> Response {
     let id = caller.mint();
+    let limited = route.limit.as_ref().map(|limit| limit.admit(caller.client()));
+    let (allowed, admitted) = limited.map_or((None, Ok(())), |(allowed, admitted)| (Some(allowed), admitted));
     let ask = Ask { state: &state, route: &route, caller: &caller };
-    let answered = ask.answer(&id, path, request).await;
+    let answered = match admitted {
+        Ok(()) => ask.answer(&id, path, request).await,
+        Err(problem) => Err(problem),
+    };
     let mut response = answered.unwrap_or_else(|problem| problem.with_request(&id).into_response());
     let value = HeaderValue::from_str(id.as_str()).expect("a token is header text");
     response.headers_mut().insert(REQUEST_HEADER, value);
+    allowed.into_iter().for_each(|allowed| allowed.write(response.headers_mut()));
     response
 }
 
@@ -91,7 +90,7 @@ impl Ask<'_> {
         let wish = Wish::read(&parts.headers);
         let how = if route.spec.record.is_some() { How::Later } else { wish.how };
         let slot = match how {
-            How::Stream => Some(answer::sse::slot(state)?),
+            How::Stream => Some(answer::sse::slot(state, self.caller)?),
             How::Wait | How::Later => None,
         };
         let follower = (how != How::Later).then(|| Follower::fresh(&state.transport, id));
@@ -117,10 +116,7 @@ impl Ask<'_> {
 
     /// Checks everything but the body.
     fn check(&self, id: &RequestId, path: Path, parts: &Parts) -> Result<(Envelope, Head), Problem> {
-        let Self { state, route, caller } = *self;
-        if let Some(limit) = route.limit.as_ref().filter(|_| state.limits.enabled) {
-            limit.admit(caller.address)?;
-        }
+        let route = self.route;
         let mut params = Params::new();
         params::of_path(path, &mut params)?;
         params::of_query(&parts.uri, &route.spec.query, &mut params)?;

@@ -4,10 +4,10 @@
 //! it once. Its deadline is gone, for it passed long ago. Where callers are asked who they are, only administrators see
 //! dead letters, for they are everybody's.
 
-use axum::{Extension, Json};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use pipeline::{Body, Content, DeadLetter, KeptLetter, Payload, RequestId, Submission};
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -13,7 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
-use crate::identity::caller::Caller;
+use crate::identity::caller::{Caller, Client};
 use crate::identity::{Denied, Principal, credential_of, ticket};
 use crate::meter::RequestMeter;
 use crate::problem::Problem;
@@ -63,16 +63,29 @@ async fn admit(state: &GatewayState, route: &str, parts: &Parts) -> Result<Calle
         let detail = format!("the URI has {length} bytes: at most {MAX_URI_BYTES} are taken");
         return Err(Problem::new(StatusCode::URI_TOO_LONG, "uri_too_long", detail));
     }
-    let address = peer_of(parts);
+    let address = address_of(state, parts);
     if is_open(state, route) {
         return Ok(Caller { principal: None, address });
     }
-    let principal = identify(state, route, parts).await?;
+    let principal = identify(state, route, parts).await.map_err(|problem| failed(state, address, problem))?;
     Ok(Caller { principal: Some(principal), address })
 }
 
-fn peer_of(parts: &Parts) -> IpAddr {
-    parts.extensions.get::<Peer>().map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0)
+/// Where the client is: the peer, or where a proxy that is trusted says.
+fn address_of(state: &GatewayState, parts: &Parts) -> IpAddr {
+    let peer = parts.extensions.get::<Peer>().map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0);
+    let lines = parts.headers.get_all("x-forwarded-for").into_iter();
+    state.service.trusted_proxies.client(peer, lines.map(|line| line.to_str().unwrap_or_default()))
+}
+
+/// Counts a check that failed, so that nobody tries keys for long. Whoever has a good one is not kept out by others who
+/// share the address.
+fn failed(state: &GatewayState, address: IpAddr, problem: Problem) -> Problem {
+    if problem.status() != StatusCode::UNAUTHORIZED || !state.limits.enabled {
+        return problem;
+    }
+    let (_, admitted) = state.failures.admit(Client::of_address(address));
+    admitted.err().unwrap_or(problem)
 }
 
 /// Whether a route asks nobody who they are. The console's files are the same for everybody and hold no data.

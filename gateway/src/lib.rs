@@ -32,8 +32,8 @@ mod state;
 mod tickets;
 mod wish;
 
-pub use meter::describe;
 pub use identity::{Identity, IdentityError};
+pub use meter::describe;
 pub use problem::Problem;
 pub use router::router;
 pub use serve::serve;

@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::{Extension, Router};
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State};
 use axum::routing::{get, on, post};
+use axum::{Extension, Router};
 use pipeline::Lane;
 use pipeline::spec::Places;
 use tower_http::normalize_path::NormalizePath;
 
 use crate::ask::{self, Route};
+use crate::identity::caller::Caller;
+use crate::limit::{ClientLimit, limited};
 use crate::spec::{BodyKind, BodySpec, Method, QueryKind, QueryParam, RouteSpec};
 use crate::state::{FlowEntry, GatewayState};
-use crate::identity::caller::Caller;
 use crate::{console, dead, flows, guard, probes, record, requests, tickets};
 
 /// How long `POST /v1/flows/{flow}` waits for a result.
@@ -27,7 +28,7 @@ pub fn router(state: GatewayState) -> Router {
     let open: Vec<RouteSpec> =
         state.flows.values().filter(|flow| flow.open).map(|flow| open_route(&state, flow)).collect();
     for spec in state.routes.iter().cloned().chain(open) {
-        router = with_route(router, spec);
+        router = with_route(router, &state, spec);
     }
     let router = router
         .fallback(guard::not_found)
@@ -54,24 +55,35 @@ fn built_in() -> Router<GatewayState> {
         .route("/v1/requests/{id}/ticket", post(tickets::of_request))
 }
 
-fn with_route(router: Router<GatewayState>, spec: RouteSpec) -> Router<GatewayState> {
+fn with_route(router: Router<GatewayState>, state: &GatewayState, spec: RouteSpec) -> Router<GatewayState> {
     let path = spec.path.trim_end_matches('/').to_owned();
-    let filter = spec.method.filter();
+    let (filter, limit) = (spec.method.filter(), limit_of(state, &spec));
     if let Some(record) = spec.record.clone().filter(|_| spec.reads_record()) {
         let handler = move |State(state): State<GatewayState>,
                             Extension(caller): Extension<Caller>,
                             params: Result<RawPathParams, RawPathParamsRejection>| {
-            record::read(state, caller, record.clone(), params)
+            let record = record.clone();
+            limited(limit.clone(), caller, move |caller| record::read(state, caller, record, params))
         };
         return router.route(&path, on(filter, handler));
     }
     let Some(flow) = spec.flow.clone() else { return router };
-    let route = Arc::new(Route::new(spec, flow));
-    let handler = move |State(state): State<GatewayState>,
-                        Extension(caller): Extension<Caller>,
-                        params: Result<RawPathParams, RawPathParamsRejection>,
-                        request: Request| ask::handle(state, caller, Arc::clone(&route), params, request);
+    let route = Arc::new(Route::new(spec, flow, limit));
+    let handler =
+        move |State(state): State<GatewayState>,
+              Extension(caller): Extension<Caller>,
+              params: Result<RawPathParams, RawPathParamsRejection>,
+              request: Request| ask::handle(state, caller, Arc::clone(&route), params, request);
     router.route(&path, on(filter, handler))
+}
+
+/// The limit of a route: that of its class, which others share, or one of its own.
+fn limit_of(state: &GatewayState, spec: &RouteSpec) -> Option<Arc<ClientLimit>> {
+    if !state.limits.enabled {
+        return None;
+    }
+    let own = || spec.limit.map(|rate| Arc::new(ClientLimit::new("route", rate)));
+    spec.class.as_ref().and_then(|class| state.classes.of(class)).or_else(own)
 }
 
 /// `POST /v1/flows/{flow}` of an open flow.
@@ -94,6 +106,7 @@ fn open_route(state: &GatewayState, flow: &FlowEntry) -> RouteSpec {
         status: 200,
         cancel_on_disconnect: false,
         limit: None,
+        class: None,
         record: None,
         places: Places::default(),
     }

@@ -69,7 +69,8 @@ impl Slots {
             if notes.len() > self.most {
                 return Err(SlotError::Full);
             }
-            let value = serde_json::to_vec(&notes).map_err(|error| SlotError::Transport(TransportError::unavailable(error)))?;
+            let value =
+                serde_json::to_vec(&notes).map_err(|error| SlotError::Transport(TransportError::unavailable(error)))?;
             let replaced = transport.replace_record(&store, &slot, revision, Bytes::from(value)).await;
             if replaced.map_err(SlotError::Transport)? {
                 return Ok(answer);

@@ -14,11 +14,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::identity::Identity;
+use crate::limit::{ClassLimits, ClientLimit, StreamCounts};
 use crate::memory::MemoryBudget;
 use crate::pace::Pace;
 use crate::probes::Readiness;
 use crate::problem::Problem;
-use crate::spec::{LimitsSpec, RouteSpec, ServiceSpec};
+use crate::spec::{AUTH, Classes, LimitsSpec, RouteSpec, ServiceSpec};
 
 /// Live figures of the flows that run in this process.
 pub type Figures = Arc<dyn Fn() -> Vec<FlowFigures> + Send + Sync>;
@@ -116,6 +117,10 @@ pub struct Shared {
     pub(crate) readiness: Readiness,
     pub(crate) pace: Pace,
     pub(crate) memory: MemoryBudget,
+    pub(crate) classes: ClassLimits,
+    /// Identity checks that failed, by address.
+    pub(crate) failures: ClientLimit,
+    pub(crate) stream_counts: Arc<StreamCounts>,
     /// One permit per event stream.
     pub(crate) streams: Arc<Semaphore>,
     /// Submissions that outlive their connection; a shutdown waits for them.
@@ -132,6 +137,9 @@ impl GatewayState {
             pace: Pace::new(Arc::clone(&gateway.transport), &gateway.flows),
             readiness: Readiness::new(gateway.checks),
             memory: MemoryBudget::new(gateway.limits.memory.unwrap_or(BODIES).0, MEMORY_PATIENCE),
+            classes: ClassLimits::new(&gateway.limits.classes),
+            failures: failures(&gateway.limits),
+            stream_counts: Arc::default(),
             streams: Arc::new(Semaphore::new(gateway.limits.streams.min(Semaphore::MAX_PERMITS))),
             flows: gateway.flows.into_iter().map(|flow| (flow.name.clone(), flow)).collect(),
             transport: gateway.transport,
@@ -145,6 +153,12 @@ impl GatewayState {
             closing: CancellationToken::new(),
         }))
     }
+}
+
+/// The limit of identity checks that fail.
+fn failures(limits: &LimitsSpec) -> ClientLimit {
+    let rate = limits.classes.rate(AUTH).or_else(|| Classes::default().rate(AUTH));
+    ClientLimit::new(AUTH, rate.expect("the class is built in"))
 }
 
 impl Deref for GatewayState {

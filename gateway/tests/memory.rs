@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt};
-use gateway::spec::{GatewaySpec, check};
+use gateway::spec::GatewaySpec;
 use gateway::{Gateway, GatewayState, Identity};
 use pipeline::spec::{Problems, Sources};
 use pipeline::testing::{MemoryTransport, Wrapped};
@@ -62,7 +62,7 @@ fn state(transport: Arc<Discarding>) -> GatewayState {
     let mut problems = Problems::default();
     let names = Names { flows: ["describe".to_owned()].into(), ..Names::default() };
     let spec = GatewaySpec::read(&mut sources.parse(&mut problems).root, &names, &mut problems);
-    check(&spec.routes, &mut problems);
+    spec.check(&mut problems);
     assert!(problems.is_empty(), "{problems:?}");
     GatewayState::new(Gateway {
         transport,

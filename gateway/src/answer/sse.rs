@@ -24,7 +24,8 @@ use tokio::time::Instant;
 
 use super::problem_of;
 use crate::follow::Follower;
-use crate::identity::caller::Caller;
+use crate::identity::caller::{Caller, Client};
+use crate::limit::Counted;
 use crate::meter::StreamMeter;
 use crate::problem::Problem;
 use crate::requests::CancelOnDrop;
@@ -33,26 +34,31 @@ use crate::state::GatewayState;
 const HEARTBEAT: Bytes = Bytes::from_static(b": hb\n");
 
 /// A place among the streams that may be open at once.
+pub struct Slot {
+    _place: OwnedSemaphorePermit,
+    _counted: Counted,
+}
+
+/// A place for a stream of this caller.
 ///
 /// # Errors
-/// 503 if all are taken.
-pub fn slot(state: &GatewayState) -> Result<OwnedSemaphorePermit, Problem> {
-    Arc::clone(&state.streams).try_acquire_owned().map_err(|_| {
+/// 429 if the caller has too many open, 503 if all are taken.
+pub fn slot(state: &GatewayState, caller: &Caller) -> Result<Slot, Problem> {
+    let by_address = (Client::of_address(caller.address), state.limits.streams_per_address);
+    let by_subject = caller.principal.as_ref().map(|_| (caller.client(), state.limits.streams_per_client));
+    let counted = state.stream_counts.open(by_subject.into_iter().chain([by_address]).collect())?;
+    let place = Arc::clone(&state.streams).try_acquire_owned().map_err(|_| {
         let most = state.limits.streams;
         Problem::unavailable(
             "streams_full",
             format!("all {most} event streams are in use: ask /v1/requests/{{id}} instead"),
         )
-    })
+    })?;
+    Ok(Slot { _place: place, _counted: counted })
 }
 
 /// Streams results until the terminal, or until the service shuts down: the client then resumes elsewhere.
-pub fn stream(
-    state: &GatewayState,
-    follower: Follower,
-    slot: OwnedSemaphorePermit,
-    ends: Ends,
-) -> Response {
+pub fn stream(state: &GatewayState, follower: Follower, slot: Slot, ends: Ends) -> Response {
     let heartbeat = Duration::from_millis(state.limits.heartbeat_ms.max(1));
     let state = state.clone();
     let events = Events { state, follower, heartbeat, ends, _slot: slot, _meter: StreamMeter::begin() };
@@ -106,7 +112,7 @@ struct Events {
     follower: Follower,
     heartbeat: Duration,
     ends: Ends,
-    _slot: OwnedSemaphorePermit,
+    _slot: Slot,
     _meter: StreamMeter,
 }
 

@@ -18,7 +18,8 @@ pub struct ApiKeys {
 
 impl ApiKeys {
     pub fn open(specs: &[KeySpec]) -> Result<Self, IdentityError> {
-        let keys = specs.iter().map(|spec| Ok((digest_of(spec)?, Arc::new(principal(spec))))).collect::<Result<_, _>>()?;
+        let keys =
+            specs.iter().map(|spec| Ok((digest_of(spec)?, Arc::new(principal(spec))))).collect::<Result<_, _>>()?;
         Ok(Self { keys })
     }
 

@@ -31,9 +31,7 @@ impl Client {
     /// By address alone.
     pub fn of_address(address: IpAddr) -> Self {
         match address.to_canonical() {
-            IpAddr::V6(address) => {
-                Self::Network(Ipv6Addr::from(u128::from(address) & !u128::from(u64::MAX)).into())
-            }
+            IpAddr::V6(address) => Self::Network(Ipv6Addr::from(u128::from(address) & !u128::from(u64::MAX)).into()),
             v4 => Self::Network(v4),
         }
     }

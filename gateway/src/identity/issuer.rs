@@ -37,7 +37,7 @@ impl Issuer {
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         let keys = match &spec.keys {
             IssuerKeys::Set(source, period) => {
-                Keys::Set(KeySet::new(spec.name.clone(), spec.algorithm, source.clone(), *period)?)
+                Keys::Set(KeySet::new(spec.name.clone(), spec.algorithm, source.clone(), *period))
             }
             IssuerKeys::Secret(_) | IssuerKeys::Public(_) => Keys::One(Arc::new(read_key(spec)?)),
         };

@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::{IdentityError, TokenError};
+use super::{TokenError, fetch};
 use crate::spec::SetSource;
 
 /// Least time between two early readings.
@@ -26,9 +26,6 @@ const ASK_LIMIT: Duration = Duration::from_secs(3);
 
 /// Pause after a reading that failed while there are no keys at all.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
-
-/// How long an address may take to answer.
-const FETCH_LIMIT: Duration = Duration::from_secs(5);
 
 /// Longest document, in bytes.
 const MAX_BYTES: usize = 256 << 10;
@@ -44,7 +41,6 @@ pub struct KeySet {
     algorithm: Algorithm,
     source: SetSource,
     period: Duration,
-    client: Option<reqwest::Client>,
     /// `None` until they were read once.
     keys: RwLock<Option<Arc<Keys>>>,
     /// When somebody last asked for an early reading, and how many there had been.
@@ -55,29 +51,17 @@ pub struct KeySet {
 }
 
 impl KeySet {
-    pub fn new(
-        name: String,
-        algorithm: Algorithm,
-        source: SetSource,
-        period: Duration,
-    ) -> Result<Self, IdentityError> {
-        let client = match &source {
-            SetSource::Url(_) => {
-                Some(client().map_err(|error| IdentityError::Key(format!("[auth.jwt] {name}"), error.to_string()))?)
-            }
-            SetSource::File(_) => None,
-        };
-        Ok(Self {
+    pub fn new(name: String, algorithm: Algorithm, source: SetSource, period: Duration) -> Self {
+        Self {
             name,
             algorithm,
             source,
             period,
-            client,
             keys: RwLock::new(None),
             asked: Mutex::new(None),
             wanted: Notify::new(),
             read: watch::Sender::new(0),
-        })
+        }
     }
 
     /// The key of this id; a token without one has the only key there is.
@@ -111,7 +95,7 @@ impl KeySet {
     fn is_being_read(&self) -> bool {
         let readings = *self.read.borrow();
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        readings == 0 || asked.is_some_and(|(at, before)| before == readings && at.elapsed() < FETCH_LIMIT)
+        readings == 0 || asked.is_some_and(|(at, before)| before == readings && at.elapsed() < fetch::LIMIT)
     }
 
     /// Asks for an early reading, unless one was asked for a moment ago.
@@ -148,34 +132,13 @@ impl KeySet {
     async fn fetch(&self) -> Result<Keys, String> {
         let text = match &self.source {
             SetSource::File(path) => tokio::fs::read(path).await.map_err(|error| error.to_string())?,
-            SetSource::Url(url) => self.download(url).await?,
+            SetSource::Url(url) => fetch::get(url, MAX_BYTES).await?,
         };
         if text.len() > MAX_BYTES {
             return Err(format!("the key set is longer than {MAX_BYTES} bytes"));
         }
         parse(&text, self.algorithm)
     }
-
-    async fn download(&self, url: &str) -> Result<Vec<u8>, String> {
-        let client = self.client.as_ref().ok_or("no client")?;
-        let sent = client.get(url).send().await.and_then(reqwest::Response::error_for_status);
-        let mut response = sent.map_err(|error| error.without_url().to_string())?;
-        let mut text = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| error.without_url().to_string())? {
-            text.extend_from_slice(&chunk);
-            if text.len() > MAX_BYTES {
-                break;
-            }
-        }
-        Ok(text)
-    }
-}
-
-/// A client that trusts the machine's roots, follows no redirect and does not wait for long.
-fn client() -> Result<reqwest::Client, reqwest::Error> {
-    // Another part of the process may have chosen before: then that choice holds.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().timeout(FETCH_LIMIT).redirect(reqwest::redirect::Policy::none()).build()
 }
 
 /// The keys of a set that can check this algorithm. Others are passed over: sets hold keys for several uses.
@@ -209,7 +172,9 @@ fn fits(key: &Jwk, algorithm: Algorithm) -> bool {
     let signs = key.common.public_key_use.as_ref().is_none_or(|used| *used == PublicKeyUse::Signature);
     let kind = match &key.algorithm {
         AlgorithmParameters::RSA(_) => algorithm == Algorithm::RS256,
-        AlgorithmParameters::EllipticCurve(curve) => algorithm == Algorithm::ES256 && curve.curve == EllipticCurve::P256,
+        AlgorithmParameters::EllipticCurve(curve) => {
+            algorithm == Algorithm::ES256 && curve.curve == EllipticCurve::P256
+        }
         AlgorithmParameters::OctetKeyPair(_) => algorithm == Algorithm::EdDSA,
         _ => false,
     };
@@ -237,7 +202,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn unknown_keys_do_not_make_it_read_without_bound() {
         let source = SetSource::File("/nonexistent/keys".into());
-        let set = KeySet::new("x".into(), Algorithm::EdDSA, source, Duration::from_secs(3600)).unwrap();
+        let set = KeySet::new("x".into(), Algorithm::EdDSA, source, Duration::from_secs(3600));
         *set.keys.write().unwrap() = Some(Arc::default());
         set.read.send_modify(|count| *count = 1);
         assert!(set.ask() && set.is_being_read());

@@ -10,6 +10,7 @@ mod cache;
 pub mod caller;
 mod claims;
 mod credential;
+mod fetch;
 mod issuer;
 mod key_set;
 pub mod tenant;

@@ -104,7 +104,8 @@ fn read_key(name: &str, section: Section<'_>, problems: &mut Problems) -> Option
         (Some(hex), None) => match parse_sha256(&hex) {
             Some(digest) => KeySource::Sha256(digest),
             None => {
-                let message = format!("sha256 has {} characters, 64 hexadecimal digits are needed", hex.chars().count());
+                let message =
+                    format!("sha256 has {} characters, 64 hexadecimal digits are needed", hex.chars().count());
                 let remedy = "write the output of: printf %s \"$KEY\" | sha256sum";
                 problems.add(places.of("sha256"), message, remedy);
                 return None;

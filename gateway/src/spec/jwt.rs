@@ -170,7 +170,8 @@ fn tenant(
         (None, Some(claim)) => Some(TenantSource::Claim(claim)),
         _ => {
             let message = format!("the issuer {name} must say whose requests its tokens see, in one way");
-            let remedy = "give tenant = \"NAME\" for one tenant, or tenant_claim = \"CLAIM\" (\"sub\" sets every user apart)";
+            let remedy =
+                "give tenant = \"NAME\" for one tenant, or tenant_claim = \"CLAIM\" (\"sub\" sets every user apart)";
             problems.add(places.of("tenant"), message, remedy);
             None
         }
@@ -200,7 +201,8 @@ fn keys(
         }
         _ => {
             let message = format!("the issuer {name} has no key, or several");
-            let remedy = "give one of secret = { env = \"NAME\" }, public_key = { file = \"PATH\" }, jwks = \"https://…\"";
+            let remedy =
+                "give one of secret = { env = \"NAME\" }, public_key = { file = \"PATH\" }, jwks = \"https://…\"";
             problems.add(places.of("jwks"), message, remedy);
             None
         }

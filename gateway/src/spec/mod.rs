@@ -3,21 +3,26 @@
 mod auth;
 mod body;
 mod check;
+mod class;
 mod jwt;
+mod proxies;
 mod query;
 mod rate;
 mod route;
 
 use std::time::Duration;
 
-use pipeline::{Complaint, Names};
 use pipeline::spec::{ByteSize, Places, Problems, Section};
+use pipeline::{Complaint, Names};
 use serde::Deserialize;
 
 pub use auth::{AuthSpec, KeySource, KeySpec, is_loopback, is_name};
 pub use body::{BodyKind, BodySpec};
-pub use check::{check, check_bodies};
+pub use check::check_bodies;
+pub(crate) use class::AUTH;
+pub use class::Classes;
 pub use jwt::{IssuerKeys, IssuerSpec, SetSource, TenantSource};
+pub use proxies::Proxies;
 pub use query::{QueryKind, QueryParam};
 pub use rate::Rate;
 pub use route::{Method, RecordSpec, RouteSpec};
@@ -46,12 +51,17 @@ impl GatewaySpec {
         let service = section.map_or_else(Default::default, |section| section.read(problems).unwrap_or_default());
         let auth = root.take_section("auth", problems);
         let auth = auth.map_or_else(Default::default, |section| AuthSpec::read(section, problems));
-        let limits = root
-            .take_section("limits", problems)
-            .map_or_else(Default::default, |section| section.read(problems).unwrap_or_default());
+        let limits = root.take_section("limits", problems);
+        let limits = limits.map_or_else(Default::default, |section| LimitsSpec::read(section, problems));
         let sections = root.take_list("route", problems);
         let routes = sections.into_iter().filter_map(|section| RouteSpec::read(section, names, problems)).collect();
         Self { service, service_places, auth, limits, routes }
+    }
+
+    /// Checks the routes by themselves, against each other and against the classes of limits.
+    pub fn check(&self, problems: &mut Problems) {
+        check::check(&self.routes, problems);
+        self.limits.classes.check(&self.routes, problems);
     }
 
     /// What is wrong with where the service listens: whoever reaches it is let in.
@@ -78,11 +88,22 @@ pub struct ServiceSpec {
     pub grace_ms: u64,
     /// Whether it may be reached from other machines although nobody is asked who they are.
     pub insecure: bool,
+    /// Networks of proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Proxies,
+    /// Origins of pages, beside our own, that may open a WebSocket: `https://app.example`.
+    pub origins: Vec<String>,
 }
 
 impl Default for ServiceSpec {
     fn default() -> Self {
-        Self { name: "caudal".into(), listen: "127.0.0.1:8080".into(), grace_ms: 10_000, insecure: false }
+        Self {
+            name: "caudal".into(),
+            listen: "127.0.0.1:8080".into(),
+            grace_ms: 10_000,
+            insecure: false,
+            trusted_proxies: Proxies::default(),
+            origins: Vec::new(),
+        }
     }
 }
 
@@ -98,12 +119,23 @@ impl ServiceSpec {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsSpec {
-    /// Whether the `limit` of routes holds; `false` for load tests. The other limits always hold.
+    /// `[limits.class.NAME]`.
+    #[serde(skip)]
+    pub classes: Classes,
+    /// Whether the `limit` and `class` of routes hold; `false` for load tests. The other limits always hold.
     pub enabled: bool,
     /// Connections at once; further ones wait to be accepted.
     pub connections: usize,
     /// Event streams at once; further ones get 503.
     pub streams: usize,
+    /// Event streams of one subject at once; further ones get 429.
+    pub streams_per_client: usize,
+    /// Event streams of one address at once; further ones get 429.
+    pub streams_per_address: usize,
+    /// Headers of a request.
+    pub headers: usize,
+    /// Bytes of a request's headers together, its line included.
+    pub header_bytes: ByteSize,
     /// Sum of the bodies and results that must be in memory whole at one time; by default an eighth of the process's
     /// memory.
     pub memory: Option<ByteSize>,
@@ -124,12 +156,33 @@ pub struct LimitsSpec {
     pub heartbeat_ms: u64,
 }
 
+/// Least bytes of headers: a browser's alone take more than a few hundred.
+const LEAST_HEADER_BYTES: ByteSize = ByteSize(8 << 10);
+
+impl LimitsSpec {
+    fn read(mut section: Section<'_>, problems: &mut Problems) -> Self {
+        let places = section.places();
+        let classes = Classes::read(&mut section, problems);
+        let limits: Self = section.read(problems).unwrap_or_default();
+        if limits.header_bytes < LEAST_HEADER_BYTES || limits.header_bytes > ByteSize::mib(1) {
+            let message = format!("header_bytes is {}", limits.header_bytes);
+            problems.add(places.of("header_bytes"), message, format!("give {LEAST_HEADER_BYTES} to 1 MiB"));
+        }
+        Self { classes, ..limits }
+    }
+}
+
 impl Default for LimitsSpec {
     fn default() -> Self {
         Self {
+            classes: Classes::default(),
             enabled: true,
             connections: 1024,
             streams: 1000,
+            streams_per_client: 20,
+            streams_per_address: 50,
+            headers: 64,
+            header_bytes: ByteSize(16 << 10),
             memory: None,
             open_bytes: ByteSize::mib(16),
             header_ms: 10_000,

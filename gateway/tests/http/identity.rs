@@ -50,7 +50,12 @@ async fn a_key_lets_in_and_says_who_it_is() {
     let service = Service::start(&keys("")).await;
     service.echo("describe").await;
     let ask = || service.post("/ask").json(&json!({}));
-    for request in [ask(), ask().bearer_auth("wrong horse battery"), ask().header("x-api-key", ""), ask().basic_auth(KEY, Some(""))] {
+    for request in [
+        ask(),
+        ask().bearer_auth("wrong horse battery"),
+        ask().header("x-api-key", ""),
+        ask().basic_auth(KEY, Some("")),
+    ] {
         let response = request.send().await.unwrap();
         assert_eq!(response.headers()["www-authenticate"], "Bearer realm=\"caudal\"");
         assert_eq!(response.headers()["x-content-type-options"], "nosniff");
@@ -70,7 +75,9 @@ async fn health_and_readiness_are_open_and_nothing_else() {
     for open in ["/health", "/ready", "/", "/console/console.js"] {
         assert_eq!(service.get(open).send().await.unwrap().status(), 200, "{open}");
     }
-    for closed in ["/metrics", "/v1/flows", "/v1/dead-letters", "/v1/requests/x", "/nothing", "/reports/x", "/openapi.json"] {
+    for closed in
+        ["/metrics", "/v1/flows", "/v1/dead-letters", "/v1/requests/x", "/nothing", "/reports/x", "/openapi.json"]
+    {
         problem(service.get(closed).send().await.unwrap(), 401, "unauthenticated").await;
     }
     problem(service.get("/nothing").bearer_auth(KEY).send().await.unwrap(), 404, "no_route").await;
@@ -144,7 +151,10 @@ async fn forged_tokens_are_refused_all_alike() {
         ("no tenant", without("org")),
         ("a tenant that is a list", with("org", json!(["acme"]))),
         ("a claim twice", tokens::signed_text(header, &twice)),
-        ("crit", tokens::signed_text(r#"{"alg":"HS256","crit":["b64"],"b64":false}"#, &claims("hs", "acme").to_string())),
+        (
+            "crit",
+            tokens::signed_text(r#"{"alg":"HS256","crit":["b64"],"b64":false}"#, &claims("hs", "acme").to_string()),
+        ),
         ("a key id that is a path", tokens::with_key_id("../../dev/null", &claims("hs", "acme"))),
         ("no token", "a.b.c".into()),
         ("a long one", format!("{}.{}.{}", "a".repeat(4_000), "b".repeat(4_000), "c".repeat(4_000))),
@@ -238,7 +248,8 @@ async fn records_of_tenants_are_apart() {
 async fn a_ticket_opens_one_stream_once() {
     let service = tokens_service().await;
     let mine = good("acme");
-    let ask = || service.post("/v1/flows/documents").bearer_auth(&mine).header("prefer", "respond-async").json(&json!({}));
+    let ask =
+        || service.post("/v1/flows/documents").bearer_auth(&mine).header("prefer", "respond-async").json(&json!({}));
     let (id, other) = (id_of(&ask().send().await.unwrap()), id_of(&ask().send().await.unwrap()));
     service.publish(&id, OutcomeKind::Done, 1, Content::json(&json!({}))).await;
     let issue = |id: RequestId| {
@@ -251,12 +262,18 @@ async fn a_ticket_opens_one_stream_once() {
     };
     let issued = issue(id.clone()).await;
     let (ticket, url) = (issued["ticket"].as_str().unwrap(), issued["url"].as_str().unwrap());
-    assert_eq!((url, &issued["expires_in"]), (format!("/v1/requests/{id}/events?ticket={ticket}").as_str(), &json!(60)));
+    assert_eq!(
+        (url, &issued["expires_in"]),
+        (format!("/v1/requests/{id}/events?ticket={ticket}").as_str(), &json!(60))
+    );
     // On another gateway.
     let config = format!("{}{ROUTES}", issuers());
     let second = Service::start_on(service.transport.clone(), &config, Vec::new()).await;
     let stream = second.get(url).send().await.unwrap();
-    assert_eq!((stream.status().as_u16(), &stream.headers()["referrer-policy"]), (200, &"no-referrer".parse().unwrap()));
+    assert_eq!(
+        (stream.status().as_u16(), &stream.headers()["referrer-policy"]),
+        (200, &"no-referrer".parse().unwrap())
+    );
     assert!(stream.text().await.unwrap().contains("event: done"));
     problem(service.get(url).send().await.unwrap(), 401, "unauthenticated").await;
 
@@ -267,10 +284,16 @@ async fn a_ticket_opens_one_stream_once() {
     for path in [format!("/v1/requests/{id}?ticket={ticket}"), format!("/v1/requests/{id}/result?ticket={ticket}")] {
         problem(service.get(&path).send().await.unwrap(), 401, "unauthenticated").await;
     }
-    let referred = service.get(&format!("/v1/requests/{id}/events")).header("referer", format!("http://h/?ticket={ticket}"));
+    let referred =
+        service.get(&format!("/v1/requests/{id}/events")).header("referer", format!("http://h/?ticket={ticket}"));
     problem(referred.send().await.unwrap(), 401, "unauthenticated").await;
     for none in ["", "x", &"0".repeat(64), "%00", "../x"] {
-        problem(service.get(&format!("/v1/requests/{id}/events?ticket={none}")).send().await.unwrap(), 401, "unauthenticated").await;
+        problem(
+            service.get(&format!("/v1/requests/{id}/events?ticket={none}")).send().await.unwrap(),
+            401,
+            "unauthenticated",
+        )
+        .await;
     }
 }
 
@@ -278,7 +301,8 @@ async fn a_ticket_opens_one_stream_once() {
 async fn a_ticket_that_has_expired_opens_nothing() {
     let service = tokens_service().await;
     let mine = good("acme");
-    let asked = service.post("/v1/flows/documents").bearer_auth(&mine).header("prefer", "respond-async").json(&json!({}));
+    let asked =
+        service.post("/v1/flows/documents").bearer_auth(&mine).header("prefer", "respond-async").json(&json!({}));
     let id = id_of(&asked.send().await.unwrap());
     let issued = service.post(&format!("/v1/requests/{id}/ticket")).bearer_auth(&mine).send().await.unwrap();
     let issued: Value = issued.json().await.unwrap();
@@ -315,7 +339,10 @@ fn every_problem_of_auth_is_reported() {
         (format!("{jwt}algorithm = \"HS256\"\npublic_key = {{ env = \"S\" }}\ntenant = \"t\"\n"), "HS256 needs secret"),
         (format!("{jwt}algorithm = \"HS256\"\njwks = \"https://x/k\"\ntenant = \"t\"\n"), "HS256 needs secret"),
         (format!("{jwt}algorithm = \"RS256\"\njwks = \"http://x/k\"\ntenant = \"t\"\n"), "use an https:// address"),
-        (format!("{jwt}algorithm = \"RS256\"\njwks = \"http://127.0.0.1@x/k\"\ntenant = \"t\"\n"), "use an https:// address"),
+        (
+            format!("{jwt}algorithm = \"RS256\"\njwks = \"http://127.0.0.1@x/k\"\ntenant = \"t\"\n"),
+            "use an https:// address",
+        ),
         (format!("{jwt}algorithm = \"HS256\"\ntenant = \"t\"\n"), "no key, or several"),
         (format!("{jwt}algorithm = \"HS256\"\n{secret}"), "whose requests its tokens see"),
         (format!("{jwt}algorithm = \"HS256\"\n{secret}tenant = \"t\"\ntenant_claim = \"o\"\n"), "in one way"),
