@@ -1,36 +1,30 @@
 //! A request of a flow's route, from its headers to its answer.
 //!
 //! The id is minted first, the results are watched before the event is submitted, and the submission runs in a task of
-//! its own: a client that leaves, at whatever moment, leaves no request or a whole one. The record of a report is written
-//! before its event, so that whoever knows the id finds it; an event that is refused takes its record back.
+//! its own ([`crate::keep`]): a client that leaves, at whatever moment, leaves no request or a whole one.
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use pipeline::{
-    Content, Envelope, FlowName, Lane, Outcome, OutcomeKind, Params, RequestId, Submission, TransportError,
-};
-use serde_json::{Map, Value, json};
+use pipeline::{Envelope, FlowName, Lane, Params, RequestId, TransportError};
 use time::OffsetDateTime;
-use tokio::sync::oneshot;
 
 use crate::answer::sse::Ends;
 use crate::answer::{self, Waiting};
 use crate::follow::Follower;
+use crate::idempotency::{Key, REPLAYED};
 use crate::identity::caller::Caller;
 use crate::identity::tenant;
-use crate::intake::{self, Allowance, Head, Taken};
+use crate::intake::{self, Head};
+use crate::keep::{Keeping, Kept, keep};
 use crate::limit::ClientLimit;
 use crate::params;
 use crate::problem::Problem;
-use crate::record::Record;
-use crate::requests::{self, CancelOnDrop};
+use crate::requests::CancelOnDrop;
 use crate::spec::{BodyKind, RouteSpec};
 use crate::state::GatewayState;
 use crate::wish::{How, Wish};
@@ -40,8 +34,8 @@ pub const REQUEST_HEADER: HeaderName = HeaderName::from_static("caudal-request")
 
 /// A route at work.
 pub struct Route {
-    spec: RouteSpec,
-    flow: FlowName,
+    pub spec: RouteSpec,
+    pub flow: FlowName,
     status: StatusCode,
     limit: Option<Arc<ClientLimit>>,
 }
@@ -66,12 +60,12 @@ type Path = Result<RawPathParams, RawPathParamsRejection>;
 
 /// Answers one request of a flow's route.
 pub async fn handle(state: GatewayState, caller: Caller, route: Arc<Route>, path: Path, request: Request) -> Response {
-    let id = caller.mint();
+    let mut id = caller.mint();
     let limited = route.limit.as_ref().map(|limit| limit.admit(caller.client()));
     let (allowed, admitted) = limited.map_or((None, Ok(())), |(allowed, admitted)| (Some(allowed), admitted));
     let ask = Ask { state: &state, route: &route, caller: &caller };
     let answered = match admitted {
-        Ok(()) => ask.answer(&id, path, request).await,
+        Ok(()) => ask.answer(&mut id, path, request).await,
         Err(problem) => Err(problem),
     };
     let mut response = answered.unwrap_or_else(|problem| problem.with_request(&id).into_response());
@@ -82,7 +76,8 @@ pub async fn handle(state: GatewayState, caller: Caller, route: Arc<Route>, path
 }
 
 impl Ask<'_> {
-    async fn answer(&self, id: &RequestId, path: Path, request: Request) -> Result<Response, Problem> {
+    /// `id` is for a new request, and becomes that of the first where this is its repeat.
+    async fn answer(&self, id: &mut RequestId, path: Path, request: Request) -> Result<Response, Problem> {
         let Self { state, route, .. } = *self;
         let (parts, body) = request.into_parts();
         let (envelope, head) = self.check(id, path, &parts)?;
@@ -93,25 +88,44 @@ impl Ask<'_> {
             How::Stream => Some(answer::sse::slot(state, self.caller)?),
             How::Wait | How::Later => None,
         };
-        let follower = (how != How::Later).then(|| Follower::fresh(&state.transport, id));
-        let waiting = Waiting { state, id, flow: &route.flow, lane: envelope.lane };
-        let Kept { record, leaving } = keep(state, route, envelope, head, body, how).await?;
-        let answered = match (follower, slot) {
+        let key = Key::read(&parts.headers, self.caller.tenant(), &route.spec)?;
+        let mut follower = (how != How::Later).then(|| Follower::fresh(&state.transport, id));
+        let lane = envelope.lane;
+        let keeping = Keeping { state: state.clone(), route: Arc::clone(route), envelope, how, key };
+        let Kept { request, status, record, leaving } = keep(keeping, head, body).await?;
+        let repeats = request != *id;
+        if repeats {
+            *id = request;
+            if follower.is_some() {
+                follower = Some(Follower::attach(&state.transport, id).await?);
+            }
+        }
+        let waiting = Waiting { state, id, flow: &route.flow, lane };
+        let mut response = match (follower, slot) {
             (Some(follower), Some(slot)) => {
                 let ends = Ends { leaving, ..Ends::of(self.caller) };
-                return Ok(answer::sse::stream(state, follower, slot, ends));
+                answer::sse::stream(state, follower, slot, ends)
             }
             (Some(follower), None) => {
                 let longest = wish.wait.unwrap_or(route.spec.wait).min(route.spec.wait);
-                waiting.wait(follower, longest, route.status).await
+                let waited = waiting.wait(follower, longest, route.status).await;
+                leaving.into_iter().for_each(CancelOnDrop::disarm);
+                waited?
             }
-            (None, _) => Ok(match record {
-                Some(record) => (route.status, [(header::CONTENT_TYPE, "application/json")], record).into_response(),
-                None => waiting.later(requests::QUEUED, true).await,
-            }),
+            (None, _) => {
+                leaving.into_iter().for_each(CancelOnDrop::disarm);
+                match record {
+                    Some(record) => {
+                        (route.status, [(header::CONTENT_TYPE, "application/json")], record).into_response()
+                    }
+                    None => waiting.later(status, true).await,
+                }
+            }
         };
-        leaving.into_iter().for_each(CancelOnDrop::disarm);
-        answered
+        if repeats {
+            response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+        }
+        Ok(response)
     }
 
     /// Checks everything but the body.
@@ -176,106 +190,6 @@ async fn admit(state: &GatewayState, envelope: &Envelope) -> Result<(), Problem>
             Err(Problem::unavailable("would_be_late", detail).with_retry_after(state.pace.retry_after(flow).await))
         }
         _ => Ok(()),
-    }
-}
-
-/// A request that the broker has stored.
-struct Kept {
-    /// As written, where the route keeps one.
-    record: Option<Bytes>,
-    /// Where the route says so: dropped with the handler, or on the way to it, it cancels the request.
-    leaving: Option<CancelOnDrop>,
-}
-
-/// Reads the body and submits the event, in a task that goes on when the client leaves.
-async fn keep(
-    state: &GatewayState,
-    route: &Arc<Route>,
-    envelope: Envelope,
-    head: Head,
-    body: Body,
-    how: How,
-) -> Result<Kept, Problem> {
-    let allowance = Allowance::new(&state.limits, head.length, head.max_bytes);
-    let (pump, feed) = intake::channel();
-    let (done, mut kept) = oneshot::channel();
-    let keeping = Keeping { state: state.clone(), route: Arc::clone(route), envelope, how };
-    state.tasks.spawn(async move {
-        let taken = intake::take(&keeping.state, &keeping.route.spec.body, head, feed).await;
-        let result = match taken {
-            Ok(taken) => keeping.finish(taken).await,
-            Err(problem) => Err(problem),
-        };
-        // Refused if the client left: what is sent back is then dropped here.
-        drop(done.send(result));
-    });
-    if route.spec.body.kind != BodyKind::None {
-        tokio::select! {
-            biased;
-            kept = &mut kept => return kept.unwrap_or_else(|_| Err(Problem::internal())),
-            () = pump.run(body, allowance) => {}
-        }
-    }
-    kept.await.unwrap_or_else(|_| Err(Problem::internal()))
-}
-
-/// What remains to be done once the body is kept.
-struct Keeping {
-    state: GatewayState,
-    route: Arc<Route>,
-    envelope: Envelope,
-    how: How,
-}
-
-impl Keeping {
-    async fn finish(mut self, taken: Taken) -> Result<Kept, Problem> {
-        let claims = taken.payload.claims();
-        let written = match self.write_record(taken.record).await {
-            Ok(written) => written,
-            Err(problem) => {
-                intake::discard(&*self.state.transport, claims).await;
-                return Err(problem);
-            }
-        };
-        let request = self.envelope.id.clone();
-        let lane = self.envelope.lane;
-        let submission = Submission { envelope: self.envelope, payload: taken.payload };
-        if let Err(error) = self.state.transport.submit(submission).await {
-            // Without an answer the event may be stored: then its claims and record are needed.
-            if !matches!(error, TransportError::Unavailable(_)) {
-                intake::discard(&*self.state.transport, claims).await;
-                if let Some(written) = &written {
-                    written.take_back(&self.state).await;
-                }
-            }
-            return Err(self.state.refusal(error, lane).await);
-        }
-        let (state, flow) = (&self.state, &self.route.flow);
-        let leaving = self.route.spec.cancel_on_disconnect.then(|| CancelOnDrop::new(state, flow, &request));
-        let accepting = accept(state.clone(), request, flow.clone());
-        if self.how == How::Wait {
-            // Whoever waits for the result need not wait for the record of its beginning.
-            self.state.tasks.spawn(accepting);
-        } else {
-            accepting.await;
-        }
-        Ok(Kept { record: written.map(|written| written.value), leaving })
-    }
-
-    async fn write_record(&mut self, fields: Option<Map<String, Value>>) -> Result<Option<Record>, Problem> {
-        let (Some(record), Some(fields)) = (&self.route.spec.record, fields) else { return Ok(None) };
-        let body = &self.route.spec.body.kind;
-        Record::write(&self.state, record, &mut self.envelope, body, fields).await.map(Some)
-    }
-}
-
-/// Records that the event is stored, as the request's first result.
-pub async fn accept(state: GatewayState, request: RequestId, flow: FlowName) {
-    let content = Content::json(&json!({ "id": request, "flow": flow, "status": requests::QUEUED }));
-    let outcome = Outcome::new(OutcomeKind::Accepted, 0, flow, content);
-    if let Err(error) = state.transport.publish_outcome(&request, &outcome).await {
-        // The event is stored and will end in a terminal result all the same.
-        tracing::warn!(%request, %error, "acceptance not recorded");
     }
 }
 

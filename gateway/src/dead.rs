@@ -12,10 +12,10 @@ use pipeline::{Body, Content, DeadLetter, KeptLetter, Payload, RequestId, Submis
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::ask;
 use crate::identity::caller::Caller;
 use crate::identity::tenant;
 use crate::intake;
+use crate::keep;
 use crate::params::token;
 use crate::problem::Problem;
 use crate::requests;
@@ -114,7 +114,7 @@ async fn resubmit(state: &GatewayState, kept: &KeptLetter) -> Result<RequestId, 
     if let Err(error) = state.transport.submit(Submission { envelope, payload }).await {
         return Err(state.refusal(error, lane).await);
     }
-    ask::accept(state.clone(), request.clone(), flow).await;
+    keep::accept(state.clone(), request.clone(), flow).await;
     Ok(request)
 }
 

@@ -5,7 +5,7 @@ use axum::extract::rejection::RawPathParamsRejection;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use pipeline::{Envelope, Params, Token};
+use pipeline::{Envelope, Params, RequestId, Token};
 use serde_json::{Map, Value, json};
 
 use crate::identity::caller::Caller;
@@ -26,27 +26,25 @@ pub struct Record {
 }
 
 impl Record {
-    /// Writes `{"<name>": {…}, "request": id}` under the report's own id, or a fresh one. Tenants have their own.
-    pub async fn write(
-        state: &GatewayState,
+    /// Makes `{"<name>": {…}, "request": id}` under the report's own id, or one that follows from its request's, and notes
+    /// it in the event. Nothing is written.
+    pub fn prepare(
         spec: &RecordSpec,
         envelope: &mut Envelope,
         body: &BodyKind,
         mut fields: Map<String, Value>,
-    ) -> Result<Self, Problem> {
+    ) -> Result<Draft, Problem> {
         let BodyKind::Form { json: name, .. } = body else { return Err(Problem::internal()) };
-        let key = key_of(name, &fields)?;
+        let key = key_of(name, &fields, &envelope.id)?;
         fields.insert("id".into(), Value::from(key.as_str()));
         envelope.params.insert(spec.id.clone(), Value::from(key.as_str()));
         let value = json!({ name.as_str(): fields, "request": envelope.id });
-        let value = Bytes::from(value.to_string());
+        // Tenants have their own.
         let key = match tenant::of_event(envelope) {
             Some(tenant) => tenant::partitioned(tenant, &key),
             None => key,
         };
-        let before = state.transport.get_record(&spec.store, &key).await?.map(|before| before.value);
-        let revision = state.transport.put_record(&spec.store, &key, value.clone()).await?;
-        Ok(Self { store: spec.store.clone(), key, value, revision, before })
+        Ok(Draft { store: spec.store.clone(), key, value: Bytes::from(value.to_string()) })
     }
 
     /// Puts back what was there, unless somebody has written since; nothing is written as an empty record.
@@ -59,11 +57,29 @@ impl Record {
     }
 }
 
-/// The record's key: its own `id`, which must then be a token, or a fresh one.
-fn key_of(name: &str, fields: &Map<String, Value>) -> Result<Token, Problem> {
+/// A record that is not written yet.
+pub struct Draft {
+    store: Token,
+    key: Token,
+    /// What will be written.
+    pub value: Bytes,
+}
+
+impl Draft {
+    /// Writes it, replacing what was there.
+    pub async fn write(self, state: &GatewayState) -> Result<Record, Problem> {
+        let Self { store, key, value } = self;
+        let before = state.transport.get_record(&store, &key).await?.map(|before| before.value);
+        let revision = state.transport.put_record(&store, &key, value.clone()).await?;
+        Ok(Record { store, key, value, revision, before })
+    }
+}
+
+/// The record's key: its own `id`, which must then be a token, or one that follows from the request's id.
+fn key_of(name: &str, fields: &Map<String, Value>, request: &RequestId) -> Result<Token, Problem> {
     let field = format!("{name}.id");
     match fields.get("id") {
-        None | Some(Value::Null) => Ok(Token::random()),
+        None | Some(Value::Null) => Ok(request.child("record", 0)),
         Some(Value::String(text)) => params::token(&field, text),
         Some(Value::Number(number)) => params::token(&field, &number.to_string()),
         Some(_) => Err(Problem::malformed("bad_parameter", format!("{field} must be text or a number"))),

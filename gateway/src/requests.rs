@@ -38,6 +38,11 @@ fn decisive(outcomes: &[Outcome]) -> Option<&Outcome> {
     outcomes.iter().find(|outcome| outcome.kind.is_terminal()).or(outcomes.last())
 }
 
+/// Where a request stands; `None` where nothing is known of it.
+pub fn standing(outcomes: &[Outcome]) -> Option<&'static str> {
+    decisive(outcomes).map(|last| status_of(last.kind))
+}
+
 fn unknown(id: &RequestId) -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,

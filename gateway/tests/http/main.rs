@@ -4,6 +4,7 @@
 
 mod answers;
 mod config;
+mod idempotency;
 mod identity;
 mod key_sets;
 mod limits;
