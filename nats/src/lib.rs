@@ -34,6 +34,7 @@ pub mod server;
 mod source;
 mod spec;
 mod submit;
+mod tail;
 mod topology;
 
 use std::path::PathBuf;
