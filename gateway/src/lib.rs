@@ -19,6 +19,7 @@ mod keep;
 mod limit;
 mod memory;
 mod meter;
+mod openapi;
 mod pace;
 mod params;
 mod probes;
@@ -31,6 +32,7 @@ mod slots;
 mod socket;
 pub mod spec;
 mod state;
+mod tail;
 mod tickets;
 mod wish;
 

@@ -15,8 +15,8 @@ use crate::ask::{self, Route};
 use crate::identity::caller::Caller;
 use crate::limit::{ClientLimit, limited};
 use crate::spec::{BodyKind, BodySpec, Method, QueryKind, QueryParam, RouteSpec};
-use crate::state::{FlowEntry, GatewayState};
-use crate::{console, dead, flows, guard, probes, record, requests, tickets};
+use crate::state::{FlowEntry, GatewayState, Shared};
+use crate::{console, dead, flows, guard, openapi, probes, record, requests, tail, tickets};
 
 /// How long `POST /v1/flows/{flow}` waits for a result.
 const OPEN_WAIT: Duration = Duration::from_secs(30);
@@ -25,9 +25,7 @@ const OPEN_WAIT: Duration = Duration::from_secs(30);
 /// make this panic.
 pub fn router(state: GatewayState) -> Router {
     let mut router = built_in();
-    let open: Vec<RouteSpec> =
-        state.flows.values().filter(|flow| flow.open).map(|flow| open_route(&state, flow)).collect();
-    for spec in state.routes.iter().cloned().chain(open) {
+    for spec in state.routes.iter().cloned().chain(open_routes(&state)) {
         router = with_route(router, &state, spec);
     }
     let router = router
@@ -44,8 +42,11 @@ fn built_in() -> Router<GatewayState> {
         .route("/health", get(probes::health))
         .route("/ready", get(probes::ready))
         .route("/metrics", get(probes::metrics))
+        .route("/openapi.json", get(openapi::show))
         .route("/v1/flows", get(flows::list))
         .route("/v1/flows/{flow}", post(flows::closed))
+        .route("/v1/tail/{flow}", get(tail::tail))
+        .route("/v1/tail/{flow}/ticket", post(tail::ticket))
         .route("/v1/dead-letters", get(dead::list))
         .route("/v1/dead-letters/{id}", get(dead::show).delete(dead::drop))
         .route("/v1/dead-letters/{id}/retry", post(dead::retry))
@@ -86,8 +87,13 @@ fn limit_of(state: &GatewayState, spec: &RouteSpec) -> Option<Arc<ClientLimit>> 
     spec.class.as_ref().and_then(|class| state.classes.of(class)).or_else(own)
 }
 
+/// The routes of all flows that are open.
+pub fn open_routes(state: &Shared) -> Vec<RouteSpec> {
+    state.flows.values().filter(|flow| flow.open).map(|flow| open_route(state, flow)).collect()
+}
+
 /// `POST /v1/flows/{flow}` of an open flow.
-fn open_route(state: &GatewayState, flow: &FlowEntry) -> RouteSpec {
+fn open_route(state: &Shared, flow: &FlowEntry) -> RouteSpec {
     let lanes = Lane::ALL.map(|lane| lane.as_str().to_owned()).to_vec();
     let lane = QueryKind::Text { default: None, max_length: 16, one_of: lanes };
     RouteSpec {

@@ -150,7 +150,11 @@ impl Connection {
         let service = service_fn(move |request: Request<Incoming>| answer(app.clone(), peer, request));
         let ended = match protocol {
             Protocol::Http1 => {
-                self.watcher.watch(http1_builder(&self.state.limits).serve_connection(io, service)).await
+                let connection = http1_builder(&self.state.limits).serve_connection(io, service).with_upgrades();
+                let ended = gracefully(connection, &self.state.closing).await;
+                // Held until now: the shutdown waits for it.
+                drop(self.watcher);
+                ended
             }
             Protocol::Http2 => {
                 self.watcher.watch(http2_builder(&self.state.limits).serve_connection(io, service)).await
@@ -160,6 +164,22 @@ impl Connection {
             tracing::debug!(peer = %peer.0, %error, "connection ended early");
         }
     }
+}
+
+/// Runs a connection; once the service closes, to the end of the answer in work.
+async fn gracefully<S>(
+    connection: http1::UpgradeableConnection<TokioIo<Socket>, S>,
+    closing: &CancellationToken,
+) -> hyper::Result<()>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = Body, Error = Infallible>,
+{
+    tokio::pin!(connection);
+    tokio::select! {
+        ended = &mut connection => return ended,
+        () = closing.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
 }
 
 async fn answer(

@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use pipeline::engine::FlowFigures;
 use pipeline::spec::{ByteSize, FlowSpec};
@@ -16,9 +17,11 @@ use tokio_util::task::TaskTracker;
 use crate::identity::Identity;
 use crate::limit::{ClassLimits, ClientLimit, StreamCounts};
 use crate::memory::MemoryBudget;
+use crate::openapi;
 use crate::pace::Pace;
 use crate::probes::Readiness;
 use crate::problem::Problem;
+use crate::router;
 use crate::spec::{AUTH, Classes, LimitsSpec, RouteSpec, ServiceSpec};
 
 /// Live figures of the flows that run in this process.
@@ -114,6 +117,8 @@ pub struct Shared {
     pub(crate) flows: HashMap<FlowName, FlowEntry>,
     pub(crate) figures: Figures,
     pub(crate) render_metrics: RenderMetrics,
+    /// The document at `/openapi.json`.
+    pub(crate) openapi: Bytes,
     pub(crate) readiness: Readiness,
     pub(crate) pace: Pace,
     pub(crate) memory: MemoryBudget,
@@ -133,7 +138,8 @@ impl GatewayState {
     /// Starts nothing.
     #[must_use]
     pub fn new(gateway: Gateway) -> Self {
-        Self(Arc::new(Shared {
+        let mut shared = Shared {
+            openapi: Bytes::new(),
             pace: Pace::new(Arc::clone(&gateway.transport), &gateway.flows),
             readiness: Readiness::new(gateway.checks),
             memory: MemoryBudget::new(gateway.limits.memory.unwrap_or(BODIES).0, MEMORY_PATIENCE),
@@ -151,7 +157,9 @@ impl GatewayState {
             render_metrics: gateway.render_metrics,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
-        }))
+        };
+        shared.openapi = Bytes::from(openapi::document(&shared, &router::open_routes(&shared)).to_string());
+        Self(Arc::new(shared))
     }
 }
 

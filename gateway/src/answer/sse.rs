@@ -31,7 +31,8 @@ use crate::problem::Problem;
 use crate::requests::CancelOnDrop;
 use crate::state::GatewayState;
 
-const HEARTBEAT: Bytes = Bytes::from_static(b": hb\n");
+/// Keeps the connection from being taken for dead.
+pub const HEARTBEAT: Bytes = Bytes::from_static(b": hb\n");
 
 /// A place among the streams that may be open at once.
 pub struct Slot {
@@ -63,6 +64,11 @@ pub fn stream(state: &GatewayState, follower: Follower, slot: Slot, ends: Ends) 
     let state = state.clone();
     let events = Events { state, follower, heartbeat, ends, _slot: slot, _meter: StreamMeter::begin() };
     let body = Body::from_stream(stream::unfold(Some(events), |events| async move { events?.next().await }));
+    response(body)
+}
+
+/// An answer that is a stream of events.
+pub fn response(body: Body) -> Response {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
@@ -100,7 +106,7 @@ impl Ends {
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 /// Resolves when the time has come; never, where there is none.
-async fn over(until: Option<Instant>) {
+pub async fn over(until: Option<Instant>) {
     match until {
         Some(until) => tokio::time::sleep_until(until).await,
         None => std::future::pending().await,
