@@ -4,6 +4,7 @@
 //! its own ([`crate::keep`]): a client that leaves, at whatever moment, leaves no request or a whole one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request};
@@ -12,6 +13,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use pipeline::{Envelope, FlowName, Lane, Params, RequestId, TransportError};
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use crate::answer::sse::Ends;
 use crate::answer::{self, Waiting};
@@ -31,6 +33,9 @@ use crate::wish::{How, Wish};
 
 /// The header that every answer of a flow's route carries.
 pub const REQUEST_HEADER: HeaderName = HeaderName::from_static("caudal-request");
+
+/// The trace context that the event carries, the caller's where there was one.
+const TRACE_HEADER: HeaderName = HeaderName::from_static("traceparent");
 
 /// A route at work.
 pub struct Route {
@@ -60,6 +65,7 @@ type Path = Result<RawPathParams, RawPathParamsRejection>;
 
 /// Answers one request of a flow's route.
 pub async fn handle(state: GatewayState, caller: Caller, route: Arc<Route>, path: Path, request: Request) -> Response {
+    let begun = Instant::now();
     let mut id = caller.mint();
     let limited = route.limit.as_ref().map(|limit| limit.admit(caller.client()));
     let (allowed, admitted) = limited.map_or((None, Ok(())), |(allowed, admitted)| (Some(allowed), admitted));
@@ -71,6 +77,7 @@ pub async fn handle(state: GatewayState, caller: Caller, route: Arc<Route>, path
     let mut response = answered.unwrap_or_else(|problem| problem.with_request(&id).into_response());
     let value = HeaderValue::from_str(id.as_str()).expect("a token is header text");
     response.headers_mut().insert(REQUEST_HEADER, value);
+    timing(begun, &mut response);
     allowed.into_iter().for_each(|allowed| allowed.write(response.headers_mut()));
     response
 }
@@ -90,9 +97,11 @@ impl Ask<'_> {
         };
         let key = Key::read(&parts.headers, self.caller.tenant(), &route.spec)?;
         let mut follower = (how != How::Later).then(|| Follower::fresh(&state.transport, id));
-        let lane = envelope.lane;
+        let (lane, trace) = (envelope.lane, envelope.traceparent.clone());
+        let begun = Instant::now();
         let keeping = Keeping { state: state.clone(), route: Arc::clone(route), envelope, how, key };
         let Kept { request, status, record, leaving } = keep(keeping, head, body).await?;
+        let intake = begun.elapsed();
         let repeats = request != *id;
         if repeats {
             *id = request;
@@ -122,6 +131,10 @@ impl Ask<'_> {
                 }
             }
         };
+        if let Some(trace) = trace.and_then(|trace| HeaderValue::from_str(&trace).ok()) {
+            response.headers_mut().insert(TRACE_HEADER, trace);
+        }
+        response.extensions_mut().insert(Taken { intake });
         if repeats {
             response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
         }
@@ -149,7 +162,7 @@ impl Ask<'_> {
             envelope.lane = Lane::Bulk;
         }
         envelope.request = Some(id.clone());
-        envelope.traceparent = traceparent(headers).map(Into::into);
+        envelope.traceparent = Some(traceparent(headers).map_or_else(fresh_trace, Into::into));
         envelope.params = params;
         if let Some(principal) = &caller.principal {
             tenant::note(principal, &mut envelope);
@@ -158,6 +171,34 @@ impl Ask<'_> {
         envelope.deadline = deadline.map(|deadline| OffsetDateTime::now_utc() + deadline);
         envelope
     }
+}
+
+/// How long the body of a request took until it was kept.
+#[derive(Clone, Copy)]
+struct Taken {
+    intake: Duration,
+}
+
+/// Says in the answer how long its parts took: until the request was kept, from then to its result, and all of it.
+fn timing(begun: Instant, response: &mut Response) {
+    let millis = |time: Duration| time.as_secs_f64() * 1e3;
+    let total = begun.elapsed();
+    let text = match response.extensions_mut().remove::<Taken>() {
+        Some(Taken { intake }) => {
+            let flow = total.saturating_sub(intake);
+            format!("intake;dur={:.1}, flow;dur={:.1}, total;dur={:.1}", millis(intake), millis(flow), millis(total))
+        }
+        None => format!("total;dur={:.1}", millis(total)),
+    };
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        response.headers_mut().insert(HeaderName::from_static("server-timing"), value);
+    }
+}
+
+/// A trace context for a request that came without one: a trace of its own, sampled.
+fn fresh_trace() -> Arc<str> {
+    let (trace, parent) = (RequestId::random(), RequestId::random());
+    format!("00-{trace}-{}-01", &parent.as_str()[..16]).into()
 }
 
 /// The caller's trace context, if it is well-formed (W3C Trace Context, section 3.2.2).

@@ -38,6 +38,9 @@ const CONFIG: &str = r#"
     record = { store = "reports", id = "report_id" }
 "#;
 
+/// Gives a request a body that its route takes.
+type Good = fn(RequestBuilder) -> RequestBuilder;
+
 type Statuses = BTreeMap<(String, String), BTreeSet<u16>>;
 
 /// What is listed; `default` is 0.
@@ -229,7 +232,7 @@ impl Walk {
     }
 
     /// What every route that starts a flow answers to a wrong body.
-    async fn wrong_bodies(&mut self, template: &str, good: fn(RequestBuilder) -> RequestBuilder) {
+    async fn wrong_bodies(&mut self, template: &str, good: Good) {
         let path = fill(template, "documents");
         let post = |walk: &Self| walk.request("post", &path);
         let request = post(self).header("content-encoding", "gzip").body("x");
@@ -279,7 +282,7 @@ async fn every_listed_status_occurs_and_every_status_is_listed() {
     walk.requests().await;
     walk.dead_letters().await;
     walk.tail().await;
-    let answers: [(&str, fn(RequestBuilder) -> RequestBuilder); 4] = [
+    let answers: [(&str, Good); 4] = [
         ("/ask/{topic}", |request| request.json(&json!({"n": 1}))),
         ("/reports", |request| request.json(&json!({"n": 1}))),
         ("/v1/flows/documents", |request| request.json(&json!({"n": 1}))),
