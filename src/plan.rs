@@ -65,7 +65,8 @@ impl Plan {
 }
 
 /// Top-level keys, for the message about an unknown one.
-const KNOWN: &str = "[service], [process], [nats], [limits], [index], [model.NAME], [flow.NAME], [[route]], include";
+const KNOWN: &str =
+    "[service], [process], [auth], [nats], [limits], [index], [model.NAME], [flow.NAME], [[route]], include";
 
 /// Reads and checks the config.
 ///
@@ -90,7 +91,8 @@ pub fn load(sources: &Sources, kinds: &[OperatorKind]) -> Result<Plan, Problems>
     let models = read_models(model_sections, &mut problems);
     let mut flows = read_flows(flow_sections, kinds, &names, &mut problems);
     let mut gateway = GatewaySpec::read(&mut root, &names, &mut problems);
-    gateway::spec::check(&gateway.routes, &mut problems);
+    complain(gateway.exposure().into_iter().collect(), &gateway.service_places, &mut problems);
+    gateway.check(&mut problems);
     gateway::spec::check_bodies(&gateway.routes, &flows, &mut problems);
     root.expect_empty(KNOWN, &mut problems);
     check_memory(process.memory, &process_places, &mut problems);

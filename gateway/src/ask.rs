@@ -1,34 +1,32 @@
 //! A request of a flow's route, from its headers to its answer.
 //!
 //! The id is minted first, the results are watched before the event is submitted, and the submission runs in a task of
-//! its own: a client that leaves, at whatever moment, leaves no request or a whole one. The record of a report is written
-//! before its event, so that whoever knows the id finds it; an event that is refused takes its record back.
+//! its own ([`crate::keep`]): a client that leaves, at whatever moment, leaves no request or a whole one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use pipeline::{
-    Content, Envelope, FlowName, Lane, Outcome, OutcomeKind, Params, RequestId, Submission, TransportError,
-};
-use serde_json::{Map, Value, json};
+use pipeline::{Envelope, FlowName, Lane, Params, RequestId, TransportError};
 use time::OffsetDateTime;
-use tokio::sync::oneshot;
+use tokio::time::Instant;
 
+use crate::answer::sse::Ends;
 use crate::answer::{self, Waiting};
 use crate::follow::Follower;
-use crate::intake::{self, Allowance, Head, Taken};
+use crate::idempotency::{Key, REPLAYED};
+use crate::identity::caller::Caller;
+use crate::identity::tenant;
+use crate::intake::{self, Head};
+use crate::keep::{Keeping, Kept, keep};
 use crate::limit::ClientLimit;
 use crate::params;
 use crate::problem::Problem;
-use crate::record::Record;
-use crate::requests::{self, CancelOnDrop};
-use crate::serve::Peer;
+use crate::requests::CancelOnDrop;
 use crate::spec::{BodyKind, RouteSpec};
 use crate::state::GatewayState;
 use crate::wish::{How, Wish};
@@ -36,108 +34,171 @@ use crate::wish::{How, Wish};
 /// The header that every answer of a flow's route carries.
 pub const REQUEST_HEADER: HeaderName = HeaderName::from_static("caudal-request");
 
+/// The trace context that the event carries, the caller's where there was one.
+const TRACE_HEADER: HeaderName = HeaderName::from_static("traceparent");
+
 /// A route at work.
 pub struct Route {
-    spec: RouteSpec,
-    flow: FlowName,
+    pub spec: RouteSpec,
+    pub flow: FlowName,
     status: StatusCode,
-    limit: Option<ClientLimit>,
+    limit: Option<Arc<ClientLimit>>,
 }
 
 impl Route {
     /// A route that starts a flow.
-    pub fn new(spec: RouteSpec, flow: FlowName) -> Self {
+    pub fn new(spec: RouteSpec, flow: FlowName, limit: Option<Arc<ClientLimit>>) -> Self {
         let status = StatusCode::from_u16(spec.status).unwrap_or(StatusCode::OK);
-        let limit = spec.limit.map(ClientLimit::new);
         Self { spec, flow, status, limit }
     }
 }
 
+/// One request of a flow's route.
+struct Ask<'a> {
+    state: &'a GatewayState,
+    route: &'a Arc<Route>,
+    caller: &'a Caller,
+}
+
+/// What came of the path, where it could be read.
+type Path = Result<RawPathParams, RawPathParamsRejection>;
+
 /// Answers one request of a flow's route.
-pub async fn handle(
-    state: GatewayState,
-    route: Arc<Route>,
-    path: Result<RawPathParams, RawPathParamsRejection>,
-    request: Request,
-) -> Response {
-    let id = RequestId::random();
-    let answered = answer(&state, &route, &id, path, request).await;
+pub async fn handle(state: GatewayState, caller: Caller, route: Arc<Route>, path: Path, request: Request) -> Response {
+    let begun = Instant::now();
+    let mut id = caller.mint();
+    let limited = route.limit.as_ref().map(|limit| limit.admit(caller.client()));
+    let (allowed, admitted) = limited.map_or((None, Ok(())), |(allowed, admitted)| (Some(allowed), admitted));
+    let ask = Ask { state: &state, route: &route, caller: &caller };
+    let answered = match admitted {
+        Ok(()) => ask.answer(&mut id, path, request).await,
+        Err(problem) => Err(problem),
+    };
     let mut response = answered.unwrap_or_else(|problem| problem.with_request(&id).into_response());
     let value = HeaderValue::from_str(id.as_str()).expect("a token is header text");
     response.headers_mut().insert(REQUEST_HEADER, value);
+    timing(begun, &mut response);
+    allowed.into_iter().for_each(|allowed| allowed.write(response.headers_mut()));
     response
 }
 
-async fn answer(
-    state: &GatewayState,
-    route: &Arc<Route>,
-    id: &RequestId,
-    path: Result<RawPathParams, RawPathParamsRejection>,
-    request: Request,
-) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
-    let (envelope, head) = check(state, route, id, path, &parts)?;
-    admit(state, &envelope).await?;
-    let wish = Wish::read(&parts.headers);
-    let how = if route.spec.record.is_some() { How::Later } else { wish.how };
-    let slot = match how {
-        How::Stream => Some(answer::sse::slot(state)?),
-        How::Wait | How::Later => None,
-    };
-    let follower = (how != How::Later).then(|| Follower::fresh(&state.transport, id));
-    let waiting = Waiting { state, id, flow: &route.flow, lane: envelope.lane };
-    let Kept { record, leaving } = keep(state, route, envelope, head, body, how).await?;
-    let answered = match (follower, slot) {
-        (Some(follower), Some(slot)) => return Ok(answer::sse::stream(state, follower, slot, leaving)),
-        (Some(follower), None) => {
-            let longest = wish.wait.unwrap_or(route.spec.wait).min(route.spec.wait);
-            waiting.wait(follower, longest, route.status).await
+impl Ask<'_> {
+    /// `id` is for a new request, and becomes that of the first where this is its repeat.
+    async fn answer(&self, id: &mut RequestId, path: Path, request: Request) -> Result<Response, Problem> {
+        let Self { state, route, .. } = *self;
+        let (parts, body) = request.into_parts();
+        let (envelope, head) = self.check(id, path, &parts)?;
+        admit(state, &envelope).await?;
+        let wish = Wish::read(&parts.headers);
+        let how = if route.spec.record.is_some() { How::Later } else { wish.how };
+        let slot = match how {
+            How::Stream => Some(answer::sse::slot(state, self.caller)?),
+            How::Wait | How::Later => None,
+        };
+        let key = Key::read(&parts.headers, self.caller.tenant(), &route.spec)?;
+        let mut follower = (how != How::Later).then(|| Follower::fresh(&state.transport, id));
+        let (lane, trace) = (envelope.lane, envelope.traceparent.clone());
+        let begun = Instant::now();
+        let keeping = Keeping { state: state.clone(), route: Arc::clone(route), envelope, how, key };
+        let Kept { request, status, record, leaving } = keep(keeping, head, body).await?;
+        let intake = begun.elapsed();
+        let repeats = request != *id;
+        if repeats {
+            *id = request;
+            if follower.is_some() {
+                follower = Some(Follower::attach(&state.transport, id).await?);
+            }
         }
-        (None, _) => Ok(match record {
-            Some(record) => (route.status, [(header::CONTENT_TYPE, "application/json")], record).into_response(),
-            None => waiting.later(requests::QUEUED, true).await,
-        }),
+        let waiting = Waiting { state, id, flow: &route.flow, lane };
+        let mut response = match (follower, slot) {
+            (Some(follower), Some(slot)) => {
+                let ends = Ends { leaving, ..Ends::of(self.caller) };
+                answer::sse::stream(state, follower, slot, ends)
+            }
+            (Some(follower), None) => {
+                let longest = wish.wait.unwrap_or(route.spec.wait).min(route.spec.wait);
+                let waited = waiting.wait(follower, longest, route.status).await;
+                leaving.into_iter().for_each(CancelOnDrop::disarm);
+                waited?
+            }
+            (None, _) => {
+                leaving.into_iter().for_each(CancelOnDrop::disarm);
+                match record {
+                    Some(record) => {
+                        (route.status, [(header::CONTENT_TYPE, "application/json")], record).into_response()
+                    }
+                    None => waiting.later(status, true).await,
+                }
+            }
+        };
+        if let Some(trace) = trace.and_then(|trace| HeaderValue::from_str(&trace).ok()) {
+            response.headers_mut().insert(TRACE_HEADER, trace);
+        }
+        response.extensions_mut().insert(Taken { intake });
+        if repeats {
+            response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+        }
+        Ok(response)
+    }
+
+    /// Checks everything but the body.
+    fn check(&self, id: &RequestId, path: Path, parts: &Parts) -> Result<(Envelope, Head), Problem> {
+        let route = self.route;
+        let mut params = Params::new();
+        params::of_path(path, &mut params)?;
+        params::of_query(&parts.uri, &route.spec.query, &mut params)?;
+        let head = intake::admit(&route.spec.body, &parts.headers)?;
+        Ok((self.envelope(id, params, &parts.headers), head))
+    }
+
+    fn envelope(&self, id: &RequestId, params: Params, headers: &HeaderMap) -> Envelope {
+        let Self { state, route, caller } = *self;
+        let mut envelope = Envelope::new(route.flow.clone(), id.clone());
+        envelope.kind = format!("caudal.{}", route.flow).into();
+        envelope.source = route.spec.path.as_str().into();
+        envelope.lane = route.spec.lane;
+        let open = matches!(route.spec.body.kind, BodyKind::Open { .. });
+        if open && params.get("lane").is_some_and(|lane| lane == "bulk") {
+            envelope.lane = Lane::Bulk;
+        }
+        envelope.request = Some(id.clone());
+        envelope.traceparent = Some(traceparent(headers).map_or_else(fresh_trace, Into::into));
+        envelope.params = params;
+        if let Some(principal) = &caller.principal {
+            tenant::note(principal, &mut envelope);
+        }
+        let deadline = state.flows.get(&route.flow).and_then(|flow| flow.deadline);
+        envelope.deadline = deadline.map(|deadline| OffsetDateTime::now_utc() + deadline);
+        envelope
+    }
+}
+
+/// How long the body of a request took until it was kept.
+#[derive(Clone, Copy)]
+struct Taken {
+    intake: Duration,
+}
+
+/// Says in the answer how long its parts took: until the request was kept, from then to its result, and all of it.
+fn timing(begun: Instant, response: &mut Response) {
+    let millis = |time: Duration| time.as_secs_f64() * 1e3;
+    let total = begun.elapsed();
+    let text = match response.extensions_mut().remove::<Taken>() {
+        Some(Taken { intake }) => {
+            let flow = total.saturating_sub(intake);
+            format!("intake;dur={:.1}, flow;dur={:.1}, total;dur={:.1}", millis(intake), millis(flow), millis(total))
+        }
+        None => format!("total;dur={:.1}", millis(total)),
     };
-    leaving.into_iter().for_each(CancelOnDrop::disarm);
-    answered
-}
-
-/// Checks everything but the body.
-fn check(
-    state: &GatewayState,
-    route: &Route,
-    id: &RequestId,
-    path: Result<RawPathParams, RawPathParamsRejection>,
-    parts: &Parts,
-) -> Result<(Envelope, Head), Problem> {
-    if let Some(limit) = route.limit.as_ref().filter(|_| state.limits.enabled) {
-        limit.admit(peer_of(parts))?;
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        response.headers_mut().insert(HeaderName::from_static("server-timing"), value);
     }
-    let mut params = Params::new();
-    params::of_path(path, &mut params)?;
-    params::of_query(&parts.uri, &route.spec.query, &mut params)?;
-    let head = intake::admit(&route.spec.body, &parts.headers)?;
-    Ok((envelope(state, route, id, params, &parts.headers), head))
 }
 
-fn peer_of(parts: &Parts) -> std::net::IpAddr {
-    parts.extensions.get::<Peer>().map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0)
-}
-
-fn envelope(state: &GatewayState, route: &Route, id: &RequestId, params: Params, headers: &HeaderMap) -> Envelope {
-    let mut envelope = Envelope::new(route.flow.clone(), id.clone());
-    envelope.kind = format!("caudal.{}", route.flow).into();
-    envelope.source = route.spec.path.as_str().into();
-    envelope.lane = route.spec.lane;
-    if matches!(route.spec.body.kind, BodyKind::Open { .. }) && params.get("lane").is_some_and(|lane| lane == "bulk") {
-        envelope.lane = Lane::Bulk;
-    }
-    envelope.request = Some(id.clone());
-    envelope.traceparent = traceparent(headers).map(Into::into);
-    envelope.params = params;
-    let deadline = state.flows.get(&route.flow).and_then(|flow| flow.deadline);
-    envelope.deadline = deadline.map(|deadline| OffsetDateTime::now_utc() + deadline);
-    envelope
+/// A trace context for a request that came without one: a trace of its own, sampled.
+fn fresh_trace() -> Arc<str> {
+    let (trace, parent) = (RequestId::random(), RequestId::random());
+    format!("00-{trace}-{}-01", &parent.as_str()[..16]).into()
 }
 
 /// The caller's trace context, if it is well-formed (W3C Trace Context, section 3.2.2).
@@ -170,106 +231,6 @@ async fn admit(state: &GatewayState, envelope: &Envelope) -> Result<(), Problem>
             Err(Problem::unavailable("would_be_late", detail).with_retry_after(state.pace.retry_after(flow)))
         }
         _ => Ok(()),
-    }
-}
-
-/// A request that the broker has stored.
-struct Kept {
-    /// As written, where the route keeps one.
-    record: Option<Bytes>,
-    /// Where the route says so: dropped with the handler, or on the way to it, it cancels the request.
-    leaving: Option<CancelOnDrop>,
-}
-
-/// Reads the body and submits the event, in a task that goes on when the client leaves.
-async fn keep(
-    state: &GatewayState,
-    route: &Arc<Route>,
-    envelope: Envelope,
-    head: Head,
-    body: Body,
-    how: How,
-) -> Result<Kept, Problem> {
-    let allowance = Allowance::new(&state.limits, head.length, head.max_bytes);
-    let (pump, feed) = intake::channel();
-    let (done, mut kept) = oneshot::channel();
-    let keeping = Keeping { state: state.clone(), route: Arc::clone(route), envelope, how };
-    state.tasks.spawn(async move {
-        let taken = intake::take(&keeping.state, &keeping.route.spec.body, head, feed).await;
-        let result = match taken {
-            Ok(taken) => keeping.finish(taken).await,
-            Err(problem) => Err(problem),
-        };
-        // Refused if the client left: what is sent back is then dropped here.
-        drop(done.send(result));
-    });
-    if route.spec.body.kind != BodyKind::None {
-        tokio::select! {
-            biased;
-            kept = &mut kept => return kept.unwrap_or_else(|_| Err(Problem::internal())),
-            () = pump.run(body, allowance) => {}
-        }
-    }
-    kept.await.unwrap_or_else(|_| Err(Problem::internal()))
-}
-
-/// What remains to be done once the body is kept.
-struct Keeping {
-    state: GatewayState,
-    route: Arc<Route>,
-    envelope: Envelope,
-    how: How,
-}
-
-impl Keeping {
-    async fn finish(mut self, taken: Taken) -> Result<Kept, Problem> {
-        let claims = taken.payload.claims();
-        let written = match self.write_record(taken.record).await {
-            Ok(written) => written,
-            Err(problem) => {
-                intake::discard(&*self.state.transport, claims).await;
-                return Err(problem);
-            }
-        };
-        let request = self.envelope.id.clone();
-        let lane = self.envelope.lane;
-        let submission = Submission { envelope: self.envelope, payload: taken.payload };
-        if let Err(error) = self.state.transport.submit(submission).await {
-            // Without an answer the event may be stored: then its claims and record are needed.
-            if !matches!(error, TransportError::Unavailable(_)) {
-                intake::discard(&*self.state.transport, claims).await;
-                if let Some(written) = &written {
-                    written.take_back(&self.state).await;
-                }
-            }
-            return Err(self.state.refusal(error, lane).await);
-        }
-        let (state, flow) = (&self.state, &self.route.flow);
-        let leaving = self.route.spec.cancel_on_disconnect.then(|| CancelOnDrop::new(state, flow, &request));
-        let accepting = accept(state.clone(), request, flow.clone());
-        if self.how == How::Wait {
-            // Whoever waits for the result need not wait for the record of its beginning.
-            self.state.tasks.spawn(accepting);
-        } else {
-            accepting.await;
-        }
-        Ok(Kept { record: written.map(|written| written.value), leaving })
-    }
-
-    async fn write_record(&mut self, fields: Option<Map<String, Value>>) -> Result<Option<Record>, Problem> {
-        let (Some(record), Some(fields)) = (&self.route.spec.record, fields) else { return Ok(None) };
-        let body = &self.route.spec.body.kind;
-        Record::write(&self.state, record, &mut self.envelope, body, fields).await.map(Some)
-    }
-}
-
-/// Records that the event is stored, as the request's first result.
-pub async fn accept(state: GatewayState, request: RequestId, flow: FlowName) {
-    let content = Content::json(&json!({ "id": request, "flow": flow, "status": requests::QUEUED }));
-    let outcome = Outcome::new(OutcomeKind::Accepted, 0, flow, content);
-    if let Err(error) = state.transport.publish_outcome(&request, &outcome).await {
-        // The event is stored and will end in a terminal result all the same.
-        tracing::warn!(%request, %error, "acceptance not recorded");
     }
 }
 

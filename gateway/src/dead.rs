@@ -1,18 +1,21 @@
 //! `/v1/dead-letters`: what ended in failure, to be looked at, retried or dropped.
 //!
 //! A retry is a new request: its id follows from the letter's place, so that two people who retry the same letter start
-//! it once. Its deadline is gone, for it passed long ago.
+//! it once. Its deadline is gone, for it passed long ago. Where callers are asked who they are, only administrators see
+//! dead letters, for they are everybody's.
 
-use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use pipeline::{Body, Content, DeadLetter, KeptLetter, Payload, RequestId, Submission};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::ask;
+use crate::identity::caller::Caller;
+use crate::identity::tenant;
 use crate::intake;
+use crate::keep;
 use crate::params::token;
 use crate::problem::Problem;
 use crate::requests;
@@ -36,8 +39,10 @@ pub struct Selection {
 /// `GET /v1/dead-letters`: oldest first; `next` is the `from` of the following page.
 pub async fn list(
     State(state): State<GatewayState>,
+    Extension(caller): Extension<Caller>,
     selection: Result<Query<Selection>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
+    caller.expect_admin()?;
     let Query(selection) = selection.map_err(|_| {
         Problem::malformed("bad_parameter", "the query must be flow=NAME, from=NUMBER, limit=NUMBER, all optional")
     })?;
@@ -50,7 +55,12 @@ pub async fn list(
 }
 
 /// `GET /v1/dead-letters/{id}`: with parameters, and the payload where it is JSON or short text.
-pub async fn show(State(state): State<GatewayState>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+pub async fn show(
+    State(state): State<GatewayState>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    caller.expect_admin()?;
     let kept = find(&state, &id).await?;
     let mut shown = describe(&kept);
     shown["params"] = json!(kept.letter.envelope.params);
@@ -59,7 +69,12 @@ pub async fn show(State(state): State<GatewayState>, Path(id): Path<String>) -> 
 }
 
 /// `POST /v1/dead-letters/{id}/retry`: 202 with the new request.
-pub async fn retry(State(state): State<GatewayState>, Path(id): Path<String>) -> Result<Response, Problem> {
+pub async fn retry(
+    State(state): State<GatewayState>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    caller.expect_admin()?;
     let kept = find(&state, &id).await?;
     let flow = kept.letter.envelope.flow.clone();
     let request = resubmit(&state, &kept).await?;
@@ -74,7 +89,12 @@ pub async fn retry(State(state): State<GatewayState>, Path(id): Path<String>) ->
 }
 
 /// `DELETE /v1/dead-letters/{id}`: with whatever it kept in the object store.
-pub async fn drop(State(state): State<GatewayState>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+pub async fn drop(
+    State(state): State<GatewayState>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    caller.expect_admin()?;
     let kept = find(&state, &id).await?;
     state.transport.remove_dead_letter(kept.id).await?;
     intake::discard(&*state.transport, kept.letter.payload.claims()).await;
@@ -85,13 +105,16 @@ async fn resubmit(state: &GatewayState, kept: &KeptLetter) -> Result<RequestId, 
     let DeadLetter { envelope, payload, .. } = kept.letter.clone();
     let mut envelope = envelope;
     envelope.id = envelope.id.child(RETRY, u32::try_from(kept.id).unwrap_or(u32::MAX));
+    if let Some(tenant) = tenant::of_event(&envelope) {
+        envelope.id = tenant::tagged(&envelope.id, tenant);
+    }
     envelope.request = Some(envelope.id.clone());
     envelope.deadline = None;
     let (request, flow, lane) = (envelope.id.clone(), envelope.flow.clone(), envelope.lane);
     if let Err(error) = state.transport.submit(Submission { envelope, payload }).await {
         return Err(state.refusal(error, lane).await);
     }
-    ask::accept(state.clone(), request.clone(), flow).await;
+    keep::accept(state.clone(), request.clone(), flow).await;
     Ok(request)
 }
 

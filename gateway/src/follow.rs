@@ -40,6 +40,16 @@ impl Follower {
         }
     }
 
+    /// Follows a request from its first result, which may still be to come.
+    ///
+    /// # Errors
+    /// If the history cannot be read.
+    pub async fn attach(transport: &Arc<dyn Transport>, request: &RequestId) -> Result<Self, TransportError> {
+        let mut follower = Self::fresh(transport, request);
+        follower.history = in_order(transport.outcomes(request).await?);
+        Ok(follower)
+    }
+
     /// Follows a request from the first result after the ordinal `after`, or `None` if nothing is known of it.
     ///
     /// # Errors
@@ -49,8 +59,7 @@ impl Follower {
         request: &RequestId,
         after: Option<u32>,
     ) -> Result<Option<Self>, TransportError> {
-        let mut follower = Self::fresh(transport, request);
-        follower.history = in_order(transport.outcomes(request).await?);
+        let mut follower = Self::attach(transport, request).await?;
         if follower.history.is_empty() {
             return Ok(None);
         }

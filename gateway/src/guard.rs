@@ -1,15 +1,24 @@
-//! What holds for every request and answer: sizes, counting, headers that keep browsers careful.
+//! What holds for every request and answer: who calls, sizes, counting, headers that keep browsers careful.
 //!
 //! A request that gives both `Content-Length` and `Transfer-Encoding` is read by the latter alone, and its connection
 //! closed after the answer (RFC 9112, section 6.3); hyper sees to that.
 
-use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Query, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 
+use crate::identity::caller::{Caller, Client};
+use crate::identity::{Denied, Principal, credential_of, ticket};
 use crate::meter::RequestMeter;
 use crate::problem::Problem;
+use crate::serve::Peer;
+use crate::state::GatewayState;
 
 /// Longest path and query, in bytes.
 const MAX_URI_BYTES: usize = 8 << 10;
@@ -23,13 +32,21 @@ const DEFAULTS: [(HeaderName, &str); 5] = [
     (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
 ];
 
+/// Streams that a ticket opens.
+const TICKETED: [&str; 2] = ["/v1/requests/{id}/events", "/v1/tail/{flow}"];
+
 /// Wraps every route and fallback.
-pub async fn watch(request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
-    let meter = RequestMeter::begin(route, request.method());
-    let mut response = match refuse(&request) {
-        Some(response) => response,
-        None => next.run(request).await,
+pub async fn watch(State(state): State<GatewayState>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let route = parts.extensions.get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+    let meter = RequestMeter::begin(route, &parts.method);
+    let mut response = match admit(&state, route, &parts).await {
+        Ok(caller) => {
+            parts.extensions.insert(caller);
+            next.run(Request::from_parts(parts, body)).await
+        }
+        Err(problem) => problem.into_response(),
     };
     meter.answered(response.status());
     let headers = response.headers_mut();
@@ -39,14 +56,69 @@ pub async fn watch(request: Request, next: Next) -> Response {
     response
 }
 
-/// The answer to a request that no handler should see.
-fn refuse(request: &Request) -> Option<Response> {
-    let length = request.uri().path_and_query().map_or(0, |text| text.as_str().len());
+/// Who makes a request that a handler may see.
+async fn admit(state: &GatewayState, route: &str, parts: &Parts) -> Result<Caller, Problem> {
+    let length = parts.uri.path_and_query().map_or(0, |text| text.as_str().len());
     if length > MAX_URI_BYTES {
         let detail = format!("the URI has {length} bytes: at most {MAX_URI_BYTES} are taken");
-        return Some(Problem::new(StatusCode::URI_TOO_LONG, "uri_too_long", detail).into_response());
+        return Err(Problem::new(StatusCode::URI_TOO_LONG, "uri_too_long", detail));
     }
-    None
+    let address = address_of(state, parts);
+    if is_open(state, route) {
+        return Ok(Caller { principal: None, address });
+    }
+    let principal = identify(state, route, parts).await.map_err(|problem| failed(state, address, problem))?;
+    Ok(Caller { principal: Some(principal), address })
+}
+
+/// Where the client is: the peer, or where a proxy that is trusted says.
+fn address_of(state: &GatewayState, parts: &Parts) -> IpAddr {
+    let peer = parts.extensions.get::<Peer>().map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0);
+    let lines = parts.headers.get_all("x-forwarded-for").into_iter();
+    state.service.trusted_proxies.client(peer, lines.map(|line| line.to_str().unwrap_or_default()))
+}
+
+/// Counts a check that failed, so that nobody tries keys for long. Whoever has a good one is not kept out by others who
+/// share the address.
+fn failed(state: &GatewayState, address: IpAddr, problem: Problem) -> Problem {
+    if problem.status() != StatusCode::UNAUTHORIZED || !state.limits.enabled {
+        return problem;
+    }
+    let (_, admitted) = state.failures.admit(Client::of_address(address));
+    admitted.err().unwrap_or(problem)
+}
+
+/// Whether a route asks nobody who they are. The console's files are the same for everybody and hold no data.
+fn is_open(state: &GatewayState, route: &str) -> bool {
+    match route {
+        _ if !state.identity.is_on() => true,
+        "/health" | "/ready" | "/" => true,
+        "/metrics" => state.identity.opens_metrics(),
+        _ => route.starts_with("/console/"),
+    }
+}
+
+async fn identify(state: &GatewayState, route: &str, parts: &Parts) -> Result<Arc<Principal>, Problem> {
+    if let Some(credential) = credential_of(&parts.headers) {
+        return Ok(state.identity.check(credential).await?);
+    }
+    if TICKETED.contains(&route)
+        && parts.method == Method::GET
+        && let Some(given) = ticket_of(parts)
+    {
+        let path = parts.uri.path().trim_end_matches('/');
+        let holder = ticket::redeem(&*state.transport, &given, path).await?;
+        return holder.ok_or_else(|| Denied::Invalid.into());
+    }
+    Err(Denied::Invalid.into())
+}
+
+fn ticket_of(parts: &Parts) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Ticketed {
+        ticket: String,
+    }
+    Query::<Ticketed>::try_from_uri(&parts.uri).ok().map(|Query(query)| query.ticket)
 }
 
 /// The answer to a path that nothing serves.

@@ -1,5 +1,6 @@
 //! `/v1/requests/{id}`: where a request stands, its results as events or as a file, and its cancellation.
 
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -12,6 +13,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::answer::{self, problem_of};
 use crate::follow::Follower;
+use crate::identity::caller::Caller;
 use crate::params::token;
 use crate::problem::Problem;
 use crate::state::GatewayState;
@@ -36,12 +38,23 @@ fn decisive(outcomes: &[Outcome]) -> Option<&Outcome> {
     outcomes.iter().find(|outcome| outcome.kind.is_terminal()).or(outcomes.last())
 }
 
+/// Where a request stands; `None` where nothing is known of it.
+pub fn standing(outcomes: &[Outcome]) -> Option<&'static str> {
+    decisive(outcomes).map(|last| status_of(last.kind))
+}
+
 fn unknown(id: &RequestId) -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
         "no_request",
         format!("no request {id} is known: it was never accepted, or is forgotten"),
     )
+}
+
+/// The id of a request that the caller may see; of any other it is not said whether it exists.
+pub fn theirs(caller: &Caller, id: &str) -> Result<RequestId, Problem> {
+    let id = token("id", id)?;
+    if caller.may_see(&id) { Ok(id) } else { Err(unknown(&id)) }
 }
 
 #[derive(Serialize)]
@@ -62,8 +75,12 @@ struct Standing<'a> {
 }
 
 /// `GET /v1/requests/{id}`. A result that is JSON is in the answer; any other is a link, with its type and length.
-pub async fn show(State(state): State<GatewayState>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let id = token("id", &id)?;
+pub async fn show(
+    State(state): State<GatewayState>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let id = theirs(&caller, &id)?;
     let outcomes = state.transport.outcomes(&id).await?;
     let (Some(first), Some(last)) = (outcomes.first(), decisive(&outcomes)) else { return Err(unknown(&id)) };
     let link = RawValue::from_string(format!("\"/v1/requests/{id}/result\"")).map_err(|_| Problem::internal())?;
@@ -99,8 +116,12 @@ fn rfc3339(time: OffsetDateTime) -> String {
 }
 
 /// `GET /v1/requests/{id}/result`: the answer itself, with its media type.
-pub async fn result(State(state): State<GatewayState>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let id = token("id", &id)?;
+pub async fn result(
+    State(state): State<GatewayState>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let id = theirs(&caller, &id)?;
     let outcomes = state.transport.outcomes(&id).await?;
     let last = decisive(&outcomes).ok_or_else(|| unknown(&id))?;
     if !last.kind.is_terminal() {
@@ -114,17 +135,18 @@ pub async fn result(State(state): State<GatewayState>, Path(id): Path<String>) -
 /// how an `EventSource` is told to stop asking.
 pub async fn events(
     State(state): State<GatewayState>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let id = token("id", &id)?;
+    let id = theirs(&caller, &id)?;
     let after = last_event_id(&headers)?;
-    let slot = answer::sse::slot(&state)?;
+    let slot = answer::sse::slot(&state, &caller)?;
     let follower = Follower::resume(&state.transport, &id, after).await?.ok_or_else(|| unknown(&id))?;
     if follower.ended() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    Ok(answer::sse::stream(&state, follower, slot, None))
+    Ok(answer::sse::stream(&state, follower, slot, answer::sse::Ends::of(&caller)))
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<u32>, Problem> {
@@ -143,8 +165,12 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<u32>, Problem> {
 }
 
 /// `DELETE /v1/requests/{id}`.
-pub async fn cancel(State(state): State<GatewayState>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let id = token("id", &id)?;
+pub async fn cancel(
+    State(state): State<GatewayState>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let id = theirs(&caller, &id)?;
     let outcomes = state.transport.outcomes(&id).await?;
     let first = outcomes.first().ok_or_else(|| unknown(&id))?;
     match publish_cancelled(&*state.transport, &first.flow, &id).await? {

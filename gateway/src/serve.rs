@@ -1,7 +1,7 @@
 //! The accept loop: bounded connections with time limits on every step, and a shutdown that drains.
 //!
 //! A connection's first byte must come within half of `header_ms`, each request's headers within `header_ms`; headers are
-//! at most 64 and 16 KiB. Connections beyond the limit wait in the kernel's backlog.
+//! within the limits of their number and size. Connections beyond the limit wait in the kernel's backlog.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -24,10 +24,8 @@ use tower::Service;
 use crate::pace::SAMPLE_PERIOD;
 use crate::router::router;
 use crate::socket::{Protocol, Socket, sniff};
+use crate::spec::LimitsSpec;
 use crate::state::GatewayState;
-
-const MAX_HEADERS: usize = 64;
-const MAX_HEADER_BYTES: usize = 16 << 10;
 
 /// Buffer of an HTTP/1 connection: the size of the chunks in which uploads arrive.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -43,6 +41,7 @@ pub struct Peer(pub IpAddr);
 /// clients resume elsewhere; answers that are still waited for turn into 202 at half of the grace.
 pub async fn serve(listener: TcpListener, state: GatewayState, shutdown: CancellationToken) {
     let grace = state.service.grace();
+    state.identity.start(&shutdown);
     let server =
         Server { app: router(state.clone()), state, graceful: GracefulShutdown::new(), cut: CancellationToken::new() };
     let sampler = tokio::spawn(sample(server.state.clone()));
@@ -61,11 +60,18 @@ pub async fn serve(listener: TcpListener, state: GatewayState, shutdown: Cancell
     sampler.abort();
 }
 
-/// Takes a sample of every flow's counters once a second.
+/// Samples between two sweeps of the rate limits.
+const SWEEP_TICKS: u64 = 60;
+
+/// Takes a sample of every flow's counters once a second, and now and then forgets clients that rest.
 async fn sample(state: GatewayState) {
     let mut ticks = tokio::time::interval(SAMPLE_PERIOD);
-    loop {
+    for count in 1_u64.. {
         ticks.tick().await;
+        if count.is_multiple_of(SWEEP_TICKS) {
+            state.classes.sweep();
+            state.failures.sweep();
+        }
         state.pace.sample().await;
     }
 }
@@ -143,13 +149,37 @@ impl Connection {
         let (app, peer) = (self.app, self.peer);
         let service = service_fn(move |request: Request<Incoming>| answer(app.clone(), peer, request));
         let ended = match protocol {
-            Protocol::Http1 => self.watcher.watch(http1_builder(header_limit).serve_connection(io, service)).await,
-            Protocol::Http2 => self.watcher.watch(http2_builder(header_limit).serve_connection(io, service)).await,
+            Protocol::Http1 => {
+                let connection = http1_builder(&self.state.limits).serve_connection(io, service).with_upgrades();
+                let ended = gracefully(connection, &self.state.closing).await;
+                // Held until now: the shutdown waits for it.
+                drop(self.watcher);
+                ended
+            }
+            Protocol::Http2 => {
+                self.watcher.watch(http2_builder(&self.state.limits).serve_connection(io, service)).await
+            }
         };
         if let Err(error) = ended {
             tracing::debug!(peer = %peer.0, %error, "connection ended early");
         }
     }
+}
+
+/// Runs a connection; once the service closes, to the end of the answer in work.
+async fn gracefully<S>(
+    connection: http1::UpgradeableConnection<TokioIo<Socket>, S>,
+    closing: &CancellationToken,
+) -> hyper::Result<()>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = Body, Error = Infallible>,
+{
+    tokio::pin!(connection);
+    tokio::select! {
+        ended = &mut connection => return ended,
+        () = closing.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
 }
 
 async fn answer(
@@ -162,26 +192,27 @@ async fn answer(
     app.call(request).await
 }
 
-fn http1_builder(header_limit: Duration) -> http1::Builder {
+fn http1_builder(limits: &LimitsSpec) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(header_limit)
-        .max_headers(MAX_HEADERS)
-        .max_header_size(MAX_HEADER_BYTES)
+        .header_read_timeout(Duration::from_millis(limits.header_ms))
+        .max_headers(limits.headers)
+        .max_header_size(limits.header_bytes.as_usize())
         .max_buf_size(BUFFER_BYTES);
     builder
 }
 
 /// What one connection may have the server hold is 1 MiB of unread bodies and as much of unsent answers.
-fn http2_builder(header_limit: Duration) -> http2::Builder<TokioExecutor> {
+fn http2_builder(limits: &LimitsSpec) -> http2::Builder<TokioExecutor> {
+    let header_limit = Duration::from_millis(limits.header_ms);
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
         .keep_alive_interval(header_limit)
         .keep_alive_timeout(header_limit)
         .max_concurrent_streams(100)
-        .max_header_list_size(MAX_HEADER_BYTES as u32)
+        .max_header_list_size(u32::try_from(limits.header_bytes.0).unwrap_or(u32::MAX))
         .initial_stream_window_size(256 << 10)
         .initial_connection_window_size(1 << 20)
         .max_send_buf_size(256 << 10);

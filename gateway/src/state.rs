@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use pipeline::engine::FlowFigures;
 use pipeline::spec::{ByteSize, FlowSpec};
@@ -13,11 +14,15 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::identity::Identity;
+use crate::limit::{ClassLimits, ClientLimit, StreamCounts};
 use crate::memory::MemoryBudget;
+use crate::openapi;
 use crate::pace::Pace;
 use crate::probes::Readiness;
 use crate::problem::Problem;
-use crate::spec::{LimitsSpec, RouteSpec, ServiceSpec};
+use crate::router;
+use crate::spec::{AUTH, Classes, LimitsSpec, RouteSpec, ServiceSpec};
 
 /// Live figures of the flows that run in this process.
 pub type Figures = Arc<dyn Fn() -> Vec<FlowFigures> + Send + Sync>;
@@ -82,6 +87,8 @@ pub struct Gateway {
     pub transport: Arc<dyn Transport>,
     /// `[service]`.
     pub service: ServiceSpec,
+    /// `[auth]`, with its secrets read.
+    pub identity: Identity,
     /// `[limits]`.
     pub limits: LimitsSpec,
     /// The routes, checked by [`spec::check`](crate::spec::check).
@@ -104,14 +111,21 @@ pub struct GatewayState(Arc<Shared>);
 pub struct Shared {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) service: ServiceSpec,
+    pub(crate) identity: Arc<Identity>,
     pub(crate) limits: LimitsSpec,
     pub(crate) routes: Vec<RouteSpec>,
     pub(crate) flows: HashMap<FlowName, FlowEntry>,
     pub(crate) figures: Figures,
     pub(crate) render_metrics: RenderMetrics,
+    /// The document at `/openapi.json`.
+    pub(crate) openapi: Bytes,
     pub(crate) readiness: Readiness,
     pub(crate) pace: Pace,
     pub(crate) memory: MemoryBudget,
+    pub(crate) classes: ClassLimits,
+    /// Identity checks that failed, by address.
+    pub(crate) failures: ClientLimit,
+    pub(crate) stream_counts: Arc<StreamCounts>,
     /// One permit per event stream.
     pub(crate) streams: Arc<Semaphore>,
     /// Submissions that outlive their connection; a shutdown waits for them.
@@ -124,22 +138,35 @@ impl GatewayState {
     /// Starts nothing.
     #[must_use]
     pub fn new(gateway: Gateway) -> Self {
-        Self(Arc::new(Shared {
+        let mut shared = Shared {
+            openapi: Bytes::new(),
             pace: Pace::new(Arc::clone(&gateway.transport), &gateway.flows),
             readiness: Readiness::new(gateway.checks),
             memory: MemoryBudget::new(gateway.limits.memory.unwrap_or(BODIES).0, MEMORY_PATIENCE),
+            classes: ClassLimits::new(&gateway.limits.classes),
+            failures: failures(&gateway.limits),
+            stream_counts: Arc::default(),
             streams: Arc::new(Semaphore::new(gateway.limits.streams.min(Semaphore::MAX_PERMITS))),
             flows: gateway.flows.into_iter().map(|flow| (flow.name.clone(), flow)).collect(),
             transport: gateway.transport,
             service: gateway.service,
+            identity: Arc::new(gateway.identity),
             limits: gateway.limits,
             routes: gateway.routes,
             figures: gateway.figures,
             render_metrics: gateway.render_metrics,
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
-        }))
+        };
+        shared.openapi = Bytes::from(openapi::document(&shared, &router::open_routes(&shared)).to_string());
+        Self(Arc::new(shared))
     }
+}
+
+/// The limit of identity checks that fail.
+fn failures(limits: &LimitsSpec) -> ClientLimit {
+    let rate = limits.classes.rate(AUTH).or_else(|| Classes::default().rate(AUTH));
+    ClientLimit::new(AUTH, rate.expect("the class is built in"))
 }
 
 impl Deref for GatewayState {

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt};
-use gateway::spec::{GatewaySpec, check};
-use gateway::{Gateway, GatewayState};
+use gateway::spec::GatewaySpec;
+use gateway::{Gateway, GatewayState, Identity};
 use pipeline::spec::{Problems, Sources};
 use pipeline::testing::{MemoryTransport, Wrapped};
 use pipeline::{BoxError, Claim, Digest, Names, Token, Transport, TransportError};
@@ -62,10 +62,11 @@ fn state(transport: Arc<Discarding>) -> GatewayState {
     let mut problems = Problems::default();
     let names = Names { flows: ["describe".to_owned()].into(), ..Names::default() };
     let spec = GatewaySpec::read(&mut sources.parse(&mut problems).root, &names, &mut problems);
-    check(&spec.routes, &mut problems);
+    spec.check(&mut problems);
     assert!(problems.is_empty(), "{problems:?}");
     GatewayState::new(Gateway {
         transport,
+        identity: Identity::open(&spec.auth).unwrap(),
         service: spec.service,
         limits: spec.limits,
         routes: spec.routes,

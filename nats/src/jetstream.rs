@@ -29,7 +29,7 @@ use crate::ledger;
 use crate::names;
 use crate::spec::Limits;
 use crate::topology::{FlowTopology, Topology};
-use crate::{ready, records, results, source, submit};
+use crate::{ready, records, results, source, submit, tail};
 
 /// The oldest server with everything that is used (fences on another subject, batched direct get, strict JSON).
 const OLDEST_SERVER: (u32, u32) = (2, 12);
@@ -214,6 +214,10 @@ impl Transport for JetStream {
 
     async fn outcomes(&self, request: &RequestId) -> Result<Vec<Outcome>, TransportError> {
         results::outcomes(&self.inner, request).await
+    }
+
+    async fn tail(&self, flow: &FlowName) -> Result<mpsc::Receiver<Submission>, TransportError> {
+        tail::listen(&self.inner, flow).await
     }
 
     fn watch(&self, request: &RequestId) -> Watch {

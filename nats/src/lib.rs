@@ -35,6 +35,7 @@ pub mod server;
 mod source;
 mod spec;
 mod submit;
+mod tail;
 mod topology;
 
 use std::path::PathBuf;

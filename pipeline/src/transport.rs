@@ -235,6 +235,10 @@ pub trait Transport: Send + Sync {
     /// lost. Ends when the connection does.
     async fn cancellations(&self) -> Result<mpsc::Receiver<RequestId>, TransportError>;
 
+    /// Events of a flow as they are submitted, from now on and by whomever, those among them that the broker then refuses or
+    /// already has. Best effort: what its reader is too slow for is lost. Ends when the connection does.
+    async fn tail(&self, flow: &FlowName) -> Result<mpsc::Receiver<Submission>, TransportError>;
+
     /// Registers for what will be stored from now on. Register first, then submit or read the history; what appears in
     /// both has the same ordinal.
     fn watch(&self, request: &RequestId) -> Watch;

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use futures_util::FutureExt;
-use gateway::{Check, FlowEntry, Gateway, GatewayState};
+use gateway::{Check, FlowEntry, Gateway, GatewayState, Identity};
 use pipeline::engine::Running;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -51,6 +51,9 @@ pub fn run(args: &ServeArgs, parts: &Parts, extras: &Extras) -> anyhow::Result<E
     if let Some(listen) = &args.listen {
         plan.gateway.service.listen.clone_from(listen);
     }
+    if let Some(exposure) = plan.gateway.exposure() {
+        bail!("{}: {}", exposure.message, exposure.remedy);
+    }
     if let Some(data_dir) = &args.data_dir {
         plan.process.data_dir.clone_from(data_dir);
     }
@@ -70,9 +73,11 @@ async fn serve(mut plan: Plan, parts: &Parts, extras: &Extras) -> anyhow::Result
     let listener = TcpListener::bind(&listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let address = listener.local_addr()?;
     let entries = entries(&plan);
+    let auth = plan.gateway.auth.clone();
+    let identity = tokio::task::spawn_blocking(move || Identity::open(&auth)).await??;
     let mut assembly = assembly::open(&mut plan, parts, extras).await?;
     let running = assembly.start_flows();
-    let state = gateway_state(&plan, &assembly, &running, metrics, entries);
+    let state = gateway_state(&plan, &assembly, &running, metrics, entries, identity);
     let serving = tokio::spawn(gateway::serve(listener, state, stop.clone()));
     writeln!(std::io::stdout(), "ready http://{address}")?;
     tracing::info!(%address, service = plan.gateway.service.name, "ready");
@@ -96,11 +101,13 @@ fn gateway_state(
     running: &Running,
     metrics: metrics_exporter_prometheus::PrometheusHandle,
     flows: Vec<FlowEntry>,
+    identity: Identity,
 ) -> GatewayState {
     let engine = running.engine();
     let figures_of = engine.clone();
     GatewayState::new(Gateway {
         transport: assembly.transport.clone(),
+        identity,
         service: plan.gateway.service.clone(),
         limits: plan.gateway.limits.clone(),
         routes: plan.gateway.routes.clone(),

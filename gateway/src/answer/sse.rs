@@ -18,42 +18,57 @@ use futures_util::stream;
 use pipeline::{Content, Outcome, OutcomeKind};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use super::problem_of;
 use crate::follow::Follower;
+use crate::identity::caller::{Caller, Client};
+use crate::limit::Counted;
 use crate::meter::StreamMeter;
 use crate::problem::Problem;
 use crate::requests::CancelOnDrop;
 use crate::state::GatewayState;
 
-const HEARTBEAT: Bytes = Bytes::from_static(b": hb\n");
+/// Keeps the connection from being taken for dead.
+pub const HEARTBEAT: Bytes = Bytes::from_static(b": hb\n");
 
 /// A place among the streams that may be open at once.
+pub struct Slot {
+    _place: OwnedSemaphorePermit,
+    _counted: Counted,
+}
+
+/// A place for a stream of this caller.
 ///
 /// # Errors
-/// 503 if all are taken.
-pub fn slot(state: &GatewayState) -> Result<OwnedSemaphorePermit, Problem> {
-    Arc::clone(&state.streams).try_acquire_owned().map_err(|_| {
+/// 429 if the caller has too many open, 503 if all are taken.
+pub fn slot(state: &GatewayState, caller: &Caller) -> Result<Slot, Problem> {
+    let by_address = (Client::of_address(caller.address), state.limits.streams_per_address);
+    let by_subject = caller.principal.as_ref().map(|_| (caller.client(), state.limits.streams_per_client));
+    let counted = state.stream_counts.open(by_subject.into_iter().chain([by_address]).collect())?;
+    let place = Arc::clone(&state.streams).try_acquire_owned().map_err(|_| {
         let most = state.limits.streams;
         Problem::unavailable(
             "streams_full",
             format!("all {most} event streams are in use: ask /v1/requests/{{id}} instead"),
         )
-    })
+    })?;
+    Ok(Slot { _place: place, _counted: counted })
 }
 
 /// Streams results until the terminal, or until the service shuts down: the client then resumes elsewhere.
-pub fn stream(
-    state: &GatewayState,
-    follower: Follower,
-    slot: OwnedSemaphorePermit,
-    leaving: Option<CancelOnDrop>,
-) -> Response {
+pub fn stream(state: &GatewayState, follower: Follower, slot: Slot, ends: Ends) -> Response {
     let heartbeat = Duration::from_millis(state.limits.heartbeat_ms.max(1));
     let state = state.clone();
-    let events = Events { state, follower, heartbeat, leaving, _slot: slot, _meter: StreamMeter::begin() };
+    let events = Events { state, follower, heartbeat, ends, _slot: slot, _meter: StreamMeter::begin() };
     let body = Body::from_stream(stream::unfold(Some(events), |events| async move { events?.next().await }));
+    response(body)
+}
+
+/// An answer that is a stream of events.
+pub fn response(body: Body) -> Response {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
@@ -63,12 +78,47 @@ pub fn stream(
     response
 }
 
+/// How long a stream goes on after the token that opened it has expired.
+const EXPIRED_FOR: Duration = Duration::from_secs(30);
+
+/// What ends a stream beside its request, and what its end entails.
+#[derive(Default)]
+pub struct Ends {
+    /// Cancels the request of a client that leaves.
+    pub leaving: Option<CancelOnDrop>,
+    /// When the client is no longer let in.
+    pub until: Option<Instant>,
+}
+
+impl Ends {
+    /// A stream that its client may read for as long as they are let in.
+    pub fn of(caller: &Caller) -> Self {
+        let expires = caller.principal.as_ref().and_then(|principal| principal.expires);
+        let left = expires.map(|expires| {
+            let left = expires + EXPIRED_FOR - OffsetDateTime::now_utc();
+            Duration::try_from(left).unwrap_or_default().min(LONGEST)
+        });
+        Self { leaving: None, until: left.map(|left| Instant::now() + left) }
+    }
+}
+
+/// Longer than any stream.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
+/// Resolves when the time has come; never, where there is none.
+pub async fn over(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
 struct Events {
     state: GatewayState,
     follower: Follower,
     heartbeat: Duration,
-    leaving: Option<CancelOnDrop>,
-    _slot: OwnedSemaphorePermit,
+    ends: Ends,
+    _slot: Slot,
     _meter: StreamMeter,
 }
 
@@ -81,7 +131,11 @@ impl Events {
             biased;
             outcome = self.follower.next() => outcome,
             () = self.state.closing.cancelled() => {
-                self.leaving.into_iter().for_each(CancelOnDrop::disarm);
+                self.ends.leaving.into_iter().for_each(CancelOnDrop::disarm);
+                return None;
+            }
+            () = over(self.ends.until) => {
+                self.ends.leaving.into_iter().for_each(CancelOnDrop::disarm);
                 return None;
             }
             () = tokio::time::sleep(self.heartbeat) => return Some((Ok(HEARTBEAT), Some(self))),
@@ -92,7 +146,7 @@ impl Events {
                 if !outcome.kind.is_terminal() {
                     return Some((Ok(event), Some(self)));
                 }
-                self.leaving.into_iter().for_each(CancelOnDrop::disarm);
+                self.ends.leaving.into_iter().for_each(CancelOnDrop::disarm);
                 Some((Ok(event), None))
             }
             Ok(None) => None,

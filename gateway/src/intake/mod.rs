@@ -18,6 +18,7 @@ use pipeline::{BoxError, Claim, Content, INLINE_LIMIT, Payload, Transport, claim
 use serde_json::{Map, Value};
 
 pub use feed::{Allowance, Feed, channel};
+pub use json::off_runtime;
 
 use crate::problem::Problem;
 use crate::spec::{BodyKind, BodySpec};

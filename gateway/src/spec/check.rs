@@ -23,6 +23,9 @@ const BUILT_IN: [&str; 11] = [
     "/v1/query",
 ];
 
+/// How the names of the gateway's own stores begin.
+const RESERVED_STORES: &str = "caudal-";
+
 /// Checks every route by itself and against the others.
 pub fn check(routes: &[RouteSpec], problems: &mut Problems) {
     let mut taken: HashMap<String, &RouteSpec> = HashMap::new();
@@ -103,6 +106,10 @@ fn check_path(route: &RouteSpec, problems: &mut Problems) {
         }
         params.push(param);
     }
+    for query in route.query.iter().filter(|query| query.name.starts_with('_')) {
+        let message = format!("query parameter {} begins with _, as the gateway's own do", query.name);
+        problems.add(route.places.of("query"), message, "rename it");
+    }
     for query in route.query.iter().filter(|query| params.contains(&query.name.as_str())) {
         let message = format!("{} is a parameter of the path and of the query", query.name);
         problems.add(route.places.of("query"), message, "rename one of the two");
@@ -150,6 +157,10 @@ fn check_record(route: &RouteSpec, problems: &mut Problems) {
         return;
     };
     let place = route.places.of("record");
+    if record.store.as_str().starts_with(RESERVED_STORES) {
+        let message = format!("stores named {RESERVED_STORES}… are the gateway's own");
+        problems.add(place.clone(), message, "give the store another name");
+    }
     if route.reads_record() && !route.path_params().any(|param| param == record.id) {
         let message = format!("the path has no parameter {{{}}} that names the record", record.id);
         problems.add(place, message, format!("add {{{}}} to the path", record.id));

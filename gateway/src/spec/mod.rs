@@ -1,19 +1,28 @@
-//! What of the config concerns HTTP: `[service]`, `[limits]` and the `[[route]]`s.
+//! What of the config concerns HTTP: `[service]`, `[auth]`, `[limits]` and the `[[route]]`s.
 
+mod auth;
 mod body;
 mod check;
+mod class;
+mod jwt;
+mod proxies;
 mod query;
 mod rate;
 mod route;
 
 use std::time::Duration;
 
-use pipeline::Names;
-use pipeline::spec::{ByteSize, Problems, Section};
+use pipeline::spec::{ByteSize, Places, Problems, Section};
+use pipeline::{Complaint, Names};
 use serde::Deserialize;
 
+pub use auth::{AuthSpec, KeySource, KeySpec, is_loopback, is_name};
 pub use body::{BodyKind, BodySpec};
-pub use check::{check, check_bodies};
+pub use check::check_bodies;
+pub(crate) use class::AUTH;
+pub use class::Classes;
+pub use jwt::{IssuerKeys, IssuerSpec, SetSource, TenantSource};
+pub use proxies::Proxies;
 pub use query::{QueryKind, QueryParam};
 pub use rate::Rate;
 pub use route::{Method, RecordSpec, RouteSpec};
@@ -23,6 +32,10 @@ pub use route::{Method, RecordSpec, RouteSpec};
 pub struct GatewaySpec {
     /// `[service]`.
     pub service: ServiceSpec,
+    /// Where the keys of `[service]` are.
+    pub service_places: Places,
+    /// `[auth]`.
+    pub auth: AuthSpec,
     /// `[limits]`.
     pub limits: LimitsSpec,
     /// The `[[route]]`s that could be read, in order of the text.
@@ -30,17 +43,36 @@ pub struct GatewaySpec {
 }
 
 impl GatewaySpec {
-    /// Takes `service`, `limits` and `route` out of the config's top level; `names` are the declared flows. What cannot be read is reported and left out.
+    /// Takes `service`, `auth`, `limits` and `route` out of the config's top level; `names` are the declared flows. What
+    /// cannot be read is reported and left out.
     pub fn read(root: &mut Section<'_>, names: &Names, problems: &mut Problems) -> Self {
-        let service = root
-            .take_section("service", problems)
-            .map_or_else(Default::default, |section| section.read(problems).unwrap_or_default());
-        let limits = root
-            .take_section("limits", problems)
-            .map_or_else(Default::default, |section| section.read(problems).unwrap_or_default());
+        let section = root.take_section("service", problems);
+        let service_places = section.as_ref().map(Section::places).unwrap_or_default();
+        let service = section.map_or_else(Default::default, |section| section.read(problems).unwrap_or_default());
+        let auth = root.take_section("auth", problems);
+        let auth = auth.map_or_else(Default::default, |section| AuthSpec::read(section, problems));
+        let limits = root.take_section("limits", problems);
+        let limits = limits.map_or_else(Default::default, |section| LimitsSpec::read(section, problems));
         let sections = root.take_list("route", problems);
         let routes = sections.into_iter().filter_map(|section| RouteSpec::read(section, names, problems)).collect();
-        Self { service, limits, routes }
+        Self { service, service_places, auth, limits, routes }
+    }
+
+    /// Checks the routes by themselves, against each other and against the classes of limits.
+    pub fn check(&self, problems: &mut Problems) {
+        check::check(&self.routes, problems);
+        self.limits.classes.check(&self.routes, problems);
+    }
+
+    /// What is wrong with where the service listens: whoever reaches it is let in.
+    #[must_use]
+    pub fn exposure(&self) -> Option<Complaint> {
+        let ServiceSpec { listen, insecure, .. } = &self.service;
+        (!self.auth.is_on() && !insecure && !is_loopback(listen)).then(|| Complaint {
+            key: "listen",
+            message: format!("{listen} can be reached from other machines, and nobody is asked who they are"),
+            remedy: "add [auth] with a key or an issuer, listen on 127.0.0.1, or set [service] insecure = true".into(),
+        })
     }
 }
 
@@ -54,11 +86,24 @@ pub struct ServiceSpec {
     pub listen: String,
     /// How long a shutdown waits for requests in work, in milliseconds.
     pub grace_ms: u64,
+    /// Whether it may be reached from other machines although nobody is asked who they are.
+    pub insecure: bool,
+    /// Networks of proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Proxies,
+    /// Origins of pages, beside our own, that may open a WebSocket: `https://app.example`.
+    pub origins: Vec<String>,
 }
 
 impl Default for ServiceSpec {
     fn default() -> Self {
-        Self { name: "caudal".into(), listen: "127.0.0.1:8080".into(), grace_ms: 10_000 }
+        Self {
+            name: "caudal".into(),
+            listen: "127.0.0.1:8080".into(),
+            grace_ms: 10_000,
+            insecure: false,
+            trusted_proxies: Proxies::default(),
+            origins: Vec::new(),
+        }
     }
 }
 
@@ -74,12 +119,23 @@ impl ServiceSpec {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsSpec {
-    /// Whether the `limit` of routes holds; `false` for load tests. The other limits always hold.
+    /// `[limits.class.NAME]`.
+    #[serde(skip)]
+    pub classes: Classes,
+    /// Whether the `limit` and `class` of routes hold; `false` for load tests. The other limits always hold.
     pub enabled: bool,
     /// Connections at once; further ones wait to be accepted.
     pub connections: usize,
     /// Event streams at once; further ones get 503.
     pub streams: usize,
+    /// Event streams of one subject at once; further ones get 429.
+    pub streams_per_client: usize,
+    /// Event streams of one address at once; further ones get 429.
+    pub streams_per_address: usize,
+    /// Headers of a request.
+    pub headers: usize,
+    /// Bytes of a request's headers together, its line included.
+    pub header_bytes: ByteSize,
     /// Sum of the bodies and results that must be in memory whole at one time; by default an eighth of the process's
     /// memory.
     pub memory: Option<ByteSize>,
@@ -100,12 +156,33 @@ pub struct LimitsSpec {
     pub heartbeat_ms: u64,
 }
 
+/// Least bytes of headers: a browser's alone take more than a few hundred.
+const LEAST_HEADER_BYTES: ByteSize = ByteSize(8 << 10);
+
+impl LimitsSpec {
+    fn read(mut section: Section<'_>, problems: &mut Problems) -> Self {
+        let places = section.places();
+        let classes = Classes::read(&mut section, problems);
+        let limits: Self = section.read(problems).unwrap_or_default();
+        if limits.header_bytes < LEAST_HEADER_BYTES || limits.header_bytes > ByteSize::mib(1) {
+            let message = format!("header_bytes is {}", limits.header_bytes);
+            problems.add(places.of("header_bytes"), message, format!("give {LEAST_HEADER_BYTES} to 1 MiB"));
+        }
+        Self { classes, ..limits }
+    }
+}
+
 impl Default for LimitsSpec {
     fn default() -> Self {
         Self {
+            classes: Classes::default(),
             enabled: true,
             connections: 1024,
             streams: 1000,
+            streams_per_client: 20,
+            streams_per_address: 50,
+            headers: 64,
+            header_bytes: ByteSize(16 << 10),
             memory: None,
             open_bytes: ByteSize::mib(16),
             header_ms: 10_000,

@@ -38,6 +38,8 @@ pub struct RouteSpec {
     pub cancel_on_disconnect: bool,
     /// How often one client may use it.
     pub limit: Option<Rate>,
+    /// The class that it shares its limit with.
+    pub class: Option<String>,
     /// The record it writes or reads.
     pub record: Option<RecordSpec>,
     /// Where the keys are.
@@ -118,6 +120,7 @@ struct RouteText {
     #[serde(default)]
     cancel_on_disconnect: bool,
     limit: Option<Rate>,
+    class: Option<String>,
     record: Option<RecordText>,
 }
 
@@ -185,6 +188,7 @@ impl RouteSpec {
             status: text.status.unwrap_or(200),
             cancel_on_disconnect: text.cancel_on_disconnect,
             limit: text.limit,
+            class: text.class,
             record: text.record.map(|record| RecordSpec { store: record.store, id: record.id }),
             places,
         })

@@ -44,11 +44,24 @@ async fn an_answer_is_waited_for_and_carries_the_request() {
         assert_eq!(response.headers()["content-type"], "application/json");
         assert_eq!(response.headers()["cache-control"], "no-store");
         assert_eq!(response.headers()["x-content-type-options"], "nosniff");
+        assert_eq!(response.headers()["traceparent"], trace);
+        let timing = response.headers()["server-timing"].to_str().unwrap().to_owned();
+        assert!(["intake;dur=", "flow;dur=", "total;dur="].iter().all(|part| timing.contains(part)), "{timing}");
         let seen: Value = response.json().await.unwrap();
         assert_eq!(seen["params"], json!({"topic": "cats", "limit": 7, "format": "pdf"}));
         assert_eq!((&seen["source"], &seen["trace"]), (&json!("/ask/{topic}"), &json!(trace)));
         assert_eq!((&seen["kind"], &seen["json"]), (&json!("json"), &json!({"a": 1})));
     }
+}
+
+#[tokio::test]
+async fn a_request_without_a_trace_gets_one() {
+    let service = Service::start(ROUTES).await;
+    service.echo("describe").await;
+    let response = service.post("/ask/x").json(&json!({})).send().await.unwrap();
+    let trace = response.headers()["traceparent"].to_str().unwrap().to_owned();
+    assert_eq!(trace.split('-').map(str::len).collect::<Vec<_>>(), [2, 32, 16, 2]);
+    assert_eq!(response.json::<Value>().await.unwrap()["trace"], json!(trace));
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use crate::service::{Service, problem};
+use crate::service::{Service, problem, read_checked, soon};
+use crate::tokens::{good, issuers};
 
 const ROUTE: &str = r#"
     [[route]]
@@ -44,4 +45,143 @@ async fn event_streams_are_counted() {
     let refused = ask().await.unwrap();
     assert!(refused.headers().contains_key("retry-after"));
     problem(refused, 503, "streams_full").await;
+}
+
+const CLASSES: &str = r#"
+    [service]
+    trusted_proxies = ["127.0.0.0/8"]
+    [limits.class.ai]
+    rate = "5/hour"
+    [[route]]
+    path = "/recognise"
+    flow = "describe"
+    class = "ai"
+    [[route]]
+    path = "/generate"
+    flow = "describe"
+    class = "ai"
+    [[route]]
+    path = "/reports/{report_id}"
+    method = "GET"
+    class = "crud"
+    record = { store = "reports", id = "report_id" }
+"#;
+
+#[tokio::test]
+async fn routes_of_a_class_share_its_rate_and_say_what_is_left() {
+    let service = Service::start(CLASSES).await;
+    service.echo("describe").await;
+    for (used, path) in ["/recognise", "/generate", "/recognise"].into_iter().enumerate() {
+        let answer = service.post(path).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["ratelimit-policy"], "\"ai\";q=5;w=3600");
+        let left = answer.headers()["ratelimit"].to_str().unwrap().to_owned();
+        assert!(left.starts_with(&format!("\"ai\";r={};t=", 4 - used)), "{left}");
+    }
+    let other = service.get("/reports/x").send().await.unwrap();
+    assert_eq!(other.headers()["ratelimit-policy"], "\"crud\";q=600;w=60");
+    problem(other, 404, "no_record").await;
+}
+
+/// Row G13, behind a proxy.
+#[tokio::test]
+async fn what_a_client_writes_before_its_proxy_changes_nothing() {
+    let service = Service::start(CLASSES).await;
+    service.echo("describe").await;
+    let mut statuses = Vec::new();
+    for number in 0..1_000_u32 {
+        // The rightmost address is the proxy's word, all before it the client's.
+        let forwarded = format!("203.0.113.{}, 10.0.{}.{}, 198.51.100.7", number % 250, number % 200, number % 250);
+        let answer = service.post("/recognise").header("x-forwarded-for", forwarded).send().await.unwrap();
+        statuses.push(answer.status().as_u16());
+    }
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 5);
+    assert!(statuses[5..].iter().all(|status| *status == 429));
+    // Whom it named is not locked out, nor is anybody else; what is no address counts as the proxy itself.
+    for forwarded in ["203.0.113.1", "198.51.100.8", "203.0.113.9, garbage"] {
+        let answer = service.post("/recognise").header("x-forwarded-for", forwarded).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{forwarded}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_known_is_counted_as_themselves_wherever_they_are() {
+    let service = Service::start(&format!("{}{CLASSES}", issuers())).await;
+    service.echo("describe").await;
+    let ask = |tenant: &str, address: &str| {
+        service.post("/recognise").bearer_auth(good(tenant)).header("x-forwarded-for", address.to_owned()).send()
+    };
+    for address in ["198.51.100.1", "198.51.100.2", "198.51.100.3", "198.51.100.4", "198.51.100.5"] {
+        assert_eq!(ask("acme", address).await.unwrap().status(), 200);
+    }
+    problem(ask("acme", "198.51.100.6").await.unwrap(), 429, "rate_limited").await;
+    assert_eq!(ask("other", "198.51.100.6").await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn trying_keys_is_limited_and_good_ones_still_work() {
+    let service = Service::start(&format!("{}[limits.class.auth]\nrate = \"5/hour\"\n", issuers())).await;
+    for _ in 0..5 {
+        let refused = service.get("/v1/flows").bearer_auth("guess").send().await.unwrap();
+        problem(refused, 401, "unauthenticated").await;
+    }
+    let refused = service.get("/v1/flows").bearer_auth("guess").send().await.unwrap();
+    assert!(refused.headers().contains_key("retry-after"));
+    problem(refused, 429, "rate_limited").await;
+    assert_eq!(service.get("/v1/flows").bearer_auth(good("acme")).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn one_client_cannot_have_all_streams() {
+    let config = format!("[limits]\nstreams_per_client = 2\nstreams_per_address = 3\n{}", issuers());
+    let service = Service::start(&config).await;
+    let ask = |tenant: &str| {
+        let request = service.post("/v1/flows/documents").bearer_auth(good(tenant));
+        request.header("accept", "text/event-stream").json(&json!({})).send()
+    };
+    let (first, second) = (ask("acme").await.unwrap(), ask("acme").await.unwrap());
+    assert_eq!((first.status().as_u16(), second.status().as_u16()), (200, 200));
+    let refused = ask("acme").await.unwrap();
+    assert!(refused.headers().contains_key("retry-after"));
+    problem(refused, 429, "too_many_streams").await;
+    let third = ask("other").await.unwrap();
+    assert_eq!(third.status(), 200);
+    problem(ask("third").await.unwrap(), 429, "too_many_streams").await;
+    drop((first, third));
+    let freed = async {
+        while ask("third").await.unwrap().status() != 200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(freed).await;
+}
+
+#[tokio::test]
+async fn the_size_of_headers_is_the_configs() {
+    let service = Service::start("[limits]\nheaders = 10\nheader_bytes = \"8 KiB\"\n").await;
+    let ask = |count: usize, length: usize| {
+        let request = service.get("/health");
+        (0..count).fold(request, |request, i| request.header(format!("x-{i}"), "y".repeat(length))).send()
+    };
+    assert_eq!(ask(3, 10).await.unwrap().status(), 200);
+    assert_eq!(ask(20, 10).await.unwrap().status(), 431);
+    assert_eq!(ask(3, 4_000).await.unwrap().status(), 431);
+}
+
+#[test]
+fn wrong_limits_are_reported() {
+    let route = "[[route]]\npath = \"/a\"\nflow = \"describe\"\n";
+    let cases = [
+        (format!("{route}class = \"al\""), "use one of ai, auth, crud"),
+        (format!("{route}class = \"ai\"\nlimit = {{ rate = \"1/s\" }}"), "keep one of class and limit"),
+        ("[limits.class.ai]\nrate = \"often\"".to_owned(), "is not a rate"),
+        ("[limits.class.ai]\nrat = \"1/s\"".into(), "rat"),
+        ("[limits.class.\"a b\"]\nrate = \"1/s\"".into(), "a class is named"),
+        ("[service]\ntrusted_proxies = [\"10.0.0.0/33\"]".into(), "is no network"),
+        ("[limits]\nheader_bytes = \"1 KiB\"".into(), "give 8 KiB to 1 MiB"),
+    ];
+    for (config, expected) in cases {
+        let (_, problems) = read_checked(&config);
+        assert!(problems.iter().any(|problem| problem.contains(expected)), "{config}: {problems:?}");
+    }
 }

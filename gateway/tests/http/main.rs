@@ -4,10 +4,16 @@
 
 mod answers;
 mod config;
+mod idempotency;
+mod identity;
+mod key_sets;
 mod limits;
+mod openapi;
 mod probes;
 mod reports;
 mod requests;
 mod service;
 mod sockets;
+mod tail;
+mod tokens;
 mod uploads;

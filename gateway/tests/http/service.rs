@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway::spec::{GatewaySpec, check};
-use gateway::{Check, FlowEntry, Gateway, GatewayState};
+use gateway::spec::GatewaySpec;
+use gateway::{Check, FlowEntry, Gateway, GatewayState, Identity};
 use pipeline::spec::{Problems, Sources};
 use pipeline::testing::{MemoryTransport, PATIENCE};
 use pipeline::{
@@ -58,6 +58,7 @@ impl Service {
         };
         let state = GatewayState::new(Gateway {
             transport: Arc::new(transport.clone()),
+            identity: Identity::open(&spec.auth).unwrap(),
             service: spec.service,
             limits: spec.limits,
             routes: spec.routes,
@@ -165,7 +166,7 @@ pub fn read_checked(config: &str) -> (GatewaySpec, Vec<String>) {
     let mut document = sources.parse(&mut problems);
     let names = Names { flows: FLOWS.iter().map(|(name, _)| (*name).to_owned()).collect(), ..Names::default() };
     let spec = GatewaySpec::read(&mut document.root, &names, &mut problems);
-    check(&spec.routes, &mut problems);
+    spec.check(&mut problems);
     let lines = problems.sorted().iter().map(|problem| format!("{}; {}", problem.message, problem.remedy)).collect();
     (spec, lines)
 }

@@ -43,6 +43,7 @@ struct State {
     outcomes: HashMap<RequestId, BTreeMap<u32, Outcome>>,
     watchers: HashMap<RequestId, Vec<mpsc::Sender<Outcome>>>,
     listeners: Vec<mpsc::Sender<RequestId>>,
+    tails: HashMap<FlowName, Vec<mpsc::Sender<Submission>>>,
     claims: HashMap<Token, Bytes>,
     records: HashMap<(Token, Token), Record>,
     writes: u64,
@@ -224,7 +225,11 @@ impl Transport for MemoryTransport {
             return Err(TransportError::Full { flow });
         }
         lane.known.insert(submission.envelope.id.clone());
+        let shown = submission.clone();
         lane.waiting.push_back((submission, 1));
+        if let Some(tails) = state.tails.get_mut(&flow) {
+            tails.retain(|tail| !matches!(tail.try_send(shown.clone()), Err(mpsc::error::TrySendError::Closed(_))));
+        }
         drop(state);
         self.filled.notify_waiters();
         Ok(Submitted::Stored)
@@ -264,6 +269,12 @@ impl Transport for MemoryTransport {
         let (listener, given_up) = mpsc::channel(WATCH_BOUND);
         self.up()?.listeners.push(listener);
         Ok(given_up)
+    }
+
+    async fn tail(&self, flow: &FlowName) -> Result<mpsc::Receiver<Submission>, TransportError> {
+        let (tail, events) = mpsc::channel(WATCH_BOUND);
+        self.up()?.tails.entry(flow.clone()).or_default().push(tail);
+        Ok(events)
     }
 
     fn watch(&self, request: &RequestId) -> Watch {
@@ -354,11 +365,15 @@ impl Transport for MemoryTransport {
         revision: u64,
         value: Bytes,
     ) -> Result<bool, TransportError> {
-        let last = self.get_record(store, key).await?.map_or(0, |record| record.revision);
-        if last == revision {
-            self.put_record(store, key, value).await?;
+        let mut state = self.up()?;
+        let place = (store.clone(), key.clone());
+        if state.records.get(&place).map_or(0, |record| record.revision) != revision {
+            return Ok(false);
         }
-        Ok(last == revision)
+        state.writes += 1;
+        let revision = state.writes;
+        state.records.insert(place, Record { value, revision });
+        Ok(true)
     }
 
     async fn get_record(&self, store: &Token, key: &Token) -> Result<Option<Record>, TransportError> {

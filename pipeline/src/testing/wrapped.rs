@@ -45,6 +45,10 @@ pub trait Wrapped: Send + Sync {
         self.within().cancellations().await
     }
 
+    async fn tail(&self, flow: &FlowName) -> Result<mpsc::Receiver<Submission>> {
+        self.within().tail(flow).await
+    }
+
     fn watch(&self, request: &RequestId) -> Watch {
         self.within().watch(request)
     }
@@ -122,6 +126,10 @@ impl<T: Wrapped> Transport for T {
 
     async fn cancellations(&self) -> Result<mpsc::Receiver<RequestId>> {
         Wrapped::cancellations(self).await
+    }
+
+    async fn tail(&self, flow: &FlowName) -> Result<mpsc::Receiver<Submission>> {
+        Wrapped::tail(self, flow).await
     }
 
     fn watch(&self, request: &RequestId) -> Watch {

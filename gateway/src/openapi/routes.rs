@@ -1,0 +1,135 @@
+//! The operations that the config declares.
+
+use serde_json::{Map, Value, json};
+
+use super::Setting;
+use super::parts::{Answers, path_param, security};
+use crate::spec::{BodyKind, BodySpec, QueryKind, QueryParam, RouteSpec};
+
+/// One route.
+pub fn describe(route: &RouteSpec, setting: Setting) -> Value {
+    let params: Vec<Value> = route.path_params().map(path_param).chain(route.query.iter().map(query_param)).collect();
+    let answers = if route.reads_record() { of_record(route, setting) } else { of_flow(route, setting) };
+    let mut operation = json!({
+        "parameters": params,
+        "security": security(setting, false),
+        "responses": answers.guarded(setting, false).into_value(),
+    });
+    if route.reads_record() {
+        return operation;
+    }
+    let key = json!({
+        "name": "Idempotency-Key", "in": "header", "required": false,
+        "description": "a repeat under the same key is the first request, for 24 hours",
+        "schema": { "type": "string", "minLength": 1, "maxLength": 255 },
+    });
+    operation["parameters"].as_array_mut().into_iter().for_each(|params| params.push(key.clone()));
+    if let Some(flow) = &route.flow {
+        operation["summary"] = json!(format!("starts the flow {flow}"));
+    }
+    if route.body.kind != BodyKind::None {
+        operation["requestBody"] = json!({ "required": true, "content": body(&route.body) });
+    }
+    for answer in operation["responses"].as_object_mut().into_iter().flat_map(Map::values_mut) {
+        answer["headers"]["Caudal-Request"] = json!({ "$ref": "#/components/headers/Caudal-Request" });
+    }
+    operation
+}
+
+fn is_limited(route: &RouteSpec, setting: Setting) -> bool {
+    setting.limits && (route.limit.is_some() || route.class.is_some())
+}
+
+fn of_record(route: &RouteSpec, setting: Setting) -> Answers {
+    Answers::default()
+        .content(200, "the record", "application/json", json!({ "type": "object" }))
+        .problem(400, "the id is none")
+        .problem(404, "nothing is kept under this id")
+        .problem(503, "the service cannot do this right now")
+        .problem_if(is_limited(route, setting), 429, "the client's rate is used up")
+}
+
+fn of_flow(route: &RouteSpec, setting: Setting) -> Answers {
+    let kept = route.record.is_some();
+    let has_body = route.body.kind != BodyKind::None;
+    let answers = if kept {
+        let record = json!({ "type": "object" });
+        Answers::default().content(route.status, "the record, kept; the rest follows", "application/json", record)
+    } else {
+        let later = json!({ "$ref": "#/components/schemas/Later" });
+        Answers::default()
+            .content(202, "it is kept, and its result will be at Location", "application/json", later)
+            .content(route.status, "the answer, or all results as events", "*/*", json!({}))
+            .problem(409, "the request was cancelled")
+    };
+    let answers = if kept {
+        answers
+    } else {
+        answers.otherwise("what the flow found wrong with the content, or a fault of the service")
+    };
+    answers
+        .problem(400, "a parameter, the key or the body is malformed")
+        .problem_if(has_body, 408, "the body came too slowly")
+        .problem(413, "the body is too large")
+        .problem(415, "the body's type or encoding is not taken")
+        .problem(422, "the body holds nothing, or its key was used for another one")
+        .problem_if(!kept || is_limited(route, setting), 429, "the client's rate is used up, or its streams")
+        .problem(503, "the service is full, or cannot keep requests right now")
+}
+
+fn query_param(param: &QueryParam) -> Value {
+    let mut schema = match &param.kind {
+        QueryKind::Integer { min, max, .. } => {
+            let mut schema = json!({ "type": "integer" });
+            if *min != i64::MIN {
+                schema["minimum"] = json!(min);
+            }
+            if *max != i64::MAX {
+                schema["maximum"] = json!(max);
+            }
+            schema
+        }
+        QueryKind::Text { one_of, max_length, .. } if one_of.is_empty() => {
+            json!({ "type": "string", "maxLength": max_length })
+        }
+        QueryKind::Text { one_of, .. } => json!({ "type": "string", "enum": one_of }),
+    };
+    match &param.kind {
+        QueryKind::Integer { default: Some(default), .. } => schema["default"] = json!(default),
+        QueryKind::Text { default: Some(default), .. } => schema["default"] = json!(default),
+        _ => {}
+    }
+    json!({ "name": param.name, "in": "query", "required": false, "schema": schema })
+}
+
+/// What a body may be, by media type.
+fn body(spec: &BodySpec) -> Value {
+    let file = json!({ "type": "string", "format": "binary" });
+    let form = |properties: Map<String, Value>, required: Vec<&String>| json!({ "schema": { "type": "object", "properties": properties, "required": required } });
+    match &spec.kind {
+        BodyKind::None => json!({}),
+        BodyKind::File(name) => {
+            json!({ "multipart/form-data": form(Map::from_iter([(name.clone(), file)]), vec![name]) })
+        }
+        BodyKind::Parts(names) => {
+            let properties = names.iter().map(|name| (name.clone(), file.clone())).collect();
+            json!({ "multipart/form-data": form(properties, names.iter().collect()) })
+        }
+        BodyKind::Form { json: name, files } => {
+            let photos = json!({ "type": "array", "items": file, "maxItems": spec.max_parts });
+            let properties = Map::from_iter([(name.clone(), json!({ "type": "object" })), (files.clone(), photos)]);
+            let uris = json!({ "type": "array", "items": { "type": "string", "pattern": "^data:" } });
+            let as_json = json!({ "schema": { "type": "object", "properties": { format!("{files}s"): uris } } });
+            json!({ "multipart/form-data": form(properties, vec![name]), "application/json": as_json })
+        }
+        BodyKind::Json => json!({ "application/json": { "schema": {} } }),
+        BodyKind::Raw if !spec.types.is_empty() => {
+            spec.types.iter().map(|kind| (kind.clone(), json!({ "schema": file }))).collect::<Map<_, _>>().into()
+        }
+        BodyKind::Raw => json!({ "*/*": { "schema": file } }),
+        BodyKind::Open { json: true } => {
+            json!({ "application/json": { "schema": {} }, "*/*": { "schema": file } })
+        }
+        BodyKind::Open { json: false } => json!({ "*/*": { "schema": file } }),
+    }
+}

@@ -1,0 +1,82 @@
+//! `[limits.class.NAME]`: how often one client may use the routes of a class.
+
+use std::collections::BTreeMap;
+
+use pipeline::spec::{Problems, Section};
+use serde::Deserialize;
+
+use super::{Rate, RouteSpec};
+
+/// Class of identity checks that fail, counted by address.
+pub const AUTH: &str = "auth";
+
+/// Classes that need no declaration, and their rates where the config says nothing.
+const BUILT_IN: [(&str, &str); 3] = [("ai", "60/min"), ("crud", "600/min"), (AUTH, "60/min")];
+
+/// The rate of each class, by name.
+#[derive(Clone, Debug)]
+pub struct Classes(BTreeMap<String, Rate>);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClassText {
+    rate: String,
+}
+
+impl Default for Classes {
+    fn default() -> Self {
+        let rate = |text: &str| text.parse().expect("a built-in rate is one");
+        Self(BUILT_IN.iter().map(|(name, text)| ((*name).to_owned(), rate(text))).collect())
+    }
+}
+
+impl Classes {
+    /// Takes the tables of classes out of `[limits]`.
+    pub fn read(limits: &mut Section<'_>, problems: &mut Problems) -> Self {
+        let mut classes = Self::default();
+        for (name, section) in limits.take_named("class", problems) {
+            let places = section.places();
+            let Some(text) = section.read::<ClassText>(problems) else { continue };
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+            if name.get_ref().is_empty() || !name.get_ref().chars().all(plain) {
+                problems.add(name.span(), "a class is named with A-Z a-z 0-9 _ -", "rename it");
+                continue;
+            }
+            match text.rate.parse() {
+                Ok(rate) => {
+                    classes.0.insert(name.into_inner(), rate);
+                }
+                Err(why) => problems.add(places.of("rate"), why, "write it as \"10/min\""),
+            }
+        }
+        classes
+    }
+
+    /// The rate of a class.
+    #[must_use]
+    pub fn rate(&self, name: &str) -> Option<Rate> {
+        self.0.get(name).copied()
+    }
+
+    /// Every class and its rate.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Rate)> {
+        self.0.iter().map(|(name, rate)| (name.as_str(), *rate))
+    }
+
+    /// Reports routes whose class is not declared, or that have a limit of their own as well.
+    pub fn check(&self, routes: &[RouteSpec], problems: &mut Problems) {
+        for route in routes {
+            let Some(class) = &route.class else { continue };
+            if self.rate(class).is_none() {
+                let known: Vec<&str> = self.0.keys().map(String::as_str).collect();
+                let message = format!("no class is named {class:?}");
+                let remedy = format!("use one of {}, or add [limits.class.{class}]", known.join(", "));
+                problems.add(route.places.of("class"), message, remedy);
+            }
+            if route.limit.is_some() {
+                let message = format!("the route is of class {class} and has a limit of its own");
+                problems.add(route.places.of("limit"), message, "keep one of class and limit");
+            }
+        }
+    }
+}
