@@ -27,8 +27,8 @@ const TICKETS: Slots = Slots { store: "caudal-tickets", count: 1024, most: 32 };
 #[derive(Serialize, Deserialize)]
 struct Holder {
     path: String,
-    tenant: Arc<str>,
-    subject: Arc<str>,
+    tenant: String,
+    subject: String,
     admin: bool,
     /// In seconds since 1970.
     expires: Option<i64>,
@@ -42,8 +42,8 @@ pub async fn issue(transport: &dyn Transport, principal: &Principal, path: &str)
     let ticket = format!("{}{}", Token::random(), Token::random());
     let holder = Holder {
         path: path.to_owned(),
-        tenant: Arc::clone(&principal.tenant),
-        subject: Arc::clone(&principal.subject),
+        tenant: principal.tenant.to_string(),
+        subject: principal.subject.to_string(),
         admin: principal.admin,
         expires: principal.expires.map(OffsetDateTime::unix_timestamp),
     };
@@ -79,8 +79,8 @@ pub async fn redeem(transport: &dyn Transport, ticket: &str, path: &str) -> Resu
     })?;
     let holder = value.and_then(|value| serde_json::from_value::<Holder>(value).ok());
     let good = holder.filter(|holder| holder.path == path).map(|holder| Principal {
-        tenant: holder.tenant,
-        subject: holder.subject,
+        tenant: holder.tenant.into(),
+        subject: holder.subject.into(),
         admin: holder.admin,
         expires: holder.expires.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok()),
     });
