@@ -21,7 +21,7 @@ use crate::{console, dead, flows, guard, openapi, probes, record, requests, tail
 /// How long `POST /v1/flows/{flow}` waits for a result.
 const OPEN_WAIT: Duration = Duration::from_secs(30);
 
-/// The whole service as configured. The routes must have passed [`spec::check`](crate::spec::check): two that collide
+/// The whole service as configured. The routes must have passed [`GatewaySpec::check`](crate::spec::GatewaySpec::check): two that collide
 /// make this panic.
 pub fn router(state: GatewayState) -> Router {
     let mut router = built_in();

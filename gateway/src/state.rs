@@ -91,7 +91,7 @@ pub struct Gateway {
     pub identity: Identity,
     /// `[limits]`.
     pub limits: LimitsSpec,
-    /// The routes, checked by [`spec::check`](crate::spec::check).
+    /// The routes, checked by [`GatewaySpec::check`](crate::spec::GatewaySpec::check).
     pub routes: Vec<RouteSpec>,
     /// Every declared flow, run here or elsewhere.
     pub flows: Vec<FlowEntry>,
