@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::Root;
+use super::stage::given_up;
 use crate::claims;
 use crate::event::{Envelope, Event};
 use crate::fault::{Fault, Rejection};
@@ -55,14 +56,11 @@ impl Edge {
 
     async fn store(&self, event: &Event) -> Result<(), Gone> {
         let payload = claims::storable(&*self.transport, &event.payload).await.map_err(Gone::Failed)?;
-        let fresh = payload.claims().into_iter().filter(|claim| !event.payload.claims().contains(claim));
-        let fresh: Vec<_> = fresh.collect();
         let stored = self.submit(event, &payload).await;
-        if !matches!(stored, Ok(Submitted::Stored)) {
+        // After a failure the event may be stored all the same, and then it needs its body.
+        if matches!(stored, Ok(Submitted::Known) | Err(Gone::Refused(_))) {
             // Nobody refers to it: an earlier attempt's event has a body of its own.
-            for claim in fresh {
-                let _ = self.transport.drop_claim(&claim).await;
-            }
+            claims::drop_all(&*self.transport, &payload).await;
         }
         stored.map(|_| ())
     }
@@ -71,12 +69,8 @@ impl Edge {
         let envelope =
             Envelope { id: event.id.clone(), flow: self.to.clone(), attempt: 1, ..(*event.envelope).clone() };
         loop {
-            if event.is_cancelled() || event.envelope.expired() {
-                return Err(Gone::Refused(Rejection::new(
-                    504,
-                    "deadline_passed",
-                    "it was given up before its next stage",
-                )));
+            if let Some(why) = given_up(event) {
+                return Err(Gone::Refused(why));
             }
             let submission = Submission { envelope: envelope.clone(), payload: payload.clone() };
             match self.transport.submit(submission).await {

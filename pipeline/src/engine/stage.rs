@@ -206,7 +206,7 @@ fn still_wanted(event: &Event, out: &mut Output) -> bool {
 }
 
 /// Why an event is not worth doing any more.
-fn given_up(event: &Event) -> Option<Rejection> {
+pub fn given_up(event: &Event) -> Option<Rejection> {
     if event.is_cancelled() {
         return Some(Rejection::new(409, "cancelled", "the request was cancelled before it was done"));
     }
