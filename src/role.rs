@@ -5,7 +5,7 @@
 
 use anyhow::{bail, ensure};
 use clap::{Args, ValueEnum};
-use pipeline::spec::PART;
+use pipeline::spec::{FlowSpec, PART};
 
 use crate::plan::Plan;
 
@@ -15,7 +15,7 @@ pub struct RoleArgs {
     /// What this process does; processes of other roles join it through the broker
     #[arg(long, value_enum, default_value_t)]
     role: Role,
-    /// Flows to work on, by default all; `NAME--STAGE` names one part of a flow with durable edges
+    /// Flows to work on, by default all; NAME--STAGE is the part of a flow with durable edges that begins with that stage
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     flows: Vec<String>,
 }
@@ -52,8 +52,8 @@ impl RoleArgs {
             }
         }
         for name in &self.flows {
-            if !plan.flows.iter().any(|flow| chosen(name, flow.name.as_str())) {
-                let known: Vec<&str> = plan.flows.iter().map(|flow| flow.name.as_str()).collect();
+            if !plan.flows.iter().any(|part| is_meant(name, part)) {
+                let known: Vec<String> = plan.flows.iter().map(part_name).collect();
                 bail!("--flows names {name:?}, but the config has: {}", known.join(", "));
             }
         }
@@ -61,29 +61,54 @@ impl RoleArgs {
         plan.works_on = plan
             .flows
             .iter()
-            .map(|flow| flow.name.clone())
             .filter(|_| self.role != Role::Gateway)
-            .filter(|flow| self.flows.is_empty() || self.flows.iter().any(|name| chosen(name, flow.as_str())))
+            .filter(|part| self.flows.is_empty() || self.flows.iter().any(|name| is_meant(name, part)))
+            .map(|part| part.name.clone())
             .collect();
         Ok(())
     }
 }
 
 /// Whether a name of `--flows` means this part: the part itself, or the flow it belongs to.
-fn chosen(name: &str, part: &str) -> bool {
-    part == name || part.split_once(PART).is_some_and(|(flow, _)| flow == name)
+fn is_meant(name: &str, part: &FlowSpec) -> bool {
+    name == part.whole.as_str() || name == part_name(part)
+}
+
+/// A part by the stage that begins it; the first part of a flow has the flow's own name in the broker.
+fn part_name(part: &FlowSpec) -> String {
+    match part.stages.first() {
+        Some(first) if part.next.is_some() || part.name != part.whole => format!("{}{PART}{}", part.whole, first.name),
+        _ => part.whole.to_string(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use pipeline::spec::{Problems, Sources};
+
     use super::*;
+
+    /// The parts of a flow, as the names of their stages say.
+    fn parts(toml: &str) -> Vec<FlowSpec> {
+        let mut sources = Sources::default();
+        sources.add("test.toml", toml);
+        let mut problems = Problems::default();
+        let mut document = sources.parse(&mut problems);
+        let flows = document.root.take_named("flow", &mut problems);
+        let kinds = crate::assembly::operator_kinds(&crate::Extras::default());
+        let read = |(name, section)| FlowSpec::read(&name, section, &kinds, &mut problems).unwrap();
+        flows.into_iter().map(read).flat_map(FlowSpec::into_parts).collect()
+    }
 
     #[test]
     fn a_flow_means_all_its_parts_and_a_part_itself() {
-        assert!(chosen("describe", "describe"));
-        assert!(chosen("describe", "describe--embed"));
-        assert!(chosen("describe--embed", "describe--embed"));
-        assert!(!chosen("describe--embed", "describe"));
-        assert!(!chosen("desc", "describe"));
+        let stages = ["decode", "embed\"\ndurable = true\nmodel = \"photo", "respond"];
+        let toml: String = stages.map(|stage| format!("[[flow.describe.stage]]\nuse = \"{stage}\"\n")).concat();
+        let parts = parts(&toml);
+        let meant = |name| parts.iter().filter(|part| is_meant(name, part)).map(part_name).collect::<Vec<_>>();
+        assert_eq!(meant("describe"), ["describe--decode", "describe--embed"]);
+        assert_eq!(meant("describe--decode"), ["describe--decode"]);
+        assert_eq!(meant("describe--embed"), ["describe--embed"]);
+        assert!(meant("desc").is_empty() && meant("describe--respond").is_empty());
     }
 }

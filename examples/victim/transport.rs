@@ -7,8 +7,8 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use pipeline::testing::Wrapped;
 use pipeline::{
-    Acknowledge, BoxError, Claim, DeadLetter, Delivery, Entry, FlowName, Lane, News, Outcome, Published, RequestId,
-    Settlement, Source, SourceBounds, Submission, Submitted, Transport, TransportError,
+    Acknowledge, BodyOf, BoxError, Claim, DeadLetter, Delivery, Entry, FlowName, Lane, News, Outcome, Published,
+    RequestId, Settlement, Source, SourceBounds, Submission, Submitted, Transport, TransportError,
 };
 use tokio::sync::mpsc;
 
@@ -63,8 +63,12 @@ impl Wrapped for Faulty {
         Ok(published)
     }
 
-    async fn put_claim(&self, body: BoxStream<'_, std::result::Result<Bytes, BoxError>>) -> Result<Claim> {
-        let claim = self.within.put_claim(body).await?;
+    async fn put_claim(
+        &self,
+        of: BodyOf<'_>,
+        body: BoxStream<'_, std::result::Result<Bytes, BoxError>>,
+    ) -> Result<Claim> {
+        let claim = self.within.put_claim(of, body).await?;
         pass("claimed", ANY);
         Ok(claim)
     }

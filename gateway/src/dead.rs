@@ -8,7 +8,9 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use pipeline::{Body, Content, DeadLetter, KeptLetter, Payload, RequestId, Submission};
+use pipeline::{
+    Body, Content, DeadLetter, KeptLetter, Payload, RequestId, Submission, Submitted, TransportError, claims,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -80,6 +82,7 @@ pub async fn retry(
     let request = resubmit(&state, &kept).await?;
     // After the new event is kept: a crash in between leaves a letter too many, not one too few.
     state.transport.remove_dead_letter(kept.id).await?;
+    intake::discard(&*state.transport, kept.letter.payload.claims()).await;
     let body = json!({ "id": request, "flow": flow, "status": requests::QUEUED });
     let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
     let location = format!("/v1/requests/{request}");
@@ -102,8 +105,7 @@ pub async fn drop(
 }
 
 async fn resubmit(state: &GatewayState, kept: &KeptLetter) -> Result<RequestId, Problem> {
-    let DeadLetter { envelope, payload, .. } = kept.letter.clone();
-    let mut envelope = envelope;
+    let DeadLetter { mut envelope, payload, .. } = kept.letter.clone();
     envelope.id = envelope.id.child(RETRY, u32::try_from(kept.id).unwrap_or(u32::MAX));
     if let Some(tenant) = tenant::of_event(&envelope) {
         envelope.id = tenant::tagged(&envelope.id, tenant);
@@ -111,8 +113,18 @@ async fn resubmit(state: &GatewayState, kept: &KeptLetter) -> Result<RequestId, 
     envelope.request = Some(envelope.id.clone());
     envelope.deadline = None;
     let (request, flow, lane) = (envelope.id.clone(), envelope.flow.clone(), envelope.lane);
-    if let Err(error) = state.transport.submit(Submission { envelope, payload }).await {
-        return Err(state.refusal(error, lane).await);
+    // The event gets bodies of its own: those of the letter go with it.
+    let payload = claims::storable(&*state.transport, &flow, &payload).await?;
+    let copies = payload.claims();
+    match state.transport.submit(Submission { envelope, payload }).await {
+        Ok(Submitted::Stored) => {}
+        Ok(Submitted::Known) => intake::discard(&*state.transport, copies).await,
+        // It may be stored all the same.
+        Err(error @ TransportError::Unavailable(_)) => return Err(state.refusal(error, lane).await),
+        Err(error) => {
+            intake::discard(&*state.transport, copies).await;
+            return Err(state.refusal(error, lane).await);
+        }
     }
     keep::accept(state.clone(), request.clone(), flow).await;
     Ok(request)

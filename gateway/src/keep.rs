@@ -40,7 +40,8 @@ pub async fn keep(keeping: Keeping, head: Head, body: Body) -> Result<Kept, Prob
     let (done, mut kept) = oneshot::channel();
     let (tasks, has_body) = (keeping.state.tasks.clone(), keeping.route.spec.body.kind != BodyKind::None);
     tasks.spawn(async move {
-        let taken = intake::take(&keeping.state, &keeping.route.spec.body, head, feed).await;
+        let route = &keeping.route;
+        let taken = intake::take(&keeping.state, &route.flow, &route.spec.body, head, feed).await;
         let result = match taken {
             Ok(taken) => keeping.finish(taken).await,
             Err(problem) => Err(problem),

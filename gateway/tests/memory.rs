@@ -12,7 +12,7 @@ use gateway::spec::GatewaySpec;
 use gateway::{Gateway, GatewayState, Identity};
 use pipeline::spec::{Problems, Sources};
 use pipeline::testing::{MemoryTransport, Wrapped};
-use pipeline::{BoxError, Claim, Digest, Names, Token, Transport, TransportError};
+use pipeline::{BodyOf, BoxError, Claim, Digest, Names, Token, Transport, TransportError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -34,7 +34,11 @@ impl Wrapped for Discarding {
         &self.kept
     }
 
-    async fn put_claim(&self, mut body: BoxStream<'_, Result<Bytes, BoxError>>) -> Result<Claim, TransportError> {
+    async fn put_claim(
+        &self,
+        _: BodyOf<'_>,
+        mut body: BoxStream<'_, Result<Bytes, BoxError>>,
+    ) -> Result<Claim, TransportError> {
         let mut length = 0;
         while let Some(chunk) = body.next().await {
             length += chunk.map_err(TransportError::Body)?.len() as u64;

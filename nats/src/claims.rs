@@ -1,21 +1,22 @@
-//! The object store for bodies too long to travel inside their event: chunks on `blob.<id>`.
+//! The object store for bodies too long to travel inside their event: chunks on `blob.<flow>.<id>`.
 //!
 //! A body is cut into 128 KiB, hashed on the way, and up to 32 chunks (4 MiB) wait for their confirmation at once. It
 //! becomes visible by its claim alone, which is made after the last confirmation; whatever happens before, the chunks are
-//! removed. Reading compares length and SHA-256 before a byte is handed out.
+//! removed. Reading compares length and SHA-256 before a byte is handed out. The body of a result goes when the result does;
+//! one whose event never came is found by [`crate::unused`].
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::PublishError;
 use async_nats::jetstream::publish::PublishAck;
+use async_nats::{HeaderMap, Subject};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use pipeline::{BoxError, Claim, Digest, Token, TransportError};
+use pipeline::{BodyOf, BoxError, Claim, Digest, Token, TransportError};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
@@ -35,6 +36,8 @@ const PAGE: Page = Page { messages: WINDOW as u32, bytes: 4 << 20 };
 const TRUSTED_LENGTH: u64 = 64 << 20;
 /// How long removing the chunks of one body may take.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(6);
+/// Time that a result's body outlives the result, which is written after it.
+const RESULT_MARGIN: Duration = Duration::from_secs(600);
 /// Bodies whose removal may wait; beyond, they expire by age.
 pub const SWEEP_CAPACITY: usize = 1024;
 
@@ -47,10 +50,21 @@ pub struct Abandoned {
 }
 
 /// Stores a body.
-pub async fn put(inner: &Inner, body: BoxStream<'_, Result<Bytes, BoxError>>) -> Result<Claim, TransportError> {
+pub async fn put(
+    inner: &Inner,
+    of: BodyOf<'_>,
+    body: BoxStream<'_, Result<Bytes, BoxError>>,
+) -> Result<Claim, TransportError> {
+    let id = Token::random();
+    let ttl = match of {
+        BodyOf::Event(_) => None,
+        BodyOf::Result => Some((inner.limits.results_max_age + RESULT_MARGIN).as_secs().to_string()),
+    };
     let mut upload = Upload {
         context: inner.objects.context.clone(),
-        id: Token::random(),
+        subject: names::blob_subject(of, &id),
+        ttl,
+        id,
         hash: Sha256::new(),
         length: 0,
         chunks: 0,
@@ -75,6 +89,9 @@ pub async fn put(inner: &Inner, body: BoxStream<'_, Result<Bytes, BoxError>>) ->
 struct Upload {
     context: Context,
     id: Token,
+    subject: Subject,
+    /// Seconds after which the broker removes it.
+    ttl: Option<String>,
     hash: Sha256,
     length: u64,
     chunks: u64,
@@ -117,8 +134,11 @@ impl Upload {
         self.length += chunk.len() as u64;
         let mut headers = HeaderMap::new();
         codec::put_message_id(&mut headers, &format!("{}.{}", self.id, self.chunks))?;
+        if let Some(ttl) = &self.ttl {
+            codec::put(&mut headers, "Nats-TTL", ttl)?;
+        }
         self.chunks += 1;
-        let message = Outgoing { subject: names::blob_subject(&self.id), headers, payload: chunk };
+        let message = Outgoing { subject: self.subject.clone(), headers, payload: chunk };
         let queued = queue(&self.context, message).await;
         let confirmation = queued.map_err(|error| judge(error, false).of_store("bodies"))?;
         self.window.push_back(confirmation.into_future());
@@ -165,10 +185,10 @@ async fn remove_abandoned(context: &Context, mut body: Abandoned) {
     }
 }
 
-async fn remove(context: &Context, id: &Token) -> Result<(), TransportError> {
+pub async fn remove(context: &Context, id: &Token) -> Result<(), TransportError> {
     let stream = context.get_stream_no_info(names::BLOBS).await.map_err(TransportError::unavailable)?;
-    // The subject is exact: a checked token holds no wildcard.
-    stream.purge().filter(names::blob_subject(id).as_str()).await.map_err(TransportError::unavailable)?;
+    // The only wildcard is the flow's: a checked token holds none.
+    stream.purge().filter(names::blob_filter(id).as_str()).await.map_err(TransportError::unavailable)?;
     Ok(())
 }
 
@@ -187,7 +207,7 @@ pub async fn get(inner: &Inner, claim: &Claim) -> Result<Bytes, TransportError> 
     let mut hash = Sha256::new();
     let mut too_long = false;
     if claim.length > 0 {
-        let subject = names::blob_subject(&claim.id);
+        let subject = names::blob_filter(&claim.id);
         direct::read(&inner.objects, names::BLOBS, &subject, PAGE, &mut |stored| {
             too_long = (bytes.len() + stored.payload.len()) as u64 > claim.length;
             if !too_long {

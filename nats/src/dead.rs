@@ -4,6 +4,8 @@
 //! detail) and `Caudal-Error` (the last error, for whoever runs the service) are added to the event's own headers. An event
 //! that could not even be read is kept with whatever headers it had, except the broker's own.
 
+use std::collections::HashSet;
+
 use async_nats::{HeaderMap, Message};
 use pipeline::{DeadLetter, FlowName, KeptLetter, Lane, Rejection, Token, TransportError};
 
@@ -118,6 +120,19 @@ pub async fn list(
     direct::read_from(&inner.results, names::DEAD, from.max(1), &filter, PAGE, &mut |stored| {
         found.extend(decode(stored));
         found.len() < limit
+    })
+    .await?;
+    Ok(found)
+}
+
+/// The bodies that dead letters of a flow refer to.
+pub async fn bodies(inner: &Inner, flow: &FlowName) -> Result<HashSet<Token>, TransportError> {
+    let filter = names::dead_subject(flow);
+    let mut found = HashSet::new();
+    direct::read(&inner.results, names::DEAD, &filter, PAGE, &mut |stored| {
+        let letter = decode(stored);
+        found.extend(letter.into_iter().flat_map(|kept| kept.letter.payload.claims()).map(|claim| claim.id.clone()));
+        true
     })
     .await?;
     Ok(found)

@@ -155,8 +155,10 @@ impl<R: Reader> Follower<R> {
             }
             match tokio::time::timeout(3 * ANSWER_LIMIT, self.begin()).await {
                 Ok(Ok(following)) => return Some(following),
-                Ok(Err(error)) => tracing::warn!(%error, "results cannot be followed, will try again"),
-                Err(_) => tracing::warn!("results cannot be followed in time, will try again"),
+                Ok(Err(error)) => {
+                    tracing::warn!(stream = self.stream, %error, "the stream cannot be followed, will try again")
+                }
+                Err(_) => tracing::warn!(stream = self.stream, "the stream cannot be followed in time, will try again"),
             }
             failures += 1;
         }

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::BoxStream;
 use pipeline::{
-    Backlog, BoxError, Claim, DeadLetter, Entry, FlowName, KeptLetter, Lane, News, Outcome, OutcomeKind, Published,
-    Record, RequestId, Source, SourceBounds, Submission, Submitted, Token, Transport, TransportError, Watch,
+    Backlog, BodyOf, BoxError, Claim, DeadLetter, Entry, FlowName, KeptLetter, Lane, News, Outcome, OutcomeKind,
+    Published, Record, RequestId, Source, SourceBounds, Submission, Submitted, Token, Transport, TransportError, Watch,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -29,7 +29,7 @@ use crate::ledger;
 use crate::names;
 use crate::spec::Limits;
 use crate::topology::{FlowTopology, Topology};
-use crate::{ready, records, results, source, submit, tail};
+use crate::{ready, records, results, source, submit, tail, unused};
 
 /// The oldest server with everything that is used (fences on another subject, batched direct get, strict JSON).
 const OLDEST_SERVER: (u32, u32) = (2, 12);
@@ -150,7 +150,9 @@ pub async fn connect(options: ConnectOptions) -> Result<Arc<JetStream>, ConnectE
         flows,
         dispatch,
     };
-    Ok(Arc::new(JetStream { inner: Arc::new(inner), _stop: stop.drop_guard() }))
+    let inner = Arc::new(inner);
+    inner.tasks.spawn(unused::run(Arc::clone(&inner)));
+    Ok(Arc::new(JetStream { inner, _stop: stop.drop_guard() }))
 }
 
 /// Refuses a server that lacks what is used.
@@ -224,8 +226,12 @@ impl Transport for JetStream {
         self.inner.dispatch.watch(request)
     }
 
-    async fn put_claim(&self, body: BoxStream<'_, Result<Bytes, BoxError>>) -> Result<Claim, TransportError> {
-        claims::put(&self.inner, body).await
+    async fn put_claim(
+        &self,
+        of: BodyOf<'_>,
+        body: BoxStream<'_, Result<Bytes, BoxError>>,
+    ) -> Result<Claim, TransportError> {
+        claims::put(&self.inner, of, body).await
     }
 
     async fn get_claim(&self, claim: &Claim) -> Result<Bytes, TransportError> {

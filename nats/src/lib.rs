@@ -4,7 +4,7 @@
 //! submit ─▶ EV-<flow> (work queue) ─▶ source ─▶ engine ─▶ publish_outcome ─▶ RES ─▶ watch, outcomes
 //!                                        ├ note_ended ─▶ LEDGER ─▶ ended
 //!                                        └ unreadable, given up ─▶ DEAD
-//! put_claim ─▶ BLOB (chunks) ─▶ get_claim          put_record ─▶ RECORDS ─▶ get_record
+//! put_claim ─▶ BLOB (chunks) ─▶ get_claim, drop_claim, unused          put_record ─▶ RECORDS ─▶ get_record
 //! ```
 //!
 //! [`connect`] makes the streams of a [`Topology`]; [`server::PrivateServer`] runs a broker that dies with this process.
@@ -37,6 +37,7 @@ mod spec;
 mod submit;
 mod tail;
 mod topology;
+mod unused;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,11 +1,11 @@
 //! Subjects, streams and consumers: the one place where names are put together, from checked tokens only.
 
 use async_nats::Subject;
-use pipeline::{FlowName, Lane, Token};
+use pipeline::{BodyOf, FlowName, Lane, Token};
 
 /// Results of all requests: `res.<id>.<n>` and, once, `res.<id>.end`.
 pub const RESULTS: &str = "RES";
-/// Chunks of claimed bodies: `blob.<id>`.
+/// Chunks of claimed bodies: `blob.<flow>.<id>`, of results `blob.@result.<id>`.
 pub const BLOBS: &str = "BLOB";
 /// Dead letters: `dead.<flow>`.
 pub const DEAD: &str = "DEAD";
@@ -55,9 +55,29 @@ pub fn results_filter(request: &Token) -> String {
     format!("res.{request}.*")
 }
 
+/// Stands for the flow in the subject of a result's body; no flow can have this name.
+const RESULT_BODY: &str = "@result";
+
 /// Where the chunks of a body are stored.
-pub fn blob_subject(id: &Token) -> Subject {
-    format!("blob.{id}").into()
+pub fn blob_subject(of: BodyOf<'_>, id: &Token) -> Subject {
+    match of {
+        BodyOf::Event(flow) => format!("blob.{flow}.{id}").into(),
+        BodyOf::Result => format!("blob.{RESULT_BODY}.{id}").into(),
+    }
+}
+
+/// The chunks of a body, whatever it is for: its claim names it by an id that no other body has.
+pub fn blob_filter(id: &Token) -> String {
+    format!("blob.*.{id}")
+}
+
+/// Bodies of events of all flows and of results, as a filter.
+pub const BLOB_SUBJECTS: &str = "blob.*.*";
+
+/// Flow and id of an event's body.
+pub fn event_body(subject: &str) -> Option<(FlowName, Token)> {
+    let (flow, id) = subject.strip_prefix("blob.")?.split_once('.')?;
+    Some((FlowName::new(flow).ok()?, Token::new(id).ok()?))
 }
 
 /// Every cancellation.

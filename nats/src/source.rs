@@ -17,7 +17,7 @@ use crate::held::{Held, Hold};
 use crate::jetstream::{Flow, Inner};
 use crate::pump::{Leftover, Pump, Raw};
 use crate::results;
-use crate::topology::{self, LaneCut};
+use crate::topology::{self, LaneCut, PARTITIONS};
 
 /// What dead letters name as their stage when no stage saw the event.
 const INTAKE: &str = "intake";
@@ -48,9 +48,11 @@ pub async fn open(
 
 /// The consumers of a lane, each with its part of the bounds: one, or one for each partition.
 fn cuts(lane: Lane, bounds: SourceBounds) -> Vec<(LaneCut, SourceBounds)> {
-    let Some(partitions) = bounds.partitions else { return vec![(LaneCut { lane, partition: None }, bounds)] };
+    if !bounds.ordered {
+        return vec![(LaneCut { lane, partition: None }, bounds)];
+    }
     let part = SourceBounds { events: 1, ..bounds };
-    (0..partitions).map(|number| (LaneCut { lane, partition: Some(number) }, part)).collect()
+    (0..PARTITIONS).map(|number| (LaneCut { lane, partition: Some(number) }, part)).collect()
 }
 
 struct LaneSource {

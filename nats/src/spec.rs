@@ -44,6 +44,8 @@ pub struct NatsSpec {
     pub claims_max_age_hours: u64,
     /// Bytes of all bodies in the object store; a body that does not fit is refused.
     pub claims_max_bytes: ByteSize,
+    /// How long a body waits for the event that refers to it. Must outlast the longest upload.
+    pub claims_unused_s: u64,
     /// How long dead letters are kept.
     pub dead_max_age_hours: u64,
     /// Bytes of all dead letters; the oldest go first.
@@ -60,6 +62,8 @@ pub struct NatsSpec {
 const RESULTS_MAX_AGE_HOURS: u64 = 24;
 /// A body is of use for as long as its event waits, and its dead letter after that.
 const CLAIMS_MAX_AGE_HOURS: u64 = DEAD_MAX_AGE_HOURS;
+/// An upload takes minutes at most, whatever the gateway is told.
+const CLAIMS_UNUSED_S: u64 = 3600;
 /// Somebody looks at dead letters at least once a month.
 const DEAD_MAX_AGE_HOURS: u64 = 30 * 24;
 /// Streams live on disk; what is in memory is consumers of results, a few KB each.
@@ -81,6 +85,7 @@ impl Default for NatsSpec {
             results_max_bytes: ByteSize::mib(2 << 10),
             claims_max_age_hours: CLAIMS_MAX_AGE_HOURS,
             claims_max_bytes: ByteSize::mib(8 << 10),
+            claims_unused_s: CLAIMS_UNUSED_S,
             dead_max_age_hours: DEAD_MAX_AGE_HOURS,
             dead_max_bytes: ByteSize::mib(1 << 10),
             records_max_bytes: ByteSize::mib(1 << 10),
@@ -126,6 +131,10 @@ impl NatsSpec {
         if ![1, 3, 5].contains(&self.replicas) {
             complain("replicas", format!("replicas is {}", self.replicas), "give 1, 3 or 5");
         }
+        if self.claims_unused_s == 0 {
+            let message = "claims_unused_s is 0, which would take bodies away before their event comes".to_owned();
+            complain("claims_unused_s", message, "give more seconds than the longest upload takes");
+        }
         for (key, hours) in [
             ("results_max_age_hours", self.results_max_age_hours),
             ("claims_max_age_hours", self.claims_max_age_hours),
@@ -160,6 +169,7 @@ impl NatsSpec {
             results_max_bytes: self.results_max_bytes,
             claims_max_age: hours(self.claims_max_age_hours),
             claims_max_bytes: self.claims_max_bytes,
+            claims_unused: Duration::from_secs(self.claims_unused_s),
             dead_max_age: hours(self.dead_max_age_hours),
             dead_max_bytes: self.dead_max_bytes,
             records_max_bytes: self.records_max_bytes,
@@ -181,6 +191,8 @@ pub struct Limits {
     pub claims_max_age: Duration,
     /// Bytes of bodies; what does not fit is refused.
     pub claims_max_bytes: ByteSize,
+    /// Time after which a body goes that no event refers to.
+    pub claims_unused: Duration,
     /// Age at which dead letters go.
     pub dead_max_age: Duration,
     /// Bytes of dead letters; the oldest go first.

@@ -195,7 +195,9 @@ fn shared(limits: &Limits) -> Vec<Config> {
         },
         Config {
             name: names::BLOBS.into(),
-            subjects: vec!["blob.*".into()],
+            subjects: vec![names::BLOB_SUBJECTS.into()],
+            // Bodies of results go with them.
+            allow_message_ttl: true,
             discard: DiscardPolicy::New,
             max_age: limits.claims_max_age,
             max_bytes: bytes(limits.claims_max_bytes),

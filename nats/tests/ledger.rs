@@ -105,7 +105,7 @@ async fn events_of_one_key_come_one_after_another_over_retries_and_processes() {
     assert_eq!(transport.submit(reading("a0", "a")).await.unwrap(), Submitted::Known);
     let backlog = transport.backlog(&token("f")).await.unwrap();
     assert_eq!((backlog.interactive, backlog.ended), (8, 0));
-    let bounds = SourceBounds { partitions: Some(8), ..bounds(16) };
+    let bounds = SourceBounds { ordered: true, ..bounds(16) };
     let other = broker.connect(ordered()).await;
     let mut sources =
         [open(&transport, "f", Lane::Interactive, bounds).await, open(&other, "f", Lane::Interactive, bounds).await];

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use pipeline::{
-    Batching, Body, BoxError, Complaint, Content, Ends, Envelope, Event, Fault, FlowName, Gives, Lane, Names, Operator,
-    OperatorKind, OperatorSpec, Output, Payload, PayloadKind, Services, Submission, Submitted, Transport,
+    Batching, Body, BodyOf, BoxError, Complaint, Content, Ends, Envelope, Event, Fault, FlowName, Gives, Lane, Names,
+    Operator, OperatorKind, OperatorSpec, Output, Payload, PayloadKind, Services, Submission, Submitted, Transport,
     TransportError, claims, take_kind,
 };
 use serde::Deserialize;
@@ -86,9 +86,9 @@ impl Publish {
         };
         let payload = match payload {
             // Bytes too long to travel inside an event get a claim of their own: the one here ends with this flow.
-            Payload::Bytes(Content { media_type, body: Body::Inline(bytes) }) => {
-                Payload::Bytes(claims::keep_bytes(self.transport.as_ref(), &media_type, bytes).await?)
-            }
+            Payload::Bytes(Content { media_type, body: Body::Inline(bytes) }) => Payload::Bytes(
+                claims::keep_bytes(self.transport.as_ref(), BodyOf::Event(&self.spec.flow), &media_type, bytes).await?,
+            ),
             other => other,
         };
         let claims = payload.claims();
@@ -138,7 +138,7 @@ mod tests {
         let bounds = SourceBounds {
             events: 64,
             bytes: 1 << 20,
-            partitions: None,
+            ordered: false,
             ack_wait: Duration::from_secs(15),
             max_deliver: 3,
         };

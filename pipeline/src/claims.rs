@@ -4,8 +4,9 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt};
 
 use crate::fault::BoxError;
+use crate::names::FlowName;
 use crate::payload::{Body, Content, Part, Payload, stored};
-use crate::transport::{INLINE_LIMIT, Transport, TransportError};
+use crate::transport::{BodyOf, INLINE_LIMIT, Transport, TransportError};
 
 /// Reads a body: up to [`INLINE_LIMIT`] it is kept, beyond that it streams on into the object store. Never more than the
 /// inline limit plus what the store has in flight is held.
@@ -14,6 +15,7 @@ use crate::transport::{INLINE_LIMIT, Transport, TransportError};
 /// [`TransportError::Body`] if the stream fails, anything the store says otherwise.
 pub async fn keep(
     transport: &dyn Transport,
+    of: BodyOf<'_>,
     media_type: &str,
     mut body: BoxStream<'_, Result<Bytes, BoxError>>,
 ) -> Result<Content, TransportError> {
@@ -25,7 +27,7 @@ pub async fn keep(
         head.push(chunk);
         if length > INLINE_LIMIT {
             let whole = stream::iter(head.into_iter().map(Ok)).chain(body).boxed();
-            let claim = transport.put_claim(whole).await?;
+            let claim = transport.put_claim(of, whole).await?;
             return Ok(Content { media_type: media_type.into(), body: Body::Claim(claim.into()) });
         }
     }
@@ -36,11 +38,16 @@ pub async fn keep(
 ///
 /// # Errors
 /// Whatever the store says.
-pub async fn keep_bytes(transport: &dyn Transport, media_type: &str, bytes: Bytes) -> Result<Content, TransportError> {
+pub async fn keep_bytes(
+    transport: &dyn Transport,
+    of: BodyOf<'_>,
+    media_type: &str,
+    bytes: Bytes,
+) -> Result<Content, TransportError> {
     if bytes.len() <= INLINE_LIMIT {
         return Ok(Content::inline(media_type, bytes));
     }
-    keep(transport, media_type, stream::iter([Ok(bytes)]).boxed()).await
+    keep(transport, of, media_type, stream::iter([Ok(bytes)]).boxed()).await
 }
 
 /// The bytes of `content`, fetched if need be.
@@ -70,12 +77,12 @@ pub(crate) async fn resolve(transport: &dyn Transport, payload: &mut Payload) ->
     Ok(())
 }
 
-/// `payload` as it can travel through another queue: pictures and vectors as bytes, long bytes as a claim. A claim is
-/// copied, for the one it names ends with the event that brought it.
+/// `payload` for another event, of flow `to`: pictures and vectors as bytes, long bytes as a claim. A claim is copied, for
+/// the one it names ends with the event that brought it.
 ///
 /// # Errors
 /// Whatever the store says.
-pub(crate) async fn storable(transport: &dyn Transport, payload: &Payload) -> Result<Payload, TransportError> {
+pub async fn storable(transport: &dyn Transport, to: &FlowName, payload: &Payload) -> Result<Payload, TransportError> {
     let content = match payload {
         Payload::Bytes(content) => content.clone(),
         Payload::Image(image) => stored::freeze_image(image),
@@ -84,22 +91,22 @@ pub(crate) async fn storable(transport: &dyn Transport, payload: &Payload) -> Re
         Payload::Parts(parts) => {
             let mut copies = Vec::with_capacity(parts.len());
             for part in parts.iter() {
-                copies.push(Part { content: copied(transport, &part.content).await?, ..part.clone() });
+                copies.push(Part { content: copied(transport, to, &part.content).await?, ..part.clone() });
             }
             return Ok(Payload::Parts(copies.into()));
         }
     };
-    Ok(Payload::Bytes(copied(transport, &content).await?))
+    Ok(Payload::Bytes(copied(transport, to, &content).await?))
 }
 
 /// Content with a claim of its own, if it is long. Short content of a form stays in it.
-async fn copied(transport: &dyn Transport, content: &Content) -> Result<Content, TransportError> {
+async fn copied(transport: &dyn Transport, to: &FlowName, content: &Content) -> Result<Content, TransportError> {
     let bytes = fetch(transport, content).await?;
-    keep_bytes(transport, &content.media_type, bytes).await
+    keep_bytes(transport, BodyOf::Event(to), &content.media_type, bytes).await
 }
 
 /// Removes everything a payload refers to; what cannot be removed expires by age.
-pub(crate) async fn drop_all(transport: &dyn Transport, payload: &Payload) {
+pub async fn drop_all(transport: &dyn Transport, payload: &Payload) {
     for claim in payload.claims() {
         if let Err(error) = transport.drop_claim(&claim).await {
             tracing::warn!(claim = %claim.id, %error, "claim not dropped");

@@ -33,6 +33,6 @@ pub use payload::{Body, Claim, Content, Digest, Image, Part, Payload, PayloadKin
 pub use pixels::{PixelRoom, Pixels};
 pub use services::{Hit, ImageModel, IndexError, ModelCard, Point, Services, Space, VectorIndex, point_id};
 pub use transport::{
-    Acknowledge, Backlog, DeadLetter, Delivery, INLINE_LIMIT, KeptLetter, Published, Record, Settlement, Source,
-    SourceBounds, Submission, Submitted, Transport, TransportError, Watch,
+    Acknowledge, Backlog, BodyOf, DeadLetter, Delivery, INLINE_LIMIT, KeptLetter, Published, Record, Settlement,
+    Source, SourceBounds, Submission, Submitted, Transport, TransportError, Watch,
 };

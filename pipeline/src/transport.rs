@@ -81,8 +81,8 @@ pub struct SourceBounds {
     pub events: usize,
     /// Bytes of them, as they came; at least one event of the largest size is always let through.
     pub bytes: usize,
-    /// How many consumers share the lane by key, one unsettled event in each; `None` gives up order for throughput.
-    pub partitions: Option<u32>,
+    /// Whether events keep the order of their keys: the transport then delivers one unsettled event of a key at a time.
+    pub ordered: bool,
     /// How long the broker waits for word of a delivered event. The transport itself reports progress for as long as the
     /// [`Delivery`] is held.
     pub ack_wait: Duration,
@@ -200,6 +200,16 @@ pub struct Record {
     pub revision: u64,
 }
 
+/// What a stored body is for, which says how long it is kept.
+#[derive(Clone, Copy, Debug)]
+pub enum BodyOf<'a> {
+    /// An event of this flow. It goes when the event has ended, with its dead letter if it has one; and after a while if no
+    /// event came to refer to it.
+    Event(&'a FlowName),
+    /// A result. It goes when results can no longer be read.
+    Result,
+}
+
 /// Live results of one request, from the moment of [`Transport::watch`].
 ///
 /// Ends (`recv` gives `None`) when the watcher fell behind by more than the channel's bound: read the history again.
@@ -245,7 +255,11 @@ pub trait Transport: Send + Sync {
 
     /// Stores a body as it streams in, hashing on the way. Nothing of it is visible, and all of it is removed, if the
     /// stream ends in an error.
-    async fn put_claim(&self, body: BoxStream<'_, Result<Bytes, BoxError>>) -> Result<Claim, TransportError>;
+    async fn put_claim(
+        &self,
+        of: BodyOf<'_>,
+        body: BoxStream<'_, Result<Bytes, BoxError>>,
+    ) -> Result<Claim, TransportError>;
 
     /// Reads a body back whole, length and digest compared.
     async fn get_claim(&self, claim: &Claim) -> Result<Bytes, TransportError>;

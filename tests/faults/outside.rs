@@ -87,12 +87,6 @@ impl Broker {
         waiting
     }
 
-    /// Bodies in the object store.
-    pub async fn bodies(&self) -> usize {
-        let info = self.ask("STREAM.INFO.BLOB".into(), &json!({ "subjects_filter": "blob.*" })).await;
-        info["state"]["subjects"].as_object().map_or(0, serde_json::Map::len)
-    }
-
     /// Terminal results, by request.
     pub async fn ends(&self) -> BTreeMap<String, u64> {
         let info = self.ask("STREAM.INFO.RES".into(), &json!({ "subjects_filter": "res.*.end" })).await;

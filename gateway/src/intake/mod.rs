@@ -14,7 +14,7 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use pipeline::{BoxError, Claim, Content, INLINE_LIMIT, Payload, Transport, claims};
+use pipeline::{BodyOf, BoxError, Claim, Content, FlowName, INLINE_LIMIT, Payload, Transport, claims};
 use serde_json::{Map, Value};
 
 pub use feed::{Allowance, Feed, channel};
@@ -101,8 +101,9 @@ fn check_type(spec: &BodySpec, media_type: &str, given: bool) -> Result<(), Prob
 ///
 /// # Errors
 /// The client's mistake, or a broker that cannot keep it. Nothing is left in the store.
-pub async fn take(shared: &Shared, spec: &BodySpec, head: Head, feed: Feed) -> Result<Taken, Problem> {
-    let mut keeper = Keeper { transport: &*shared.transport, inline_left: INLINE_LIMIT, kept: Vec::new() };
+pub async fn take(shared: &Shared, flow: &FlowName, spec: &BodySpec, head: Head, feed: Feed) -> Result<Taken, Problem> {
+    let of = BodyOf::Event(flow);
+    let mut keeper = Keeper { transport: &*shared.transport, of, inline_left: INLINE_LIMIT, kept: Vec::new() };
     let taken = take_into(&mut keeper, shared, spec, head, feed).await;
     if taken.is_err() {
         discard(&*shared.transport, keeper.kept).await;
@@ -162,6 +163,7 @@ fn empty(what: &str) -> Problem {
 /// Keeps the parts of one body, so that together they fit into one event.
 struct Keeper<'a> {
     transport: &'a dyn Transport,
+    of: BodyOf<'a>,
     /// Bytes that may still travel inside the event.
     inline_left: usize,
     kept: Vec<Arc<Claim>>,
@@ -173,12 +175,13 @@ impl Keeper<'_> {
         media_type: &str,
         body: BoxStream<'_, Result<Bytes, BoxError>>,
     ) -> Result<Content, Problem> {
-        let mut content = claims::keep(self.transport, media_type, body).await?;
+        let mut content = claims::keep(self.transport, self.of, media_type, body).await?;
         if let pipeline::Body::Inline(bytes) = &content.body {
             match self.inline_left.checked_sub(bytes.len()) {
                 Some(left) => self.inline_left = left,
                 None => {
-                    let claim = self.transport.put_claim(stream::iter([Ok(bytes.clone())]).boxed()).await?;
+                    let whole = stream::iter([Ok(bytes.clone())]).boxed();
+                    let claim = self.transport.put_claim(self.of, whole).await?;
                     content.body = pipeline::Body::Claim(Arc::new(claim));
                 }
             }

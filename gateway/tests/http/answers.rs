@@ -216,8 +216,14 @@ async fn a_file_comes_with_its_type_also_from_the_store() {
     let asking = tokio::spawn(service.post("/ask/x").json(&json!({})).send());
     let delivery = soon(source.next()).await.unwrap();
     let id = delivery.envelope.request.clone().unwrap();
-    let content =
-        pipeline::claims::keep_bytes(&service.transport, "application/pdf", file.clone().into()).await.unwrap();
+    let content = pipeline::claims::keep_bytes(
+        &service.transport,
+        pipeline::BodyOf::Result,
+        "application/pdf",
+        file.clone().into(),
+    )
+    .await
+    .unwrap();
     assert!(content.claim().is_some());
     finish(&service.transport, delivery, content).await;
     let response = soon(asking).await.unwrap().unwrap();

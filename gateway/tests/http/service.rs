@@ -103,7 +103,7 @@ impl Service {
         let bounds = SourceBounds {
             events: 10,
             bytes: 1 << 20,
-            partitions: None,
+            ordered: false,
             ack_wait: Duration::from_secs(10),
             max_deliver: 3,
         };

@@ -88,7 +88,7 @@ pub fn token(text: &str) -> Token {
 }
 
 pub fn bounds(events: usize) -> SourceBounds {
-    SourceBounds { events, bytes: 16 << 20, partitions: None, ack_wait: Duration::from_secs(10), max_deliver: 10 }
+    SourceBounds { events, bytes: 16 << 20, ordered: false, ack_wait: Duration::from_secs(10), max_deliver: 10 }
 }
 
 pub fn event(flow: &str, id: &str, payload: Payload) -> Submission {

@@ -55,7 +55,7 @@ impl Edge {
     }
 
     async fn store(&self, event: &Event) -> Result<(), Gone> {
-        let payload = claims::storable(&*self.transport, &event.payload).await.map_err(Gone::Failed)?;
+        let payload = claims::storable(&*self.transport, &self.to, &event.payload).await.map_err(Gone::Failed)?;
         let stored = self.submit(event, &payload).await;
         // After a failure the event may be stored all the same, and then it needs its body.
         if matches!(stored, Ok(Submitted::Known) | Err(Gone::Refused(_))) {

@@ -73,9 +73,6 @@ impl FlowShared {
 /// Deliveries after which the broker's side gives up, whatever the engine thinks.
 const NET_DELIVERIES: u32 = 10_000;
 
-/// Consumers that share a lane whose events keep their order by key: as many keys are worked on side by side.
-const PARTITIONS: u32 = 8;
-
 /// A flow that was built and not started.
 pub struct Flow {
     shared: Arc<FlowShared>,
@@ -100,7 +97,7 @@ impl Flow {
         let bounds = SourceBounds {
             events: in_flight,
             bytes: spec.delivery_bytes.as_usize(),
-            partitions: spec.order_by().map(|_| PARTITIONS),
+            ordered: spec.order_by().is_some(),
             ack_wait: Duration::from_millis(spec.settings.ack_wait_ms),
             // The engine counts faults itself and works on suspects alone; this is a net under both.
             max_deliver: NET_DELIVERIES,

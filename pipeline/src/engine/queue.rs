@@ -21,7 +21,8 @@ use crate::spec::{Overflow, QueueSpec};
 const BYTE_UNIT: usize = 1 << 10;
 
 /// While an interactive batch was taken this recently, bulk work keeps out of the way: it leaves one worker free where there
-/// are several, and takes its events one at a time.
+/// are several, takes its events one at a time, and after each rests for as long as it took, so that the next interactive
+/// event finds the way free every other time and waits for half a bulk event otherwise.
 const COURTESY: Duration = Duration::from_secs(1);
 
 /// After this many interactive batches in a row a waiting bulk event goes first, so that bulk work is slow, not dead.
@@ -81,14 +82,23 @@ struct Waiting {
     interactive_at: Option<Instant>,
     /// Workers with a bulk batch in their hands.
     bulk_at_work: usize,
+    /// When bulk work may go on, while interactive work comes.
+    bulk_rests_until: Option<Instant>,
     closed: bool,
 }
 
 impl Waiting {
     /// Until when bulk work keeps out of the way.
-    fn courteous_until(&self) -> Option<Instant> {
-        let until = self.interactive_at? + COURTESY;
-        (Instant::now() < until).then_some(until)
+    fn courteous_until(&self, now: Instant) -> Option<Instant> {
+        self.interactive_at.map(|at| at + COURTESY).filter(|until| now < *until)
+    }
+
+    /// Until when bulk work that keeps out of the way waits: its rest is over, or no interactive work came for a while.
+    fn held_back_until(&self, courteous_until: Instant, now: Instant, bulk_workers: usize) -> Option<Instant> {
+        if self.bulk_at_work >= bulk_workers {
+            return Some(courteous_until);
+        }
+        self.bulk_rests_until.filter(|until| now < *until).map(|until| until.min(courteous_until))
     }
 }
 
@@ -96,13 +106,18 @@ impl Waiting {
 pub struct Taken<'q> {
     pub events: Vec<Event>,
     lane: Lane,
+    at: Instant,
     queue: &'q Queue,
 }
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         if self.lane == Lane::Bulk {
-            self.queue.lock().bulk_at_work -= 1;
+            let mut waiting = self.queue.lock();
+            let now = Instant::now();
+            waiting.bulk_at_work -= 1;
+            waiting.bulk_rests_until = Some(now + (now - self.at));
+            drop(waiting);
             self.queue.filled.notify_one();
         }
     }
@@ -292,18 +307,21 @@ impl Queue {
 
     /// A batch, or until when bulk events that wait are held back, if that is so.
     fn take(&self, most: usize, bulk_most: usize) -> Result<Taken<'_>, Option<Instant>> {
+        let now = Instant::now();
         let (lane, most) = {
             let mut waiting = self.lock();
             let has_bulk = !waiting.bulk.is_empty();
-            let bulk_is_due = waiting.interactive_in_a_row >= BULK_EVERY && has_bulk;
+            let may_be_due = has_bulk && waiting.bulk_at_work < self.bulk_workers;
+            let bulk_is_due = may_be_due && waiting.interactive_in_a_row >= BULK_EVERY;
             if !waiting.interactive.is_empty() && !bulk_is_due {
                 waiting.interactive_in_a_row += 1;
-                waiting.interactive_at = Some(Instant::now());
+                waiting.interactive_at = Some(now);
                 (Lane::Interactive, most)
             } else if has_bulk {
-                let courteous_until = waiting.courteous_until();
-                if courteous_until.is_some() && waiting.bulk_at_work >= self.bulk_workers {
-                    return Err(courteous_until);
+                let courteous_until = waiting.courteous_until(now);
+                let held_back = |until| waiting.held_back_until(until, now, self.bulk_workers);
+                if let Some(until) = courteous_until.and_then(held_back).filter(|_| !bulk_is_due) {
+                    return Err(Some(until));
                 }
                 waiting.interactive_in_a_row = 0;
                 waiting.bulk_at_work += 1;
@@ -313,7 +331,7 @@ impl Queue {
             }
         };
         // From here on a bulk batch is counted, also if another worker was faster and it is empty.
-        let taken = Taken { events: self.drain(lane, most), lane, queue: self };
+        let taken = Taken { events: self.drain(lane, most), lane, at: now, queue: self };
         if taken.events.is_empty() { Err(None) } else { Ok(taken) }
     }
 

@@ -24,7 +24,7 @@ use crate::fault::Rejection;
 use crate::ledger::{End, Entry};
 use crate::outcome::{Outcome, OutcomeKind};
 use crate::payload::{Body, Content};
-use crate::transport::{Acknowledge, DeadLetter, Published, Settlement, Transport, TransportError};
+use crate::transport::{Acknowledge, BodyOf, DeadLetter, Published, Settlement, Transport, TransportError};
 
 /// Finished roots looked at in one go.
 const AT_ONCE: usize = 256;
@@ -240,7 +240,9 @@ impl Settler {
 
     async fn within_inline_limit(&self, content: Content) -> Result<Content, TransportError> {
         match content.body {
-            Body::Inline(bytes) => claims::keep_bytes(&*self.transport, &content.media_type, bytes).await,
+            Body::Inline(bytes) => {
+                claims::keep_bytes(&*self.transport, BodyOf::Result, &content.media_type, bytes).await
+            }
             Body::Claim(_) => Ok(content),
         }
     }

@@ -22,8 +22,8 @@ use crate::names::{FlowName, RequestId, Token};
 use crate::outcome::{Outcome, OutcomeKind};
 use crate::payload::{Claim, Digest};
 use crate::transport::{
-    Acknowledge, Backlog, DeadLetter, Delivery, KeptLetter, Published, Record, Settlement, Source, SourceBounds,
-    Submission, Submitted, Transport, TransportError, Watch,
+    Acknowledge, Backlog, BodyOf, DeadLetter, Delivery, KeptLetter, Published, Record, Settlement, Source,
+    SourceBounds, Submission, Submitted, Transport, TransportError, Watch,
 };
 
 /// Results a watcher may be behind.
@@ -284,7 +284,11 @@ impl Transport for MemoryTransport {
         Watch { outcomes, guard: Box::new(Unwatch) }
     }
 
-    async fn put_claim(&self, mut body: BoxStream<'_, Result<Bytes, BoxError>>) -> Result<Claim, TransportError> {
+    async fn put_claim(
+        &self,
+        _: BodyOf<'_>,
+        mut body: BoxStream<'_, Result<Bytes, BoxError>>,
+    ) -> Result<Claim, TransportError> {
         let mut whole = BytesMut::new();
         while let Some(chunk) = body.next().await {
             whole.extend_from_slice(&chunk.map_err(TransportError::Body)?);

@@ -12,7 +12,7 @@ use crate::names::{FlowName, RequestId, Token};
 use crate::outcome::Outcome;
 use crate::payload::Claim;
 use crate::transport::{
-    Backlog, DeadLetter, KeptLetter, Published, Record, Source, SourceBounds, Submission, Submitted, Transport,
+    Backlog, BodyOf, DeadLetter, KeptLetter, Published, Record, Source, SourceBounds, Submission, Submitted, Transport,
     TransportError, Watch,
 };
 
@@ -53,8 +53,12 @@ pub trait Wrapped: Send + Sync {
         self.within().watch(request)
     }
 
-    async fn put_claim(&self, body: BoxStream<'_, std::result::Result<Bytes, BoxError>>) -> Result<Claim> {
-        self.within().put_claim(body).await
+    async fn put_claim(
+        &self,
+        of: BodyOf<'_>,
+        body: BoxStream<'_, std::result::Result<Bytes, BoxError>>,
+    ) -> Result<Claim> {
+        self.within().put_claim(of, body).await
     }
 
     async fn get_claim(&self, claim: &Claim) -> Result<Bytes> {
@@ -136,8 +140,12 @@ impl<T: Wrapped> Transport for T {
         Wrapped::watch(self, request)
     }
 
-    async fn put_claim(&self, body: BoxStream<'_, std::result::Result<Bytes, BoxError>>) -> Result<Claim> {
-        Wrapped::put_claim(self, body).await
+    async fn put_claim(
+        &self,
+        of: BodyOf<'_>,
+        body: BoxStream<'_, std::result::Result<Bytes, BoxError>>,
+    ) -> Result<Claim> {
+        Wrapped::put_claim(self, of, body).await
     }
 
     async fn get_claim(&self, claim: &Claim) -> Result<Bytes> {

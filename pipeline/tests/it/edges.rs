@@ -1,16 +1,17 @@
 //! Durable edges: a flow cut in parts that the broker joins.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use pipeline::testing::{MemoryTransport, PATIENCE};
+use pipeline::testing::{MemoryTransport, PATIENCE, Wrapped};
 use pipeline::{
     Body, BoxError, Content, Digest, Ends, Event, Fault, Gives, Image, Lane, Operator, OperatorKind, OperatorSpec,
-    OutcomeKind, Output, Payload, PayloadKind, Services, Transport, take_kind,
+    OutcomeKind, Output, Payload, PayloadKind, Services, Submission, Submitted, Transport, TransportError, take_kind,
 };
 use serde::Deserialize;
 
-use crate::support::{event, eventually, read_flows, start_flows, start_on, terminal, token};
+use crate::support::{event, eventually, read_flows, start_flows, start_on, start_through, terminal, token};
 
 #[derive(Deserialize)]
 struct PaintSpec {}
@@ -129,6 +130,43 @@ async fn a_repeat_of_the_first_part_is_stored_once_and_leaves_no_body() {
     }
     assert_eq!(transport.backlog(&token("test--read")).await.unwrap().interactive, 1);
     assert_eq!(transport.claim_count(), 1);
+}
+
+/// Stores what crosses the edge, and once says that it did not.
+struct Unconfirmed {
+    within: MemoryTransport,
+    lost: AtomicUsize,
+}
+
+#[async_trait]
+impl Wrapped for Unconfirmed {
+    fn within(&self) -> &dyn Transport {
+        &self.within
+    }
+
+    async fn submit(&self, submission: Submission) -> Result<Submitted, TransportError> {
+        let crosses = submission.envelope.flow == token("test--read");
+        let submitted = self.within.submit(submission).await?;
+        match crosses && self.lost.fetch_add(1, Ordering::SeqCst) == 0 {
+            true => Err(TransportError::unavailable("no answer came")),
+            false => Ok(submitted),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_stays_whose_event_may_have_crossed() {
+    let transport = MemoryTransport::with_flows([("test", 10), ("test--read", 10)]);
+    let unconfirmed = Arc::new(Unconfirmed { within: transport.clone(), lost: AtomicUsize::new(0) });
+    let retry = format!("[flow.test]\nretry = {{ backoff_ms = [1] }}\n{FLOW}");
+    let running = start_through(Arc::clone(&unconfirmed) as Arc<dyn Transport>, &retry, &KINDS).await;
+    transport.submit(event("a", Lane::Interactive, "x")).await.unwrap();
+    let outcome = terminal(&transport, "a").await;
+    assert_eq!((outcome.kind, answer(&outcome).as_str()), (OutcomeKind::Done, "1"));
+    let ended = async || transport.claim_count() == 0 && transport.backlog(&token("test")).await.unwrap().is_empty();
+    eventually("both parts have ended and no body is left", ended).await;
+    assert_eq!(unconfirmed.lost.load(Ordering::SeqCst), 2, "the child was submitted twice");
+    running.drain(PATIENCE).await.unwrap();
 }
 
 #[test]

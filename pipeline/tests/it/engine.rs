@@ -8,8 +8,8 @@ use crate::support::{event, eventually, start, start_on, terminal, token};
 use async_trait::async_trait;
 use pipeline::testing::PATIENCE;
 use pipeline::{
-    Batching, BoxError, Content, Ends, Event, Fault, Gives, Lane, Operator, OperatorKind, OperatorSpec, OutcomeKind,
-    Output, Payload, PayloadKind, Rejection, Services, Transport,
+    Batching, BodyOf, BoxError, Content, Ends, Event, Fault, Gives, Lane, Operator, OperatorKind, OperatorSpec,
+    OutcomeKind, Output, Payload, PayloadKind, Rejection, Services, Transport,
 };
 use serde::Deserialize;
 use tokio::sync::Semaphore;
@@ -304,7 +304,9 @@ async fn claims_are_fetched_for_the_stage_and_dropped_at_the_end() {
     let toml = "[[flow.test.stage]]\nuse = \"echo\"\n";
     let (transport, running) = start(toml, &[ECHO], 100).await;
     let body = bytes::Bytes::from(vec![b'7'; 300 << 10]);
-    let content = pipeline::claims::keep_bytes(&transport, "text/plain", body.clone()).await.unwrap();
+    let content = pipeline::claims::keep_bytes(&transport, BodyOf::Event(&token("test")), "text/plain", body.clone())
+        .await
+        .unwrap();
     assert_eq!(transport.claim_count(), 1);
     let mut large = event("large", Lane::Interactive, "");
     large.payload = Payload::Bytes(content);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use pipeline::testing::{MemoryTransport, PATIENCE, Wrapped};
-use pipeline::{Body, Content, Entry, Lane, OutcomeKind, Payload, Submission, Transport, TransportError};
+use pipeline::{Body, BodyOf, Content, Entry, Lane, OutcomeKind, Payload, Submission, Transport, TransportError};
 
 use crate::support::{event, eventually, start_on, terminal, token};
 
@@ -53,7 +53,10 @@ fn claimed(id: &str, content: &Content) -> Submission {
 async fn the_bodies_of_a_copy_go_unless_a_dead_letter_needs_them() {
     let transport = MemoryTransport::with_flows([("test", 10)]);
     let long = |byte| vec![byte; pipeline::INLINE_LIMIT + 1];
-    let keep = async |byte| pipeline::claims::keep_bytes(&transport, "x/y", long(byte).into()).await.unwrap();
+    let keep = async |byte| {
+        let flow = token("test");
+        pipeline::claims::keep_bytes(&transport, BodyOf::Event(&flow), "x/y", long(byte).into()).await.unwrap()
+    };
     let running = start_on(&transport, NOOP, &[]).await;
     transport.submit(claimed("e", &keep(1).await)).await.unwrap();
     terminal(&transport, "e").await;

@@ -1,0 +1,162 @@
+//! Bodies that travel beside their events.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test stops at the first surprise and is told its server by the environment"
+)]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::stream::Stream;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+use nats::JetStream;
+use pipeline::{
+    Body, BodyOf, BoxError, Claim, Content, DeadLetter, Lane, Payload, Rejection, Settlement, Transport, TransportError,
+};
+use support::*;
+
+async fn keep(transport: &JetStream, body: BoxStream<'_, Result<Bytes, BoxError>>) -> Result<Claim, TransportError> {
+    transport.put_claim(BodyOf::Event(&token("f")), body).await
+}
+
+fn body(pieces: Vec<Bytes>) -> BoxStream<'static, Result<Bytes, BoxError>> {
+    stream::iter(pieces.into_iter().map(Ok)).boxed()
+}
+
+fn noise(length: usize) -> Bytes {
+    let mut state = 88_172_645_463_325_252_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..length).map(|_| next()).collect::<Vec<u8>>().into()
+}
+
+async fn store(broker: &Broker) -> Stream {
+    let seed = std::fs::read_to_string(broker.dir.path().join("nats/caudal.nk")).unwrap();
+    let raw = async_nats::ConnectOptions::with_nkey(seed).connect(broker.access().url).await.unwrap();
+    async_nats::jetstream::new(raw).get_stream("BLOB").await.unwrap()
+}
+
+async fn stored_chunks(broker: &Broker) -> u64 {
+    store(broker).await.cached_info().state.messages
+}
+
+#[tokio::test]
+async fn bodies_of_any_length_come_back_whole_and_go_when_dropped() {
+    let broker = Broker::start().await;
+    let transport = broker.connect(topology(&[])).await;
+    for length in [0, 1, 128 << 10, (128 << 10) + 1, 10 << 20] {
+        let bytes = noise(length);
+        let pieces = bytes.chunks(50_001).map(Bytes::copy_from_slice).collect();
+        let claim = keep(&transport, body(pieces)).await.unwrap();
+        assert_eq!(claim.length, length as u64);
+        assert_eq!(transport.get_claim(&claim).await.unwrap(), bytes);
+        let whole = keep(&transport, body(vec![bytes.clone()])).await.unwrap();
+        assert_eq!(whole.sha256, claim.sha256);
+        for claim in [claim, whole] {
+            transport.drop_claim(&claim).await.unwrap();
+            transport.drop_claim(&claim).await.unwrap();
+            let gone = transport.get_claim(&claim).await;
+            assert!(length == 0 || matches!(gone, Err(TransportError::Claim { .. })));
+        }
+    }
+    assert_eq!(stored_chunks(&broker).await, 0);
+}
+
+#[tokio::test]
+async fn a_claim_that_is_not_what_was_stored_is_refused() {
+    let broker = Broker::start().await;
+    let transport = broker.connect(topology(&[])).await;
+    let claim = keep(&transport, body(vec![noise(300_000)])).await.unwrap();
+    let other = keep(&transport, body(vec![noise(300_001)])).await.unwrap();
+    let altered = Claim { sha256: other.sha256, ..claim.clone() };
+    let shorter = Claim { length: claim.length - 1, ..claim.clone() };
+    let longer = Claim { length: claim.length + 1, ..claim.clone() };
+    let unknown = Claim { id: token("unknown"), ..claim.clone() };
+    let endless = Claim { length: u64::MAX, ..claim.clone() };
+    let empty = Claim { length: 0, ..claim.clone() };
+    for wrong in [altered, shorter, longer, unknown, endless, empty] {
+        assert!(matches!(transport.get_claim(&wrong).await, Err(TransportError::Claim { .. })));
+    }
+    transport.get_claim(&claim).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_leaves_nothing() {
+    let broker = Broker::start().await;
+    let transport = broker.connect(topology(&[])).await;
+    let broken = stream::iter([Ok(noise(6 << 20)), Err("the client is gone".into())]).boxed();
+    let Err(error) = keep(&transport, broken).await else { panic!("was taken") };
+    assert!(matches!(error, TransportError::Body(why) if why.to_string() == "the client is gone"));
+    assert_eq!(stored_chunks(&broker).await, 0);
+    // Given up half-way, as when a handler is dropped: removed in the background.
+    let endless = stream::iter([Ok(noise(6 << 20))]).chain(stream::pending()).boxed();
+    let upload = tokio::time::timeout(Duration::from_millis(300), keep(&transport, endless)).await;
+    assert!(upload.is_err());
+    eventually("the chunks are gone", || async { stored_chunks(&broker).await == 0 }).await;
+}
+
+#[tokio::test]
+async fn the_body_of_a_result_goes_by_itself_after_the_result() {
+    let broker = Broker::start().await;
+    let transport = broker.connect(topology(&[])).await;
+    let claim = transport.put_claim(BodyOf::Result, body(vec![noise(300_000)])).await.unwrap();
+    let stored = store(&broker).await.get_raw_message(1).await.unwrap();
+    let ttl: u64 = stored.headers.get("Nats-TTL").unwrap().as_str().parse().unwrap();
+    assert!(ttl > limits().results_max_age.as_secs());
+    transport.get_claim(&claim).await.unwrap();
+}
+
+async fn keep_of(transport: &JetStream, flow: &str) -> Arc<Claim> {
+    let flow = token(flow);
+    Arc::new(transport.put_claim(BodyOf::Event(&flow), body(vec![noise(300_000)])).await.unwrap())
+}
+
+fn claimed(claim: &Arc<Claim>) -> Payload {
+    Payload::Bytes(Content { media_type: "x/y".into(), body: Body::Claim(Arc::clone(claim)) })
+}
+
+async fn is_there(transport: &JetStream, claim: &Claim) -> bool {
+    transport.get_claim(claim).await.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_goes_that_no_event_and_no_dead_letter_refers_to() {
+    let broker = Broker::start().await;
+    let mut topology = topology(&[("waits", 10), ("died", 10)]);
+    topology.limits.claims_unused = Duration::from_secs(1);
+    let transport = broker.connect(topology).await;
+    let (waiting, lettered) = (keep_of(&transport, "waits").await, keep_of(&transport, "died").await);
+    transport.submit(event("waits", "w", claimed(&waiting))).await.unwrap();
+    transport.submit(event("died", "d", claimed(&lettered))).await.unwrap();
+    let mut source = open(&transport, "died", Lane::Interactive, bounds(1)).await;
+    let delivery = next(&mut source).await;
+    let letter = DeadLetter {
+        envelope: delivery.envelope,
+        payload: delivery.payload,
+        stage: "stage".into(),
+        faults: 1,
+        cause: Rejection::new(500, "broken", "it broke"),
+        error: None,
+    };
+    transport.dead_letter(letter).await.unwrap();
+    // Kept later than the two, and nobody refers to them: where events wait, one is not told from the other.
+    let (beside, alone) = (keep_of(&transport, "waits").await, keep_of(&transport, "died").await);
+    assert!(delivery.ack.settle(Settlement::DoneForSure).await);
+    eventually("the body goes", || async { !is_there(&transport, &alone).await }).await;
+    assert!(is_there(&transport, &lettered).await, "its dead letter needs it");
+    assert!(is_there(&transport, &waiting).await && is_there(&transport, &beside).await, "an event waits");
+    let mut source = open(&transport, "waits", Lane::Interactive, bounds(1)).await;
+    let delivery = next(&mut source).await;
+    assert!(delivery.ack.settle(Settlement::DoneForSure).await);
+    eventually("the other goes", || async { !is_there(&transport, &beside).await }).await;
+}
