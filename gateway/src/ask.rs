@@ -88,14 +88,20 @@ impl Ask<'_> {
         let Self { state, route, .. } = *self;
         let (parts, body) = request.into_parts();
         let (envelope, head) = self.check(id, path, &parts)?;
-        admit(state, &envelope).await?;
+        let key = Key::read(&parts.headers, self.caller.tenant(), &route.spec)?;
+        if let Err(full) = admit(state, &envelope).await {
+            // What is kept already needs no room.
+            match &key {
+                Some(key) if key.is_known(&*state.transport).await => {}
+                _ => return Err(full),
+            }
+        }
         let wish = Wish::read(&parts.headers);
         let how = if route.spec.record.is_some() { How::Later } else { wish.how };
         let slot = match how {
             How::Stream => Some(answer::sse::slot(state, self.caller)?),
             How::Wait | How::Later => None,
         };
-        let key = Key::read(&parts.headers, self.caller.tenant(), &route.spec)?;
         let mut follower = (how != How::Later).then(|| Follower::fresh(&state.transport, id));
         let (lane, trace) = (envelope.lane, envelope.traceparent.clone());
         let begun = Instant::now();

@@ -66,6 +66,12 @@ impl Key {
         Ok(Some(Self(tenant::digits(&scope, 32))))
     }
 
+    /// Whether a request with this key was sent before, as far as the broker tells.
+    pub async fn is_known(&self, transport: &dyn Transport) -> bool {
+        let known = KEYS.change(transport, &self.0, |notes| (notes.iter().any(|note| note.key == self.0), false));
+        known.await.unwrap_or(false)
+    }
+
     /// Claims the key for a request with this body.
     ///
     /// # Errors

@@ -105,7 +105,7 @@ async fn copied(transport: &dyn Transport, to: &FlowName, content: &Content) -> 
     keep_bytes(transport, BodyOf::Event(to), &content.media_type, bytes).await
 }
 
-/// Removes everything a payload refers to; what cannot be removed expires by age.
+/// Removes everything a payload refers to; what cannot be removed is found unused later.
 pub async fn drop_all(transport: &dyn Transport, payload: &Payload) {
     for claim in payload.claims() {
         if let Err(error) = transport.drop_claim(&claim).await {

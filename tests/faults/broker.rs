@@ -1,6 +1,7 @@
 //! The broker dies, stands still, or forgets which ids it has seen.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -110,4 +111,37 @@ async fn a_broker_that_stands_still_is_noticed_and_forgiven() {
     oracle.post_until_accepted(&process, "work", 20).await;
     let broker = Broker::open(&world.data()).await;
     assert_eq!(oracle.verdict(&process, &broker).await, Counts::default(), "{}", world.log("all"));
+}
+
+/// How long the broker stands still each time, and how little it does in between.
+const HELD_UP: Duration = Duration::from_millis(120);
+const LET_GO: Duration = Duration::from_millis(10);
+
+/// As on a disk that is slow: every confirmation takes long, for as long as requests come in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_broker_is_slow_and_no_worse() {
+    let world = World::new("tests/faults/flows.toml", &[]);
+    let process = world.start().await;
+    let mut oracle = Oracle::default();
+    let pid = process.broker();
+    let mut held_up = 0;
+    let posting = oracle.post_until_accepted(&process, "work", 60);
+    let holding_up = async {
+        loop {
+            send(pid, Signal::STOP);
+            tokio::time::sleep(HELD_UP).await;
+            send(pid, Signal::CONT);
+            held_up += 1;
+            tokio::time::sleep(LET_GO).await;
+        }
+    };
+    tokio::select! {
+        () = posting => {}
+        () = holding_up => {}
+    }
+    send(pid, Signal::CONT);
+    assert!(held_up >= 5, "it was held up {held_up} times only");
+    let broker = Broker::open(&world.data()).await;
+    assert_eq!(oracle.verdict(&process, &broker).await, Counts::default(), "{}", world.log("all"));
+    eventually("it is ready", || async { process.ready().await.0 == 200 }).await;
 }

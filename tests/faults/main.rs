@@ -15,6 +15,7 @@ mod disk;
 mod edges;
 mod full;
 mod kill_points;
+mod network;
 mod oracle;
 mod outside;
 #[path = "../it/pictures.rs"]

@@ -193,6 +193,8 @@ async fn a_request_that_was_refused_is_made_by_its_repeat() {
     let refused = ask(&service, "/narrow", "b", &json!({})).await;
     let id = id_of(&refused);
     problem(refused, 503, "queue_full").await;
+    let known = ask(&service, "/narrow", "a", &json!({})).await;
+    assert!(known.status() == 202 && replayed(&known), "what is kept needs no room");
     let mut source = service.source("narrow").await;
     soon(source.next()).await.unwrap().ack.settle(Settlement::Done).await;
     let freed = async {

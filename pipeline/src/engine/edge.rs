@@ -4,9 +4,11 @@
 //! parameters. The root here is settled only when every one of its children is stored: acknowledged after the effect, like
 //! any other. A full queue is waited for, which holds the places of this part and so pushes back to the client.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::Semaphore;
 
 use super::Root;
@@ -43,7 +45,9 @@ impl Edge {
         let (edge, stage) = (Arc::clone(self), Arc::clone(stage));
         // Ends with its event: what is not stored when the process stops is not acknowledged either.
         tokio::spawn(async move {
-            match edge.store(&event).await {
+            // What is neither handed on nor given back would hold its place for ever.
+            let stored = AssertUnwindSafe(edge.store(&event)).catch_unwind().await;
+            match stored.unwrap_or_else(|_| Err(Gone::Failed(TransportError::unavailable("storing it panicked")))) {
                 Ok(()) => event.root.hand_on(),
                 Err(Gone::Refused(why)) => event.root.reject(&stage, why),
                 Err(Gone::Failed(error)) => event.root.retry(&stage, error.into()),

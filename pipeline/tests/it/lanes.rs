@@ -1,5 +1,6 @@
 //! Bulk work keeps out of the way while interactive work comes, and only then.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use pipeline::{
 };
 use serde::Deserialize;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::support::{event, eventually, start, terminal};
 
@@ -72,5 +74,53 @@ async fn one_worker_stays_free_while_interactive_work_comes() {
     LET_GO.add_permits(100);
     eventually("all is done", async || running.engine().figures()[0].done == 22).await;
     assert!(LARGEST_BULK_BATCH.load(Ordering::SeqCst) > 1);
+    running.drain(PATIENCE).await.unwrap();
+}
+
+/// When bulk events were begun that take [`TAKES`] each.
+static BEGUN: Mutex<Vec<Instant>> = Mutex::new(Vec::new());
+const TAKES: Duration = Duration::from_millis(100);
+
+#[derive(Deserialize)]
+struct TakingSpec {}
+
+/// Takes its time for bulk events.
+struct Taking;
+
+impl OperatorSpec for TakingSpec {
+    fn ends(&self) -> Ends {
+        Ends { takes: &[PayloadKind::Bytes], gives: Gives::Same }
+    }
+    fn build(&self, _: &Services) -> Result<Box<dyn Operator>, BoxError> {
+        Ok(Box::new(Taking))
+    }
+}
+
+#[async_trait]
+impl Operator for Taking {
+    async fn process(&mut self, batch: Vec<Event>, _: &mut Output) -> Result<(), Fault> {
+        if batch[0].envelope.lane == Lane::Bulk {
+            BEGUN.lock().unwrap().push(Instant::now());
+            tokio::time::sleep(TAKES).await;
+        }
+        Ok(())
+    }
+}
+
+const TAKING: OperatorKind = OperatorKind::of::<TakingSpec>("taking", "takes its time for bulk work");
+
+#[tokio::test(start_paused = true)]
+async fn bulk_work_rests_while_interactive_work_comes() {
+    let (transport, running) = start("[[flow.test.stage]]\nuse = \"taking\"\n", &[TAKING], 100).await;
+    transport.submit(event("first", Lane::Interactive, "x")).await.unwrap();
+    terminal(&transport, "first").await;
+    for number in 0..20 {
+        transport.submit(event(&format!("b{number}"), Lane::Bulk, "x")).await.unwrap();
+    }
+    eventually("all is done", async || running.engine().figures()[0].done == 21).await;
+    let begun = BEGUN.lock().unwrap().clone();
+    let pauses: Vec<Duration> = begun.windows(2).map(|two| two[1] - two[0]).collect();
+    assert!(pauses[..3].iter().all(|pause| *pause >= 2 * TAKES), "{pauses:?}");
+    assert!(pauses[12..].iter().all(|pause| *pause < 2 * TAKES), "nobody came for a second: {pauses:?}");
     running.drain(PATIENCE).await.unwrap();
 }
