@@ -4,6 +4,8 @@
 
 mod answers;
 mod config;
+mod framing;
+mod http2;
 mod idempotency;
 mod identity;
 mod key_sets;
@@ -15,5 +17,6 @@ mod requests;
 mod service;
 mod sockets;
 mod tail;
+mod tls;
 mod tokens;
 mod uploads;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::spec::GatewaySpec;
-use gateway::{Check, FlowEntry, Gateway, GatewayState, Identity};
+use gateway::{Check, Door, FlowEntry, Gateway, GatewayState, Identity, Tls};
 use pipeline::spec::{Problems, Sources};
 use pipeline::testing::{MemoryTransport, PATIENCE};
 use pipeline::{
@@ -46,6 +46,16 @@ impl Service {
     }
 
     pub async fn start_on(transport: MemoryTransport, config: &str, checks: Vec<(String, Check)>) -> Self {
+        Self::start_with(transport, config, checks, None).await
+    }
+
+    /// Serves HTTPS where there is a certificate; the client speaks plain HTTP.
+    pub async fn start_with(
+        transport: MemoryTransport,
+        config: &str,
+        checks: Vec<(String, Check)>,
+        tls: Option<Tls>,
+    ) -> Self {
         let spec = read(config);
         let flow = |name: &str| FlowEntry {
             name: token(name),
@@ -70,7 +80,7 @@ impl Service {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let served = tokio::spawn(gateway::serve(listener, state, stop.clone()));
+        let served = tokio::spawn(gateway::serve(Door { listener, tls }, state, stop.clone()));
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
         Self { address, transport, client, stop, served }
     }
