@@ -96,7 +96,7 @@ impl Ask<'_> {
             How::Wait | How::Later => None,
         };
         let key = Key::read(&parts.headers, self.caller.tenant(), &route.spec)?;
-        let mut follower = (how != How::Later).then(|| Follower::fresh(&state.transport, id));
+        let mut follower = (how != How::Later).then(|| Follower::fresh(state, id));
         let (lane, trace) = (envelope.lane, envelope.traceparent.clone());
         let begun = Instant::now();
         let keeping = Keeping { state: state.clone(), route: Arc::clone(route), envelope, how, key };
@@ -106,7 +106,7 @@ impl Ask<'_> {
         if repeats {
             *id = request;
             if follower.is_some() {
-                follower = Some(Follower::attach(&state.transport, id).await?);
+                follower = Some(Follower::attach(state, id).await?);
             }
         }
         let waiting = Waiting { state, id, flow: &route.flow, lane };

@@ -56,8 +56,8 @@ impl Connection {
         }
         let Some(tls) = self.tls.clone() else { return self.speak(stream).await };
         // What the client may take for its first byte, it may take for its handshake.
-        let shaken = self.within(tls.accept(stream)).await;
-        // On the heap, because it is a kilobyte that plain connections need not have room for.
+        // On the heap, like whatever few connections need: every connection would have room for it otherwise.
+        let shaken = self.within(Box::pin(tls.accept(stream))).await;
         if let Some(stream) = shaken {
             self.speak(Box::new(stream)).await;
         }
@@ -79,7 +79,7 @@ impl Connection {
         let peer = self.peer;
         let ended = match protocol {
             Protocol::Http1 => self.http1(stream, first).await,
-            Protocol::Http2 => self.http2(stream, first).await,
+            Protocol::Http2 => Box::pin(self.http2(stream, first)).await,
         };
         if let Err(error) = ended {
             tracing::debug!(peer = %peer.0, %error, "connection ended early");

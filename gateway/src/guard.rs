@@ -77,8 +77,8 @@ async fn admit(state: &GatewayState, route: &str, parts: &Parts) -> Result<Calle
 /// Where the client is: the peer, or where a proxy that is trusted says.
 fn address_of(state: &GatewayState, parts: &Parts) -> IpAddr {
     let peer = parts.extensions.get::<Peer>().map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0);
-    let lines = parts.headers.get_all("x-forwarded-for").into_iter();
-    state.service.trusted_proxies.client(peer, lines.map(|line| line.to_str().unwrap_or_default()))
+    let lines = |name: &str| parts.headers.get_all(name).into_iter().map(|line| line.to_str().unwrap_or_default());
+    state.service.trusted_proxies.client(peer, lines("x-forwarded-for"), lines("forwarded"))
 }
 
 /// Counts a check that failed, so that nobody tries keys for long. Whoever has a good one is not kept out by others who

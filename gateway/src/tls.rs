@@ -1,15 +1,14 @@
 //! HTTPS: the certificate, and a connection's handshake.
 //!
-//! The certificate and its key are looked at once a second and read again when they change, so that whoever renews them
-//! need not tell us; connections keep what they began with. What cannot be read then leaves the old one in place. A
-//! signature with an RSA key takes a worker of the runtime about a millisecond, one with an ECDSA key a twentieth: prefer the
-//! latter.
+//! The files of the certificate and its key are read once a second, so that whoever renews them need not tell us;
+//! connections keep what they began with. What is no good then leaves the old one in place. A signature with an RSA key
+//! takes a worker of the runtime about a millisecond, one with an ECDSA key a twentieth: prefer the latter.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -53,15 +52,13 @@ pub enum TlsError {
 pub struct Tls {
     acceptor: TlsAcceptor,
     current: Arc<Current>,
+    /// What `current` was made of.
+    texts: [Vec<u8>; 2],
     spec: TlsSpec,
 }
 
-/// What tells a file from a later one under its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Look {
-    modified: Option<SystemTime>,
-    length: u64,
-}
+/// What the two files hold, or why that is not known.
+type Texts = Result<[Vec<u8>; 2], String>;
 
 /// The certificate for handshakes from now on.
 #[derive(Debug)]
@@ -79,7 +76,8 @@ impl Tls {
     /// # Errors
     /// If they are not there, or no certificate with its key.
     pub fn open(spec: &TlsSpec) -> Result<Self, TlsError> {
-        let current = Arc::new(Current(RwLock::new(Arc::new(read(spec)?))));
+        let texts = texts(spec)?;
+        let current = Arc::new(Current(RwLock::new(Arc::new(certified(spec, &texts)?))));
         let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let builder = builder.with_safe_default_protocol_versions();
         let builder = builder
@@ -87,7 +85,7 @@ impl Tls {
             .with_no_client_auth();
         let mut config = builder.with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), current, spec: spec.clone() })
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), current, texts, spec: spec.clone() })
     }
 
     /// A connection that is encrypted from here on. Whoever calls limits its time.
@@ -95,49 +93,42 @@ impl Tls {
         self.acceptor.accept(stream).await
     }
 
-    /// Reads the files again whenever they change, for ever.
+    /// Reads the files again and again, for ever.
     pub async fn renew(&self) {
-        let mut seen = look(&self.spec).await;
+        let mut seen: Texts = Ok(self.texts.clone());
         let mut ticks = tokio::time::interval(PERIOD);
         loop {
             ticks.tick().await;
-            let now = look(&self.spec).await;
+            let spec = self.spec.clone();
+            let read = tokio::task::spawn_blocking(move || texts(&spec).map_err(|error| error.to_string()));
+            let Ok(now) = read.await else { continue };
             if now == seen {
                 continue;
             }
+            let renewed =
+                now.clone().and_then(|texts| certified(&self.spec, &texts).map_err(|error| error.to_string()));
             seen = now;
-            let spec = self.spec.clone();
-            match tokio::task::spawn_blocking(move || read(&spec)).await {
-                Ok(Ok(key)) => {
+            match renewed {
+                Ok(key) => {
                     *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
                     tracing::info!(cert = %self.spec.cert.display(), "certificate renewed");
                 }
-                // Half of a pair that is being replaced does not fit: the other half changes the look again.
-                Ok(Err(error)) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "certificate kept as it was")
-                }
-                Err(error) => tracing::error!(%error, "certificate not read"),
+                // Half of a pair that is being replaced does not fit; the other half is another change.
+                Err(why) => tracing::warn!(why, "certificate kept as it was"),
             }
         }
     }
 }
 
-async fn look(spec: &TlsSpec) -> [Option<Look>; 2] {
-    let look = |path: &Path| {
-        let path = path.to_owned();
-        async move {
-            let metadata = tokio::fs::metadata(path).await.ok()?;
-            Some(Look { modified: metadata.modified().ok(), length: metadata.len() })
-        }
-    };
-    [look(&spec.cert).await, look(&spec.key).await]
+fn texts(spec: &TlsSpec) -> Result<[Vec<u8>; 2], TlsError> {
+    Ok([text(&spec.cert)?, text(&spec.key)?])
 }
 
-fn read(spec: &TlsSpec) -> Result<CertifiedKey, TlsError> {
-    let certificates: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&text(&spec.cert)?).collect();
+fn certified(spec: &TlsSpec, [cert, key]: &[Vec<u8>; 2]) -> Result<CertifiedKey, TlsError> {
+    let certificates: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(cert).collect();
     let certificates = certificates.ok().filter(|chain| !chain.is_empty());
     let certificates = certificates.ok_or_else(|| TlsError::NoCertificate(spec.cert.clone()))?;
-    let key = PrivateKeyDer::from_pem_slice(&text(&spec.key)?).map_err(|_| TlsError::NoKey(spec.key.clone()))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsError::NoKey(spec.key.clone()))?;
     CertifiedKey::from_der(certificates, key, &ring::default_provider())
         .map_err(|error| TlsError::Unfit(spec.cert.clone(), spec.key.clone(), error.to_string()))
 }

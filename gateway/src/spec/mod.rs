@@ -97,7 +97,7 @@ pub struct ServiceSpec {
     pub tls: Option<TlsSpec>,
 }
 
-/// `tls = { cert = "chain.pem", key = "key.pem" }`. Both are read again when they change.
+/// `tls = { cert = "chain.pem", key = "key.pem" }`. Both are read again once a second.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsSpec {

@@ -4,6 +4,7 @@
 
 mod answers;
 mod config;
+mod cut;
 mod framing;
 mod http2;
 mod idempotency;
@@ -15,6 +16,7 @@ mod probes;
 mod reports;
 mod requests;
 mod service;
+mod siege;
 mod sockets;
 mod tail;
 mod tls;

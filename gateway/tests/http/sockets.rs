@@ -41,7 +41,10 @@ async fn overgrown_heads_are_refused() {
     let cases = [
         (format!("GET /health HTTP/1.1\r\nHost: h\r\n{many}\r\n"), "431"),
         (format!("GET /health HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "y".repeat(20_000)), "431"),
+        (format!("GET /health HTTP/1.1\r\nHost: h\r\n{}\r\n", "X: 1\r\n".repeat(10_000)), "431"),
+        (format!("GET /health HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "y".repeat(1 << 20)), "431"),
         (format!("GET /{} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", "y".repeat(9_000)), "414"),
+        (format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "y".repeat(100 << 10)), "4"),
         ("GET /health HTTP/1.1\r\nHost: h\r\nTransfer-Encoding : chunked\r\n\r\n".into(), "400"),
         ("nonsense\r\n\r\n".into(), "400"),
     ];
