@@ -102,7 +102,7 @@ impl Ask<'_> {
             How::Stream => Some(answer::sse::slot(state, self.caller)?),
             How::Wait | How::Later => None,
         };
-        let mut follower = (how != How::Later).then(|| Follower::fresh(&state.transport, id));
+        let mut follower = (how != How::Later).then(|| Follower::fresh(state, id));
         let (lane, trace) = (envelope.lane, envelope.traceparent.clone());
         let begun = Instant::now();
         let keeping = Keeping { state: state.clone(), route: Arc::clone(route), envelope, how, key };
@@ -112,7 +112,7 @@ impl Ask<'_> {
         if repeats {
             *id = request;
             if follower.is_some() {
-                follower = Some(Follower::attach(&state.transport, id).await?);
+                follower = Some(Follower::attach(state, id).await?);
             }
         }
         let waiting = Waiting { state, id, flow: &route.flow, lane };

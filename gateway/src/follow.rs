@@ -1,25 +1,34 @@
 //! The results of one request in order: what is stored, then what comes, without gap or repeat.
 //!
 //! The watch is registered before the history is read, so what is stored in between is seen twice and told apart by its
-//! ordinal. When the watch ends because its reader was slow, the history is read again. Holds at most what the history
-//! holds and what the watch's channel bounds.
+//! ordinal. When the watch ends because its reader was slow, the history is read again.
+//!
+//! However slow a reader is and however long the history, what is held for it is [`MOST_BYTES`] of the history and what the
+//! watch's channel bounds: what is beyond is read again when it is due. Few read a history at the same time, for while
+//! it is read it is held whole.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
-use pipeline::{Outcome, RequestId, Transport, TransportError, Watch};
+use pipeline::{Outcome, RequestId, TransportError, Watch};
+
+use crate::state::GatewayState;
 
 /// Pause before a watch that ended without bringing anything is opened again.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Bytes of results held for one reader; at least one result is.
+const MOST_BYTES: usize = 128 << 10;
+
 /// See the module.
 pub struct Follower {
-    transport: Arc<dyn Transport>,
+    state: GatewayState,
     request: RequestId,
     /// The lowest ordinal not seen yet.
     next: u32,
     history: VecDeque<Outcome>,
+    /// Whether the history goes on behind what is held of it.
+    goes_on: bool,
     watch: Watch,
     /// Whether the watch brought anything since it was opened.
     alive: bool,
@@ -28,13 +37,14 @@ pub struct Follower {
 
 impl Follower {
     /// Follows a request that is about to be submitted: there is no history.
-    pub fn fresh(transport: &Arc<dyn Transport>, request: &RequestId) -> Self {
+    pub fn fresh(state: &GatewayState, request: &RequestId) -> Self {
         Self {
-            transport: Arc::clone(transport),
+            state: state.clone(),
             request: request.clone(),
             next: 0,
             history: VecDeque::new(),
-            watch: transport.watch(request),
+            goes_on: false,
+            watch: state.transport.watch(request),
             alive: true,
             ended: false,
         }
@@ -44,9 +54,9 @@ impl Follower {
     ///
     /// # Errors
     /// If the history cannot be read.
-    pub async fn attach(transport: &Arc<dyn Transport>, request: &RequestId) -> Result<Self, TransportError> {
-        let mut follower = Self::fresh(transport, request);
-        follower.history = in_order(transport.outcomes(request).await?);
+    pub async fn attach(state: &GatewayState, request: &RequestId) -> Result<Self, TransportError> {
+        let mut follower = Self::fresh(state, request);
+        follower.read_history().await?;
         Ok(follower)
     }
 
@@ -55,17 +65,14 @@ impl Follower {
     /// # Errors
     /// If the history cannot be read.
     pub async fn resume(
-        transport: &Arc<dyn Transport>,
+        state: &GatewayState,
         request: &RequestId,
         after: Option<u32>,
     ) -> Result<Option<Self>, TransportError> {
-        let mut follower = Self::attach(transport, request).await?;
-        if follower.history.is_empty() {
-            return Ok(None);
-        }
+        let mut follower = Self::fresh(state, request);
         follower.next = after.map_or(0, |after| after.saturating_add(1));
-        let ended = follower.history.back().is_some_and(|last| last.kind.is_terminal() && last.ordinal < follower.next);
-        follower.ended = ended;
+        let Some(last) = follower.read_history().await? else { return Ok(None) };
+        follower.ended = last.kind.is_terminal() && last.ordinal < follower.next;
         Ok(Some(follower))
     }
 
@@ -82,13 +89,17 @@ impl Follower {
         while !self.ended {
             let outcome = match self.history.pop_front() {
                 Some(outcome) => outcome,
+                None if self.goes_on => {
+                    self.read_history().await?;
+                    continue;
+                }
                 None => match self.watch.outcomes.recv().await {
                     Some(outcome) => {
                         self.alive = true;
                         outcome
                     }
                     None => {
-                        self.read_again().await?;
+                        self.watch_again().await;
                         continue;
                     }
                 },
@@ -114,21 +125,42 @@ impl Follower {
         true
     }
 
-    async fn read_again(&mut self) -> Result<(), TransportError> {
+    /// Opens the watch again; what came in between is in the history.
+    async fn watch_again(&mut self) {
         if !self.alive {
             tokio::time::sleep(PAUSE).await;
         }
-        let watch = self.transport.watch(&self.request);
-        let history = self.transport.outcomes(&self.request).await?;
+        self.watch = self.state.transport.watch(&self.request);
         self.alive = false;
-        self.watch = watch;
-        self.history = in_order(history);
-        Ok(())
+        self.goes_on = true;
+    }
+
+    /// Reads the history and holds the beginning of what is not seen yet; its last result.
+    async fn read_history(&mut self) -> Result<Option<Outcome>, TransportError> {
+        let _turn = self.state.histories.acquire().await.map_err(TransportError::unavailable)?;
+        let mut outcomes = self.state.transport.outcomes(&self.request).await?;
+        // The terminal last, whatever ordinal a second attempt gave it.
+        outcomes.sort_by_key(|outcome| (outcome.kind.is_terminal(), outcome.ordinal));
+        let last = outcomes.last().cloned();
+        outcomes.retain(|outcome| outcome.kind.is_terminal() || outcome.ordinal >= self.next);
+        let mut bytes = 0;
+        let held = outcomes.iter().take_while(|outcome| {
+            let fits = bytes < MOST_BYTES;
+            bytes += held_bytes(outcome);
+            fits
+        });
+        let held = held.count();
+        self.goes_on = held < outcomes.len();
+        outcomes.truncate(held);
+        self.history = outcomes.into();
+        Ok(last)
     }
 }
 
-/// The history with its terminal last, whatever ordinal a second attempt gave it.
-fn in_order(mut history: Vec<Outcome>) -> VecDeque<Outcome> {
-    history.sort_by_key(|outcome| (outcome.kind.is_terminal(), outcome.ordinal));
-    history.into()
+/// Bytes of memory of a result's content; what is kept apart is not among them.
+fn held_bytes(outcome: &Outcome) -> usize {
+    match &outcome.content.body {
+        pipeline::Body::Inline(bytes) => bytes.len(),
+        pipeline::Body::Claim(_) => 0,
+    }
 }

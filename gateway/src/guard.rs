@@ -1,7 +1,4 @@
 //! What holds for every request and answer: who calls, sizes, counting, headers that keep browsers careful.
-//!
-//! A request that gives both `Content-Length` and `Transfer-Encoding` is read by the latter alone, and its connection
-//! closed after the answer (RFC 9112, section 6.3); hyper sees to that.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -13,11 +10,11 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
+use crate::connection::Peer;
 use crate::identity::caller::{Caller, Client};
 use crate::identity::{Denied, Principal, credential_of, ticket};
 use crate::meter::RequestMeter;
 use crate::problem::Problem;
-use crate::serve::Peer;
 use crate::state::GatewayState;
 
 /// Longest path and query, in bytes.
@@ -63,6 +60,12 @@ async fn admit(state: &GatewayState, route: &str, parts: &Parts) -> Result<Calle
         let detail = format!("the URI has {length} bytes: at most {MAX_URI_BYTES} are taken");
         return Err(Problem::new(StatusCode::URI_TOO_LONG, "uri_too_long", detail));
     }
+    // HTTP/2 bounds only their size together.
+    let (count, most) = (parts.headers.len(), state.limits.headers);
+    if count > most {
+        let detail = format!("the request has {count} headers: at most {most} are taken");
+        return Err(Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_headers", detail));
+    }
     let address = address_of(state, parts);
     if is_open(state, route) {
         return Ok(Caller { principal: None, address });
@@ -74,8 +77,8 @@ async fn admit(state: &GatewayState, route: &str, parts: &Parts) -> Result<Calle
 /// Where the client is: the peer, or where a proxy that is trusted says.
 fn address_of(state: &GatewayState, parts: &Parts) -> IpAddr {
     let peer = parts.extensions.get::<Peer>().map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0);
-    let lines = parts.headers.get_all("x-forwarded-for").into_iter();
-    state.service.trusted_proxies.client(peer, lines.map(|line| line.to_str().unwrap_or_default()))
+    let lines = |name: &str| parts.headers.get_all(name).into_iter().map(|line| line.to_str().unwrap_or_default());
+    state.service.trusted_proxies.client(peer, lines("x-forwarded-for"), lines("forwarded"))
 }
 
 /// Counts a check that failed, so that nobody tries keys for long. Whoever has a good one is not kept out by others who

@@ -7,10 +7,13 @@
 
 mod answer;
 mod ask;
+mod connection;
 mod console;
 mod dead;
 mod flows;
 mod follow;
+mod frames;
+mod framing;
 mod guard;
 mod idempotency;
 pub mod identity;
@@ -32,13 +35,16 @@ mod slots;
 mod socket;
 pub mod spec;
 mod state;
+mod streams;
 mod tail;
 mod tickets;
+mod tls;
 mod wish;
 
 pub use identity::{Identity, IdentityError};
 pub use meter::describe;
 pub use problem::Problem;
 pub use router::router;
-pub use serve::serve;
+pub use serve::{Door, serve};
 pub use state::{Check, Figures, FlowEntry, Gateway, GatewayState, RenderMetrics};
+pub use tls::{Tls, TlsError};

@@ -142,7 +142,7 @@ pub async fn events(
     let id = theirs(&caller, &id)?;
     let after = last_event_id(&headers)?;
     let slot = answer::sse::slot(&state, &caller)?;
-    let follower = Follower::resume(&state.transport, &id, after).await?.ok_or_else(|| unknown(&id))?;
+    let follower = Follower::resume(&state, &id, after).await?.ok_or_else(|| unknown(&id))?;
     if follower.ended() {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }

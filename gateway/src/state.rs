@@ -39,6 +39,9 @@ const BODIES: ByteSize = ByteSize::mib(96);
 /// How long a body that waits in memory waits for its share.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Histories that are read at once.
+const HISTORIES: usize = 4;
+
 /// What the gateway must know of a flow.
 #[derive(Clone, Debug)]
 pub struct FlowEntry {
@@ -128,6 +131,8 @@ pub struct Shared {
     pub(crate) stream_counts: Arc<StreamCounts>,
     /// One permit per event stream.
     pub(crate) streams: Arc<Semaphore>,
+    /// One permit per history of a request that is being read.
+    pub(crate) histories: Semaphore,
     /// Submissions that outlive their connection; a shutdown waits for them.
     pub(crate) tasks: TaskTracker,
     /// Cancelled when a shutdown begins: streams end, waiting answers turn into 202.
@@ -147,6 +152,7 @@ impl GatewayState {
             failures: failures(&gateway.limits),
             stream_counts: Arc::default(),
             streams: Arc::new(Semaphore::new(gateway.limits.streams.min(Semaphore::MAX_PERMITS))),
+            histories: Semaphore::new(HISTORIES),
             flows: gateway.flows.into_iter().map(|flow| (flow.name.clone(), flow)).collect(),
             transport: gateway.transport,
             service: gateway.service,

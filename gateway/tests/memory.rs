@@ -1,7 +1,9 @@
-//! Large uploads by many clients at once do not raise the gateway's memory. A process of its own, because it is measured.
+//! What clients send, ask for and leave unread does not raise the gateway's memory (rows G3, G18 and G19). A process of its
+//! own, because it is measured; one test at a time.
 
 #![allow(clippy::unwrap_used, reason = "a test panics on what it does not expect")]
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,23 +11,27 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt};
 use gateway::spec::GatewaySpec;
-use gateway::{Gateway, GatewayState, Identity};
+use gateway::{FlowEntry, Gateway, GatewayState, Identity};
 use pipeline::spec::{Problems, Sources};
 use pipeline::testing::{MemoryTransport, Wrapped};
-use pipeline::{BodyOf, BoxError, Claim, Digest, Names, Token, Transport, TransportError};
+use pipeline::{
+    Body, BodyOf, BoxError, Claim, Content, Digest, Names, Outcome, OutcomeKind, RequestId, Token, Transport, TransportError,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
 const CLIENTS: usize = 20;
 const FILE_BYTES: usize = 20 << 20;
-/// A body held whole would take 20 MiB for each of 20 clients.
-const ALLOWED_GROWTH: u64 = 32 << 20;
 
-/// A broker whose object store keeps nothing but counts.
+/// A broker whose object store keeps nothing but counts, and whose results come as copies, as over a wire.
 struct Discarding {
     kept: MemoryTransport,
+    /// Bytes of whole bodies.
     stored: AtomicU64,
+    /// Bytes of all.
+    taken: AtomicU64,
 }
 
 #[async_trait]
@@ -41,7 +47,9 @@ impl Wrapped for Discarding {
     ) -> Result<Claim, TransportError> {
         let mut length = 0;
         while let Some(chunk) = body.next().await {
-            length += chunk.map_err(TransportError::Body)?.len() as u64;
+            let bytes = chunk.map_err(TransportError::Body)?.len() as u64;
+            length += bytes;
+            self.taken.fetch_add(bytes, Ordering::Relaxed);
             // Slower than the clients, so that whatever buffers fills up.
             tokio::task::yield_now().await;
         }
@@ -51,9 +59,30 @@ impl Wrapped for Discarding {
     async fn drop_claim(&self, _: &Claim) -> Result<(), TransportError> {
         Ok(())
     }
+
+    async fn outcomes(&self, request: &RequestId) -> Result<Vec<Outcome>, TransportError> {
+        let mut outcomes = self.kept.outcomes(request).await?;
+        for outcome in &mut outcomes {
+            if let Body::Inline(bytes) = &mut outcome.content.body {
+                *bytes = Bytes::copy_from_slice(bytes);
+            }
+        }
+        Ok(outcomes)
+    }
 }
 
 const CONFIG: &str = r#"
+    [service]
+    trusted_proxies = ["127.0.0.0/8"]
+    [limits]
+    streams = 1000
+    streams_per_address = 300
+    connections = 1200
+    write_ms = 1500
+    [[route]]
+    path = "/twenty"
+    flow = "describe"
+    body = { raw = true, max_bytes = "20 MiB" }
     [[route]]
     path = "/photo"
     flow = "describe"
@@ -68,21 +97,56 @@ fn state(transport: Arc<Discarding>) -> GatewayState {
     let spec = GatewaySpec::read(&mut sources.parse(&mut problems).root, &names, &mut problems);
     spec.check(&mut problems);
     assert!(problems.is_empty(), "{problems:?}");
+    let flow = FlowEntry {
+        name: Token::new("describe").unwrap(),
+        about: String::new(),
+        open: false,
+        deadline: None,
+        takes_json: false,
+        backlog: 100,
+        then: Vec::new(),
+    };
     GatewayState::new(Gateway {
         transport,
         identity: Identity::open(&spec.auth).unwrap(),
         service: spec.service,
         limits: spec.limits,
         routes: spec.routes,
-        flows: Vec::new(),
+        flows: vec![flow],
         figures: Arc::new(Vec::new),
         checks: Vec::new(),
         render_metrics: Arc::new(String::new),
     })
 }
 
+/// A gateway of its own, and the only one that is measured for as long as this is held.
+struct Measured {
+    transport: Arc<Discarding>,
+    address: SocketAddr,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Measured {
+    async fn start() -> Self {
+        static ALONE: Mutex<()> = Mutex::const_new(());
+        let alone = ALONE.lock().await;
+        let kept = MemoryTransport::with_flows([("describe", 100)]);
+        let transport = Arc::new(Discarding { kept, stored: AtomicU64::new(0), taken: AtomicU64::new(0) });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(gateway::serve(listener, state(Arc::clone(&transport)), CancellationToken::new()));
+        Self { transport, address, _alone: alone }
+    }
+
+    async fn send(&self, text: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        stream
+    }
+}
+
 /// Sends one form over a socket of its own, from shared bytes, and returns the status line.
-async fn upload(address: std::net::SocketAddr, piece: Bytes) -> String {
+async fn upload(address: SocketAddr, piece: Bytes) -> String {
     let head = "--B\r\nContent-Disposition: form-data; name=\"file\"\r\nContent-Type: image/jpeg\r\n\r\n";
     let tail = "\r\n--B--\r\n";
     let length = head.len() + FILE_BYTES + tail.len();
@@ -101,29 +165,180 @@ async fn upload(address: std::net::SocketAddr, piece: Bytes) -> String {
     answer.lines().next().unwrap_or_default().to_owned()
 }
 
-/// Highest resident memory so far, in bytes.
+/// Highest resident memory since it was last forgotten, in bytes.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
+/// Resident memory now; the peak is counted from here.
+fn forget_peak() -> u64 {
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    peak()
+}
+
+fn assert_growth(before: u64, allowed: u64) {
+    let growth = peak().saturating_sub(before);
+    println!("peak resident memory grew by {} KiB of {}", growth >> 10, allowed >> 10);
+    assert!(growth < allowed, "memory grew by {} KiB, allowed are {}", growth >> 10, allowed >> 10);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_uploads_side_by_side_are_not_held() {
-    let kept = MemoryTransport::with_flows([("describe", 100)]);
-    let transport = Arc::new(Discarding { kept, stored: AtomicU64::new(0) });
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(gateway::serve(listener, state(Arc::clone(&transport)), CancellationToken::new()));
+    let measured = Measured::start().await;
     let piece = Bytes::from(vec![b'p'; 64 << 10]);
-    assert!(upload(address, piece.clone()).await.contains("202"));
-    let before = peak();
-    let uploads: Vec<_> = (0..CLIENTS).map(|_| tokio::spawn(upload(address, piece.clone()))).collect();
+    assert!(upload(measured.address, piece.clone()).await.contains("202"));
+    let before = forget_peak();
+    let uploads: Vec<_> = (0..CLIENTS).map(|_| tokio::spawn(upload(measured.address, piece.clone()))).collect();
     for upload in uploads {
         assert!(upload.await.unwrap().contains("202"));
     }
-    let growth = peak() - before;
-    assert_eq!(transport.stored.load(Ordering::Relaxed), ((CLIENTS + 1) * FILE_BYTES) as u64);
-    assert!(growth < ALLOWED_GROWTH, "memory grew by {} MiB", growth >> 20);
-    println!("peak resident memory grew by {} KiB", growth >> 10);
+    assert_eq!(measured.transport.stored.load(Ordering::Relaxed), ((CLIENTS + 1) * FILE_BYTES) as u64);
+    // A body held whole would take 20 MiB for each of 20 clients.
+    assert_growth(before, 32 << 20);
+}
+
+/// Sends a head, then pieces for as long as they are taken, and returns what was answered and how much was sent.
+async fn pour(measured: &Measured, headers: &str, piece: &[u8], pieces: usize) -> (String, usize) {
+    let text = format!("POST /twenty HTTP/1.1\r\nHost: h\r\nPrefer: respond-async\r\n{headers}\r\n");
+    let (mut reader, mut writer) = measured.send(&text).await.into_split();
+    let piece = piece.to_vec();
+    let pouring = tokio::spawn(async move {
+        for sent in 0..pieces {
+            if writer.write_all(&piece).await.is_err() {
+                return sent * piece.len();
+            }
+        }
+        // Its own end, where the server waits for one.
+        drop(writer.shutdown().await);
+        pieces * piece.len()
+    });
+    let mut answer = Vec::new();
+    // A reset is an end too.
+    drop(reader.read_to_end(&mut answer).await);
+    (String::from_utf8_lossy(&answer).into_owned(), pouring.await.unwrap())
+}
+
+/// Row G3: 21 MB to a route that takes 20, in three ways.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn too_much_is_neither_held_nor_read() {
+    let measured = Measured::start().await;
+    let most = 20 << 20;
+    let piece = vec![b'p'; 64 << 10];
+    let chunk = [b"10000\r\n".as_slice(), &piece, b"\r\n"].concat();
+    // What is allocated once.
+    pour(&measured, "Content-Length: 65536\r\nConnection: close\r\n", &piece, 1).await;
+    let taken = || measured.transport.taken.load(Ordering::Relaxed);
+    let (before, taken_before) = (forget_peak(), taken());
+
+    let (answer, _) = pour(&measured, "Content-Length: 22020096\r\n", &piece, 336).await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert_eq!(taken(), taken_before, "refused for its length");
+
+    let (answer, _) = pour(&measured, "Transfer-Encoding: chunked\r\n", &chunk, 336).await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    let read = taken() - taken_before;
+    assert!(read <= most + (64 << 10), "{read} bytes were read");
+
+    // Says 1 KiB and sends a GiB: what comes behind is no request.
+    let (answer, sent) = pour(&measured, "Content-Length: 1024\r\n", &piece, 16 << 10).await;
+    assert!(answer.starts_with("HTTP/1.1 202") && answer.contains("HTTP/1.1 4"), "{answer}");
+    assert!(sent < 64 << 20, "{sent} bytes were taken");
+    assert_growth(before, 8 << 20);
+}
+
+/// Row G18: what the clients of this test take is counted as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_idle_streams_are_cheap() {
+    const STREAMS: usize = 1_000;
+    let measured = Measured::start().await;
+    let before = forget_peak();
+    let mut streams = Vec::new();
+    for number in 0..STREAMS {
+        let address = format!("198.51.100.{}", number % 200);
+        let ask = format!("GET /v1/tail/describe HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: {address}\r\n\r\n");
+        let mut stream = measured.send(&ask).await;
+        let mut begun = [0; 12];
+        stream.read_exact(&mut begun).await.unwrap();
+        assert_eq!(&begun, b"HTTP/1.1 200");
+        streams.push(stream);
+    }
+    assert_growth(before, STREAMS as u64 * (32 << 10));
+}
+
+/// A stream of 10 MB.
+const PARTS: u32 = 500;
+const PART_BYTES: usize = 20 << 10;
+
+fn ask_for(id: &RequestId, after: Option<u32>) -> String {
+    let after = after.map(|after| format!("Last-Event-ID: {after}\r\n")).unwrap_or_default();
+    // Of HTTP/1.0, so that the body comes as it is.
+    format!("GET /v1/requests/{id}/events HTTP/1.0\r\n{after}\r\n")
+}
+
+/// Reads an answer to its end, whatever end: its body.
+async fn body_of(stream: &mut TcpStream) -> Vec<u8> {
+    let mut answer = Vec::new();
+    drop(stream.read_to_end(&mut answer).await);
+    let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a head");
+    answer.split_off(head + 4)
+}
+
+/// The id of the last event that came whole, and how many bytes end with it.
+fn last_whole(body: &[u8]) -> (u32, usize) {
+    let end = body.windows(2).rposition(|bytes| bytes == b"\n\n").expect("an event") + 2;
+    let text = std::str::from_utf8(&body[..end]).unwrap();
+    let id = text.lines().rev().find_map(|line| line.strip_prefix("id: ")).unwrap();
+    (id.parse().unwrap(), end)
+}
+
+/// Row G19.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_that_do_not_read_cost_little_are_cut_and_resume() {
+    const READERS: usize = 200;
+    let measured = Measured::start().await;
+    let (id, flow) = (Token::new("long").unwrap(), Token::new("describe").unwrap());
+    for ordinal in 0..=PARTS {
+        let kind = if ordinal == PARTS { OutcomeKind::Done } else { OutcomeKind::Data };
+        let text = format!("\"{ordinal}{}\"", "t".repeat(PART_BYTES));
+        let outcome = Outcome::new(kind, ordinal, flow.clone(), Content::inline("application/json", text));
+        measured.transport.kept.publish_outcome(&id, &outcome).await.unwrap();
+    }
+    let whole = body_of(&mut measured.send(&ask_for(&id, None)).await).await;
+    assert!(whole.len() > PARTS as usize * PART_BYTES);
+
+    let before = forget_peak();
+    let mut slow = Vec::new();
+    for _ in 0..READERS {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4 << 10).unwrap();
+        let mut stream = socket.connect(measured.address).await.unwrap();
+        stream.write_all(ask_for(&id, None).as_bytes()).await.unwrap();
+        let mut begun = [0; 12];
+        stream.read_exact(&mut begun).await.unwrap();
+        assert_eq!(&begun[9..], b"200");
+        slow.push(stream);
+    }
+    // Somebody who reads is served as ever; what it has read is 10 MB of this process.
+    let read = body_of(&mut measured.send(&ask_for(&id, None)).await).await;
+    assert!(read == whole, "{} bytes of {}", read.len(), whole.len());
+    // Its own copy, and histories that are read at the same time.
+    let others = 2 * whole.len() as u64 + 4 * whole.len() as u64;
+    assert_growth(before, READERS as u64 * (128 << 10) + others);
+
+    // Whoever is cut off before it begins to read has the rest from where it was.
+    let mut resumed = 0;
+    for mut stream in slow.into_iter().take(20) {
+        let mut body = body_of(&mut stream).await;
+        if body.len() == whole.len() {
+            continue;
+        }
+        let (last, end) = last_whole(&body);
+        body.truncate(end);
+        body.extend(body_of(&mut measured.send(&ask_for(&id, Some(last))).await).await);
+        assert!(body == whole, "{} bytes of {}", body.len(), whole.len());
+        resumed += 1;
+    }
+    assert!(resumed > 0, "nobody was cut");
 }

@@ -10,6 +10,7 @@ mod query;
 mod rate;
 mod route;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use pipeline::spec::{ByteSize, Places, Problems, Section};
@@ -88,10 +89,22 @@ pub struct ServiceSpec {
     pub grace_ms: u64,
     /// Whether it may be reached from other machines although nobody is asked who they are.
     pub insecure: bool,
-    /// Networks of proxies whose `X-Forwarded-For` is believed.
+    /// Networks of proxies whose `X-Forwarded-For` or `Forwarded` is believed.
     pub trusted_proxies: Proxies,
     /// Origins of pages, beside our own, that may open a WebSocket: `https://app.example`.
     pub origins: Vec<String>,
+    /// The certificate, where it serves HTTPS itself.
+    pub tls: Option<TlsSpec>,
+}
+
+/// `tls = { cert = "chain.pem", key = "key.pem" }`. Both are read again once a second.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsSpec {
+    /// File of the certificates as PEM, the server's own first, then those that vouch for it.
+    pub cert: PathBuf,
+    /// File of its private key as PEM.
+    pub key: PathBuf,
 }
 
 impl Default for ServiceSpec {
@@ -103,6 +116,7 @@ impl Default for ServiceSpec {
             insecure: false,
             trusted_proxies: Proxies::default(),
             origins: Vec::new(),
+            tls: None,
         }
     }
 }

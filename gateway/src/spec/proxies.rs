@@ -1,4 +1,8 @@
 //! `trusted_proxies`: whose word about the client's address is taken.
+//!
+//! A proxy tells it in `X-Forwarded-For` or in `Forwarded` (RFC 7239), and passes the other on as its client sent it. So
+//! where both are there and do not say the same, neither is believed: the client is then the proxy, and whoever forges a
+//! header gains nothing but to share one bucket with others who do.
 
 use std::net::IpAddr;
 
@@ -20,20 +24,37 @@ impl Proxies {
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// The client's address: walks `X-Forwarded-For` from the right for as long as whoever wrote an entry is trusted. What
-    /// is no address ends the walk at whoever passed it on.
+    /// The client's address, by the lines of `X-Forwarded-For` and of `Forwarded` that came from `peer`.
     #[must_use]
-    pub fn client<'h>(&self, peer: IpAddr, forwarded: impl DoubleEndedIterator<Item = &'h str>) -> IpAddr {
+    pub fn client<'h>(
+        &self,
+        peer: IpAddr,
+        listed: impl DoubleEndedIterator<Item = &'h str>,
+        forwarded: impl DoubleEndedIterator<Item = &'h str>,
+    ) -> IpAddr {
+        let listed = self.walk(peer, listed.flat_map(|line| line.split(',')).rev().map(|entry| parse(entry.trim())));
+        let forwarded = self.walk(peer, forwarded.rev().flat_map(|line| elements(line).into_iter().rev()).map(node));
+        let client = match (listed, forwarded) {
+            (Some(one), Some(other)) if one != other => peer,
+            (one, other) => one.or(other).unwrap_or(peer),
+        };
+        client.to_canonical()
+    }
+
+    /// Walks from the nearest entry on for as long as whoever wrote it is trusted. What is no address ends the walk at
+    /// whoever passed it on. `None` where there are no entries.
+    fn walk(&self, peer: IpAddr, entries: impl Iterator<Item = Option<IpAddr>>) -> Option<IpAddr> {
+        let mut entries = entries.take(MOST_HOPS).peekable();
+        entries.peek()?;
         let mut client = peer;
-        let entries = forwarded.flat_map(|line| line.split(',')).rev().take(MOST_HOPS);
         for entry in entries {
             if !self.trusts(client) {
                 break;
             }
-            let Some(address) = parse(entry.trim()) else { break };
+            let Some(address) = entry else { break };
             client = address;
         }
-        client.to_canonical()
+        Some(client)
     }
 }
 
@@ -41,6 +62,35 @@ impl Proxies {
 fn parse(entry: &str) -> Option<IpAddr> {
     let socket = || entry.parse::<std::net::SocketAddr>().ok().map(|socket| socket.ip());
     entry.parse().ok().or_else(socket)
+}
+
+/// The elements of a line of `Forwarded`; a comma in quotes parts none.
+fn elements(line: &str) -> Vec<&str> {
+    split(line, ',')
+}
+
+/// The address in `for=192.0.2.43:4711;proto=https`; an IPv6 one stands in brackets and quotes.
+fn node(element: &str) -> Option<IpAddr> {
+    let mut nodes = split(element, ';').into_iter().filter_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("for").then_some(value.trim())
+    });
+    let (node, None) = (nodes.next()?, nodes.next()) else { return None };
+    let node = node.strip_prefix('"').and_then(|node| node.strip_suffix('"')).unwrap_or(node);
+    let bare = node.strip_prefix('[').and_then(|node| node.strip_suffix(']')).unwrap_or(node);
+    parse(bare)
+}
+
+/// Parts a text at a mark outside of quotes.
+fn split(text: &str, mark: char) -> Vec<&str> {
+    let (mut quoted, mut escaped) = (false, false);
+    let at = |c: char| {
+        let is_escaped = escaped;
+        escaped = quoted && !is_escaped && c == '\\';
+        quoted ^= c == '"' && !is_escaped;
+        c == mark && !quoted
+    };
+    text.split(at).collect()
 }
 
 impl<'de> Deserialize<'de> for Proxies {
@@ -61,7 +111,36 @@ mod tests {
 
     fn client(peer: &str, forwarded: &[&str]) -> String {
         let networks = ["10.0.0.0/8", "fd00::/8"].map(|text| text.parse().unwrap());
-        Proxies(networks.into()).client(peer.parse().unwrap(), forwarded.iter().copied()).to_string()
+        let none = std::iter::empty();
+        Proxies(networks.into()).client(peer.parse().unwrap(), forwarded.iter().copied(), none).to_string()
+    }
+
+    fn by_both(listed: &[&str], forwarded: &[&str]) -> String {
+        let (peer, networks) = ("10.0.0.1".parse().unwrap(), ["10.0.0.0/8".parse().unwrap()]);
+        Proxies(networks.into()).client(peer, listed.iter().copied(), forwarded.iter().copied()).to_string()
+    }
+
+    #[test]
+    fn the_standard_header_is_read_as_well() {
+        let by = |lines: &[&str]| by_both(&[], lines);
+        assert_eq!(by(&["for=198.51.100.7;proto=https;by=10.0.0.1"]), "198.51.100.7");
+        assert_eq!(by(&["for=203.0.113.9, For=198.51.100.7:4711;host=\"a,b;c\", by=x;for=10.0.0.2"]), "198.51.100.7");
+        assert_eq!(by(&["for=203.0.113.9", "for=\"198.51.100.7:4711\""]), "198.51.100.7");
+        assert_eq!(by(&["for=\"[2001:db8::1]\""]), "2001:db8::1");
+        assert_eq!(by(&["for=\"[2001:db8::1]:4711\""]), "2001:db8::1");
+        for nobody in ["for=unknown", "for=_hidden", "proto=https", "", "for=1.2.3.4;for=5.6.7.8", "for=1.2.3.4, x\"y"]
+        {
+            assert_eq!(by(&[nobody]), "10.0.0.1", "{nobody}");
+        }
+        assert_eq!(by(&["for=203.0.113.9, for=unknown, for=10.0.0.2"]), "10.0.0.2");
+    }
+
+    #[test]
+    fn headers_that_disagree_are_not_believed() {
+        assert_eq!(by_both(&["198.51.100.7"], &["for=198.51.100.7"]), "198.51.100.7");
+        assert_eq!(by_both(&["198.51.100.7"], &["for=203.0.113.9"]), "10.0.0.1");
+        assert_eq!(by_both(&["198.51.100.7"], &["for=unknown"]), "10.0.0.1");
+        assert_eq!(by_both(&["203.0.113.9, 198.51.100.7"], &["for=198.51.100.7"]), "198.51.100.7");
     }
 
     #[test]

@@ -87,3 +87,15 @@ fn routes_are_checked_against_each_other_and_the_flows() {
             + &route("/a/b", "GET", "describe")),
     );
 }
+
+#[test]
+fn a_certificate_is_two_files() {
+    let spec = read("[service]\ntls = { cert = \"chain.pem\", key = \"key.pem\" }\n");
+    assert_eq!(spec.service.tls.unwrap().key.to_str(), Some("key.pem"));
+    for (keys, expected) in
+        [("cert = \"c\"", "key"), ("cert = \"c\", key = \"k\", ca = \"x\"", "ca"), ("cert = 1", "string")]
+    {
+        let (_, problems) = read_checked(&format!("[service]\ntls = {{ {keys} }}\n"));
+        assert!(problems.iter().any(|problem| problem.contains(expected)), "{keys}: {problems:?}");
+    }
+}

@@ -4,6 +4,9 @@
 
 mod answers;
 mod config;
+mod cut;
+mod framing;
+mod http2;
 mod idempotency;
 mod identity;
 mod key_sets;
@@ -13,7 +16,9 @@ mod probes;
 mod reports;
 mod requests;
 mod service;
+mod siege;
 mod sockets;
 mod tail;
+mod tls;
 mod tokens;
 mod uploads;

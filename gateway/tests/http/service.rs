@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::spec::GatewaySpec;
-use gateway::{Check, FlowEntry, Gateway, GatewayState, Identity};
+use gateway::{Check, Door, FlowEntry, Gateway, GatewayState, Identity, Tls};
 use pipeline::spec::{Problems, Sources};
 use pipeline::testing::{MemoryTransport, PATIENCE};
 use pipeline::{
@@ -46,31 +46,21 @@ impl Service {
     }
 
     pub async fn start_on(transport: MemoryTransport, config: &str, checks: Vec<(String, Check)>) -> Self {
-        let spec = read(config);
-        let flow = |name: &str| FlowEntry {
-            name: token(name),
-            about: format!("tests {name}"),
-            open: matches!(name, "documents" | "describe"),
-            deadline: None,
-            takes_json: name == "documents",
-            backlog: 100,
-            then: Vec::new(),
-        };
-        let state = GatewayState::new(Gateway {
-            transport: Arc::new(transport.clone()),
-            identity: Identity::open(&spec.auth).unwrap(),
-            service: spec.service,
-            limits: spec.limits,
-            routes: spec.routes,
-            flows: FLOWS.iter().map(|(name, _)| flow(name)).collect(),
-            figures: Arc::new(Vec::new),
-            checks,
-            render_metrics: Arc::new(|| "caudal_up 1\n".to_owned()),
-        });
+        Self::start_with(transport, config, checks, None).await
+    }
+
+    /// Serves HTTPS where there is a certificate; the client speaks plain HTTP.
+    pub async fn start_with(
+        transport: MemoryTransport,
+        config: &str,
+        checks: Vec<(String, Check)>,
+        tls: Option<Tls>,
+    ) -> Self {
+        let state = state(transport.clone(), config, checks);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let served = tokio::spawn(gateway::serve(listener, state, stop.clone()));
+        let served = tokio::spawn(gateway::serve(Door { listener, tls }, state, stop.clone()));
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
         Self { address, transport, client, stop, served }
     }
@@ -149,6 +139,31 @@ impl Service {
         stream.write_all(bytes.as_ref()).await.unwrap();
         stream
     }
+}
+
+/// What a gateway is made of that serves `config`, TOML text.
+pub fn state(transport: impl Transport + 'static, config: &str, checks: Vec<(String, Check)>) -> GatewayState {
+    let spec = read(config);
+    let flow = |name: &str| FlowEntry {
+        name: token(name),
+        about: format!("tests {name}"),
+        open: matches!(name, "documents" | "describe"),
+        deadline: None,
+        takes_json: name == "documents",
+        backlog: 100,
+        then: Vec::new(),
+    };
+    GatewayState::new(Gateway {
+        transport: Arc::new(transport),
+        identity: Identity::open(&spec.auth).unwrap(),
+        service: spec.service,
+        limits: spec.limits,
+        routes: spec.routes,
+        flows: FLOWS.iter().map(|(name, _)| flow(name)).collect(),
+        figures: Arc::new(Vec::new),
+        checks,
+        render_metrics: Arc::new(|| "caudal_up 1\n".to_owned()),
+    })
 }
 
 /// Reads a config that must be right.

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use futures_util::stream;
 use pipeline::Transport;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::service::{Service, add, form, problem, read_to_end, token};
+use crate::service::{Service, add, form, problem, read_to_end, soon, token};
 
 const ROUTES: &str = r#"
     [limits]
@@ -188,4 +188,72 @@ async fn raw_and_json_bodies_are_what_they_say() {
     let plain = service.post("/json").header("content-type", "text/plain").body("{}").send().await.unwrap();
     problem(plain, 415, "media_type").await;
     problem(service.post("/json").body("{}").send().await.unwrap(), 415, "media_type").await;
+}
+
+/// Row G2: part of it was stored already.
+#[tokio::test]
+async fn a_body_that_dwindles_is_given_up_and_nothing_of_it_stays() {
+    let service =
+        Service::start(&ROUTES.replace("upload_grace_ms = 60", "upload_ms = 1500").replace("1 MiB", "10 MiB")).await;
+    let head = "--B\r\nContent-Disposition: form-data; name=\"file\"\r\nContent-Type: image/jpeg\r\n\r\n";
+    let mut stream = service
+        .raw(format!(
+            "POST /photo HTTP/1.1\r\nHost: h\r\nContent-Type: multipart/form-data; boundary=B\r\nContent-Length: \
+             10000000\r\n\r\n{head}"
+        ))
+        .await;
+    stream.write_all(&pattern(600 << 10)).await.unwrap();
+    let (mut reader, mut writer) = stream.into_split();
+    let dwindling = tokio::spawn(async move {
+        while writer.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    });
+    let mut answer = Vec::new();
+    let _ = soon(reader.read_to_end(&mut answer)).await;
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("too_slow"), "{answer}");
+    drop(reader);
+    soon(dwindling).await.unwrap();
+    nothing_left(service).await;
+}
+
+/// Row G9.
+#[tokio::test]
+async fn forms_full_of_tricks_are_refused_or_harmless() {
+    let service = patient().await;
+    service.echo("describe").await;
+    let send = |text: String| {
+        let request = service.post("/photo").header("content-type", "multipart/form-data; boundary=B");
+        request.header("content-length", text.len()).body(text).send()
+    };
+    let empty = "--B\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\n\r\n";
+    let mut stream = service
+        .raw("POST /photo HTTP/1.1\r\nHost: h\r\nContent-Type: multipart/form-data; boundary=B\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .await;
+    // As many as are taken: the server closes long before the end.
+    let parts = empty.replace("name=\"file\"", "name=\"x\"").repeat(100);
+    let chunk = format!("{:x}\r\n{parts}\r\n", parts.len());
+    for _ in 0..1_000 {
+        if stream.write_all(chunk.as_bytes()).await.is_err() {
+            break;
+        }
+    }
+    let answer = read_to_end(&mut stream).await;
+    assert!(answer.is_empty() || answer.contains("too_many_parts"), "{answer}");
+
+    let named = |file_name: &str| {
+        format!(
+            "--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{file_name}\"\r\nContent-Type: \
+             image/png\r\n\r\npixels\r\n--B--\r\n"
+        )
+    };
+    for harmless in ["../../etc/passwd", "/etc/passwd", "..\\..\\x", "", ".", "CON", "ä\u{202e}gpj.exe"] {
+        assert_eq!(send(named(harmless)).await.unwrap().status(), 200, "{harmless}");
+    }
+    for wrong in ["a\0b".to_owned(), "n".repeat(5_000), "n".repeat(1 << 20)] {
+        let refused = send(named(&wrong)).await.unwrap().status().as_u16();
+        assert!(matches!(refused, 400 | 413), "{refused}");
+    }
+    nothing_left(service).await;
 }

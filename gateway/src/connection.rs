@@ -1,0 +1,201 @@
+//! One connection, from its first byte to its close.
+//!
+//! The first byte must come within half of `header_ms`, each request's headers within `header_ms` of the last answer;
+//! headers are within the limits of their number and size. What comes in passes a gate (see `socket`).
+
+use std::convert::Infallible;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use axum::response::Response;
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{HttpService, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::Watcher;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+
+use crate::socket::{Gate, Protocol, Socket, sniff};
+use crate::spec::LimitsSpec;
+use crate::state::GatewayState;
+use crate::streams::{Streams, Watched};
+use crate::tls::Tls;
+
+/// Buffer of an HTTP/1 connection: the size of the chunks in which uploads arrive.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// The address of the client, as an extension of its requests.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
+
+/// A client that was accepted.
+pub struct Connection {
+    pub app: Router,
+    pub state: GatewayState,
+    pub tls: Option<Arc<Tls>>,
+    pub peer: Peer,
+    /// A shutdown waits until it is dropped.
+    pub watcher: Watcher,
+}
+
+impl Connection {
+    /// Runs until either side closes. Errors of a connection are the client's business: they are logged for debugging.
+    pub async fn run(self, stream: TcpStream) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "no TCP_NODELAY");
+        }
+        let Some(tls) = self.tls.clone() else { return self.speak(stream).await };
+        // What the client may take for its first byte, it may take for its handshake.
+        // On the heap, like whatever few connections need: every connection would have room for it otherwise.
+        let shaken = self.within(Box::pin(tls.accept(stream))).await;
+        if let Some(stream) = shaken {
+            self.speak(Box::new(stream)).await;
+        }
+    }
+
+    /// What comes of the beginning of a connection, unless that takes too long or the service closes.
+    async fn within<T>(&self, beginning: impl Future<Output = io::Result<T>>) -> Option<T> {
+        let limit = Duration::from_millis(self.state.limits.header_ms) / 2;
+        let begun = tokio::select! {
+            begun = tokio::time::timeout(limit, beginning) => begun.ok()?,
+            () = self.state.closing.cancelled() => return None,
+        };
+        begun.inspect_err(|error| tracing::debug!(peer = %self.peer.0, %error, "connection not begun")).ok()
+    }
+
+    /// Finds out the protocol and serves it. What TLS agreed on is not asked: the first bytes say it too.
+    async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, mut stream: S) {
+        let Some((protocol, first)) = self.within(sniff(&mut stream)).await else { return };
+        let peer = self.peer;
+        let ended = match protocol {
+            Protocol::Http1 => self.http1(stream, first).await,
+            Protocol::Http2 => Box::pin(self.http2(stream, first)).await,
+        };
+        if let Err(error) = ended {
+            tracing::debug!(peer = %peer.0, %error, "connection ended early");
+        }
+    }
+
+    async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        self,
+        stream: S,
+        first: Bytes,
+    ) -> hyper::Result<()> {
+        let upgraded = Arc::new(AtomicBool::new(false));
+        let io = self.socket(stream, first, Gate::http1(Arc::clone(&upgraded)));
+        let (app, peer) = (self.app, self.peer);
+        let service = service_fn(move |request| {
+            let (answered, upgraded) = (answer(app.clone(), peer, request), Arc::clone(&upgraded));
+            async move {
+                let response = answered.await?;
+                // The client speaks the other protocol only once it has read this.
+                upgraded.fetch_or(response.status() == StatusCode::SWITCHING_PROTOCOLS, Ordering::Release);
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let connection = http1_builder(&self.state.limits).serve_connection(io, service).with_upgrades();
+        let ended = gracefully(connection, &self.state.closing).await;
+        // Held until now: a shutdown waits for it.
+        drop(self.watcher);
+        ended
+    }
+
+    async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        self,
+        stream: S,
+        first: Bytes,
+    ) -> hyper::Result<()> {
+        let limits = &self.state.limits;
+        let (idle_limit, write_limit) =
+            (Duration::from_millis(limits.header_ms), Duration::from_millis(limits.write_ms));
+        let io = self.socket(stream, first, Gate::http2(idle_limit));
+        let (app, peer, streams) = (self.app, self.peer, Streams::new());
+        let watched = Arc::clone(&streams);
+        let service = service_fn(move |request| {
+            let (answered, stream) = (answer(app.clone(), peer, request), watched.begin());
+            async move { Ok::<_, Infallible>(answered.await?.map(|body| Watched { body, stream })) }
+        });
+        let connection = http2_builder(limits).serve_connection(io, service);
+        tokio::pin!(connection);
+        tokio::select! {
+            ended = &mut connection => return ended,
+            () = streams.stalled(write_limit) => return Ok(()),
+            () = streams.idle(idle_limit) => {}
+            () = self.state.closing.cancelled() => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        // Whoever does not take the word that it is over is cut off.
+        let ended = tokio::select! {
+            ended = connection => ended,
+            () = streams.stalled(write_limit) => Ok(()),
+            () = streams.idle(idle_limit * 2) => Ok(()),
+        };
+        drop(self.watcher);
+        ended
+    }
+
+    fn socket<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, first: Bytes, gate: Gate) -> TokioIo<Socket<S>> {
+        let write_limit = Duration::from_millis(self.state.limits.write_ms);
+        TokioIo::new(Socket::new(stream, first, gate, write_limit))
+    }
+}
+
+/// Runs a connection; once the service closes, to the end of the answer in work.
+async fn gracefully<I, S>(
+    connection: http1::UpgradeableConnection<I, S>,
+    closing: &CancellationToken,
+) -> hyper::Result<()>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    S: HttpService<Incoming, ResBody = Body, Error = Infallible>,
+{
+    tokio::pin!(connection);
+    tokio::select! {
+        ended = &mut connection => return ended,
+        () = closing.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
+async fn answer(mut app: Router, peer: Peer, request: Request<Incoming>) -> Result<Response, Infallible> {
+    let mut request = request.map(Body::new);
+    request.extensions_mut().insert(peer);
+    app.call(request).await
+}
+
+fn http1_builder(limits: &LimitsSpec) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(limits.header_ms))
+        .max_headers(limits.headers)
+        .max_header_size(limits.header_bytes.as_usize())
+        .max_buf_size(BUFFER_BYTES);
+    builder
+}
+
+/// What one connection may have the server hold is 1 MiB of unread bodies and as much of unsent answers.
+fn http2_builder(limits: &LimitsSpec) -> http2::Builder<TokioExecutor> {
+    let header_limit = Duration::from_millis(limits.header_ms);
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(header_limit)
+        .keep_alive_timeout(header_limit)
+        .max_concurrent_streams(100)
+        .max_header_list_size(u32::try_from(limits.header_bytes.0).unwrap_or(u32::MAX))
+        .initial_stream_window_size(256 << 10)
+        .initial_connection_window_size(1 << 20)
+        .max_send_buf_size(256 << 10);
+    builder
+}
