@@ -22,6 +22,7 @@ mod outside;
 mod pictures;
 mod planted;
 mod poison;
+mod resumed;
 mod slow_index;
 mod soak;
 mod stopped;
