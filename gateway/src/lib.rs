@@ -34,6 +34,7 @@ pub mod spec;
 mod state;
 mod tail;
 mod tickets;
+mod trace;
 mod wish;
 
 pub use identity::{Identity, IdentityError};

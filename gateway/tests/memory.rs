@@ -65,6 +65,7 @@ fn state(transport: Arc<Discarding>) -> GatewayState {
     spec.check(&mut problems);
     assert!(problems.is_empty(), "{problems:?}");
     GatewayState::new(Gateway {
+        spans: None,
         transport,
         identity: Identity::open(&spec.auth).unwrap(),
         service: spec.service,

@@ -19,6 +19,7 @@ mod pixels;
 mod services;
 pub mod spec;
 pub mod testing;
+mod trace;
 mod transport;
 
 pub use compute::{Compute, lower_priority};
@@ -32,6 +33,7 @@ pub use outcome::{Outcome, OutcomeKind};
 pub use payload::{Body, Claim, Content, Digest, Image, Part, Payload, PayloadKind, Vector};
 pub use pixels::{PixelRoom, Pixels};
 pub use services::{Hit, ImageModel, IndexError, ModelCard, Point, Services, Space, VectorIndex, point_id};
+pub use trace::{Span, SpanKind, SpanValue, Spans, TraceContext, Worked, wall_time};
 pub use transport::{
     Acknowledge, Backlog, DeadLetter, Delivery, INLINE_LIMIT, KeptLetter, Published, Record, Settlement, Source,
     SourceBounds, Submission, Submitted, Transport, TransportError, Watch,

@@ -25,6 +25,8 @@ pub struct Services {
     pub pixels: crate::Pixels,
     /// Threads for work that computes; `None` only in tests of operators that do not.
     pub compute: Option<crate::Compute>,
+    /// Takes spans; `None` where nobody traces.
+    pub spans: Option<Arc<dyn crate::Spans>>,
     /// Where events and records are kept; set by the assembly before any operator is built.
     pub transport: Option<Arc<dyn crate::Transport>>,
 }

@@ -121,6 +121,7 @@ fn gateway_state(
 /// Waits for the end: a signal, or an operator that is broken. Then lets the flows finish.
 async fn work(mut running: Running, stop: &CancellationToken, grace: Duration) -> anyhow::Result<()> {
     // A process that works on no flow has none that could end.
+        spans: assembly.services.spans.clone(),
     let works = !running.engine().figures().is_empty();
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),

@@ -57,6 +57,7 @@ impl Service {
             then: Vec::new(),
         };
         let state = GatewayState::new(Gateway {
+            spans: None,
             transport: Arc::new(transport.clone()),
             identity: Identity::open(&spec.auth).unwrap(),
             service: spec.service,
