@@ -10,6 +10,7 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use futures_util::FutureExt;
 use gateway::{Check, FlowEntry, Gateway, GatewayState, Identity};
+use pipeline::Spans;
 use pipeline::engine::Running;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,6 +23,7 @@ use crate::figures;
 use crate::locate::Parts;
 use crate::plan::{self, Plan};
 use crate::role::RoleArgs;
+use crate::telemetry::Telemetry;
 
 #[derive(Args)]
 pub struct ServeArgs {
@@ -75,7 +77,11 @@ async fn serve(mut plan: Plan, parts: &Parts, extras: &Extras) -> anyhow::Result
     let entries = entries(&plan);
     let auth = plan.gateway.auth.clone();
     let identity = tokio::task::spawn_blocking(move || Identity::open(&auth)).await??;
-    let mut assembly = assembly::open(&mut plan, parts, extras).await?;
+    let (spec, service) = (plan.telemetry.clone(), plan.gateway.service.name.clone());
+    let runtime = tokio::runtime::Handle::current();
+    let telemetry = tokio::task::spawn_blocking(move || Telemetry::open(&spec, &service, runtime)).await??;
+    let spans = telemetry.clone().map(|telemetry| telemetry as Arc<dyn Spans>);
+    let mut assembly = assembly::open(&mut plan, parts, extras, spans).await?;
     let running = assembly.start_flows();
     let state = gateway_state(&plan, &assembly, &running, metrics, entries, identity);
     let serving = tokio::spawn(gateway::serve(listener, state, stop.clone()));
@@ -86,6 +92,9 @@ async fn serve(mut plan: Plan, parts: &Parts, extras: &Extras) -> anyhow::Result
     // The gateway stops by the same signal; what it still answers comes from the broker, so it goes first.
     serving.await.context("the gateway broke")?;
     assembly::close(broker, &jetstream, index).await;
+    if let Some(telemetry) = telemetry {
+        telemetry.close().await;
+    }
     ended
 }
 
@@ -112,6 +121,7 @@ fn gateway_state(
         limits: plan.gateway.limits.clone(),
         routes: plan.gateway.routes.clone(),
         flows,
+        spans: assembly.services.spans.clone(),
         figures: Arc::new(move || figures_of.figures()),
         checks: checks(assembly),
         render_metrics: figures::renderer(metrics, engine, Arc::clone(&assembly.services)),
@@ -121,7 +131,6 @@ fn gateway_state(
 /// Waits for the end: a signal, or an operator that is broken. Then lets the flows finish.
 async fn work(mut running: Running, stop: &CancellationToken, grace: Duration) -> anyhow::Result<()> {
     // A process that works on no flow has none that could end.
-        spans: assembly.services.spans.clone(),
     let works = !running.engine().figures().is_empty();
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),

@@ -11,6 +11,7 @@
 
 mod broker;
 mod clock;
+mod collector;
 mod disk;
 mod edges;
 mod full;
@@ -27,4 +28,5 @@ mod slow_index;
 mod soak;
 mod stopped;
 mod storm;
+mod traces;
 mod world;
