@@ -15,3 +15,4 @@ mod photos;
 mod pictures;
 mod reports;
 mod send;
+mod tenants;
