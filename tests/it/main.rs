@@ -10,6 +10,7 @@ mod console;
 mod crash;
 mod dead;
 mod load;
+mod metrics;
 mod onnx;
 mod photos;
 mod pictures;
