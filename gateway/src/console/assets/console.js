@@ -100,7 +100,7 @@ function ask(needed) {
   byId("key-form").hidden = !needed;
   byId("forget").hidden = needed || !keyed();
   // A link carries no key.
-  byId("metrics").hidden = keyed();
+  byId("metrics").hidden = needed || keyed();
 }
 
 function tell(state, text) {
