@@ -139,7 +139,7 @@ impl Service {
         loop {
             let outcome = soon(watch.outcomes.recv()).await.unwrap();
             if outcome.kind.is_terminal() {
-                return outcome;
+                return Arc::unwrap_or_clone(outcome);
             }
         }
     }
