@@ -11,7 +11,7 @@ use nats::server::{PrivateServer, ServerError, ServerOptions};
 use nats::{ConnectOptions, FlowTopology, JetStream, NatsSpec, Topology};
 use pipeline::engine::{Flow, Running};
 use pipeline::spec::FlowSpec;
-use pipeline::{Compute, ImageModel, Ledger, OperatorKind, Pixels, Services, Transport, VectorIndex};
+use pipeline::{Compute, ImageModel, Ledger, OperatorKind, Pixels, Services, Spans, Transport, VectorIndex};
 
 use tokio::time::Instant;
 
@@ -50,7 +50,12 @@ pub struct Assembly {
 ///
 /// # Errors
 /// Which part could not be opened, and what to do.
-pub async fn open(plan: &mut Plan, parts: &Parts, extras: &Extras) -> anyhow::Result<Assembly> {
+pub async fn open(
+    plan: &mut Plan,
+    parts: &Parts,
+    extras: &Extras,
+    spans: Option<Arc<dyn Spans>>,
+) -> anyhow::Result<Assembly> {
     let data_dir = plan.process.data_dir.clone();
     tokio::fs::create_dir_all(&data_dir).await.with_context(|| format!("cannot make {}", data_dir.display()))?;
     let data_dir = tokio::fs::canonicalize(&data_dir).await?;
@@ -70,6 +75,7 @@ pub async fn open(plan: &mut Plan, parts: &Parts, extras: &Extras) -> anyhow::Re
     let works = !plan.works_on.is_empty();
     let services = Arc::new(Services {
         transport: Some(Arc::clone(&transport)),
+        spans,
         ledger: Arc::new(Ledger::new(plan.nats.limits().ledger)),
         pixels: Pixels::new(plan.pixels),
         ..if works { open_services(plan, parts, extras, &data_dir).await? } else { Services::default() }

@@ -11,7 +11,7 @@ use pipeline::engine::{Engine, FlowFigures};
 const SECONDS: [f64; 16] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
-/// Upper bounds of every histogram that counts events.
+/// Upper bounds of every histogram that counts events or pictures.
 const EVENTS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
 /// Starts collecting; once per process.
@@ -22,41 +22,63 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_events".into()), &EVENTS)?
+        .set_buckets_for_metric(Matcher::Suffix("_images".into()), &EVENTS)?
         .install_recorder()?;
     describe();
     gateway::describe();
     Ok(handle)
 }
 
+/// Counters, and what they count.
+const COUNTERS: [(&str, &str); 15] = [
+    ("caudal_broker_disconnects_total", "Connections to the broker that were lost, by what they were for."),
+    ("caudal_broker_dropped_messages_total", "Messages that a connection had no room for, by what it was for."),
+    ("caudal_broker_restarts_total", "Times that the private broker ended and was started again."),
+    ("caudal_dead_letters_total", "Events kept as dead letters, by flow."),
+    ("caudal_flow_events_total", "Events of a flow by how they ended."),
+    ("caudal_flow_results_refused_total", "Results that came second: their request had its terminal already."),
+    ("caudal_ledger_forgotten_early_total", "Ended events forgotten before their time, for want of room."),
+    ("caudal_result_watchers_closed_total", "Watchers of results that fell behind and read the history again."),
+    ("caudal_stage_events_total", "Events of a stage by how they left it."),
+    ("caudal_tail_events_lost_total", "Events that a tail was too slow to show."),
+    ("caudal_trace_exports_total", "Messages of spans to the collector, by what became of them."),
+    ("caudal_trace_spans_total", "Spans of sampled traces made here."),
+    ("index_points_total", "Points stored in the embedded index, by collection."),
+    ("index_rebuilds_total", "Times that a collection of the embedded index was written anew."),
+    ("model_failures_total", "Inferences that failed as a whole, by model."),
+];
+
+/// Gauges, and what they show.
+const GAUGES: [(&str, Unit, &str); 13] = [
+    ("caudal_flow_in_flight_events", Unit::Count, "Events delivered and not settled."),
+    ("caudal_ledger_events", Unit::Count, "Ended events that are remembered."),
+    ("caudal_picture_bytes", Unit::Bytes, "Memory of decoded pictures."),
+    ("caudal_stage_blocked_seconds_total", Unit::Seconds, "Worker time spent waiting for room downstream."),
+    ("caudal_stage_busy_seconds_total", Unit::Seconds, "Worker time spent working."),
+    ("caudal_stage_in_flight_events", Unit::Count, "Events in the hands of a stage's workers."),
+    ("caudal_stage_queue_limit_events", Unit::Count, "Events that may wait before a stage."),
+    ("caudal_stage_queued_bytes", Unit::Bytes, "Memory of the events that wait before a stage."),
+    ("caudal_stage_queued_events", Unit::Count, "Events that wait before a stage."),
+    ("caudal_stage_waits_for_dependency", Unit::Count, "1 while what the stage depends on is out of reach."),
+    ("caudal_stage_workers", Unit::Count, "Workers of a stage."),
+    ("index_log_bytes", Unit::Bytes, "Log of a collection of the embedded index."),
+    ("index_points", Unit::Count, "Points in a collection of the embedded index, roughly."),
+];
+
+/// Histograms, and what they measure.
+const HISTOGRAMS: [(&str, Unit, &str); 6] = [
+    ("caudal_event_duration_seconds", Unit::Seconds, "From delivery to settlement of an event."),
+    ("caudal_stage_batch_duration_seconds", Unit::Seconds, "One batch of a stage."),
+    ("caudal_stage_batch_events", Unit::Count, "Events in a batch."),
+    ("index_commit_seconds", Unit::Seconds, "One group of writes to the embedded index."),
+    ("model_batch_images", Unit::Count, "Pictures of one inference."),
+    ("model_embed_seconds", Unit::Seconds, "One inference."),
+];
+
 fn describe() {
-    describe_counter!("caudal_flow_events_total", "Events of a flow by how they ended");
-    describe_counter!(
-        "caudal_flow_results_refused_total",
-        "Results that came second: their request had its terminal already"
-    );
-    describe_gauge!("caudal_ledger_events", "Ended events that are remembered");
-    describe_counter!(
-        "caudal_ledger_forgotten_early_total",
-        "Ended events forgotten before their time, for want of room"
-    );
-    describe_gauge!("caudal_picture_bytes", Unit::Bytes, "Memory of decoded pictures");
-    describe_gauge!("caudal_flow_in_flight_events", "Events delivered and not settled");
-    describe_counter!("caudal_stage_events_total", "Events of a stage by how they left it");
-    describe_gauge!("caudal_stage_queued_events", "Events that wait before a stage");
-    describe_gauge!("caudal_stage_queue_limit_events", "Events that may wait before a stage");
-    describe_gauge!("caudal_stage_queued_bytes", Unit::Bytes, "Memory of the events that wait before a stage");
-    describe_gauge!("caudal_stage_workers", "Workers of a stage");
-    describe_gauge!("caudal_stage_in_flight_events", "Events in the hands of a stage's workers");
-    describe_gauge!("caudal_stage_waits_for_dependency", "1 while what the stage depends on is out of reach");
-    describe_gauge!("caudal_stage_busy_seconds_total", Unit::Seconds, "Worker time spent working");
-    describe_gauge!(
-        "caudal_stage_blocked_seconds_total",
-        Unit::Seconds,
-        "Worker time spent waiting for room downstream"
-    );
-    describe_histogram!("caudal_event_duration_seconds", Unit::Seconds, "From delivery to settlement of an event");
-    describe_histogram!("caudal_stage_batch_duration_seconds", Unit::Seconds, "One batch of a stage");
-    describe_histogram!("caudal_stage_batch_events", "Events in a batch");
+    COUNTERS.iter().for_each(|(name, about)| describe_counter!(*name, *about));
+    GAUGES.iter().for_each(|(name, unit, about)| describe_gauge!(*name, *unit, *about));
+    HISTOGRAMS.iter().for_each(|(name, unit, about)| describe_histogram!(*name, *unit, *about));
 }
 
 /// What the gateway calls to answer `/metrics`.

@@ -16,6 +16,7 @@ mod locate;
 mod logging;
 mod plan;
 mod role;
+mod telemetry;
 
 use std::process::ExitCode;
 use std::sync::Arc;

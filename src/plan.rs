@@ -11,6 +11,8 @@ use pipeline::{Complaint, FlowName, Names, OperatorKind};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::telemetry::TelemetrySpec;
+
 /// `[process]`: what concerns the process as a whole.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -49,6 +51,8 @@ pub struct Plan {
     pub pixels: ByteSize,
     /// `[service]`, `[limits]` and the `[[route]]`s.
     pub gateway: GatewaySpec,
+    /// `[telemetry]`.
+    pub telemetry: TelemetrySpec,
 }
 
 impl Plan {
@@ -65,8 +69,7 @@ impl Plan {
 }
 
 /// Top-level keys, for the message about an unknown one.
-const KNOWN: &str =
-    "[service], [process], [auth], [nats], [limits], [index], [model.NAME], [flow.NAME], [[route]], include";
+const KNOWN: &str = "[service], [process], [auth], [nats], [limits], [index], [telemetry], [model.NAME], [flow.NAME], [[route]], include";
 
 /// Reads and checks the config.
 ///
@@ -82,6 +85,8 @@ pub fn load(sources: &Sources, kinds: &[OperatorKind]) -> Result<Plan, Problems>
     nats.check(&places, &mut problems);
     let (index, places) = section::<IndexSpec>(&mut root, "index", &mut problems);
     complain(index.check(), &places, &mut problems);
+    let (telemetry, places) = section::<TelemetrySpec>(&mut root, "telemetry", &mut problems);
+    telemetry.check(&places, &mut problems);
     let model_sections = root.take_named("model", &mut problems);
     let flow_sections = root.take_named("flow", &mut problems);
     let names = Names {
@@ -103,7 +108,8 @@ pub fn load(sources: &Sources, kinds: &[OperatorKind]) -> Result<Plan, Problems>
     }
     let flows: Vec<FlowSpec> = flows.into_iter().flat_map(FlowSpec::into_parts).collect();
     let works_on = flows.iter().map(|flow| flow.name.clone()).collect();
-    Ok(Plan { process, nats, models, index, flows, works_on, serves: true, pixels: shares.pixels, gateway })
+    let pixels = shares.pixels;
+    Ok(Plan { process, nats, models, index, flows, works_on, serves: true, pixels, gateway, telemetry })
 }
 
 /// Reads a section that may be absent. What cannot be read is reported and stands in as its default, so that the rest can

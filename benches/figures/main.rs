@@ -1,6 +1,6 @@
 //! `make bench`: every figure beside what it is compared with, in one run on one machine, medians of alternating rounds.
 //!
-//! `cargo bench --bench figures -- engine gateway images pressure durability` runs some of them. Nothing else should run meanwhile.
+//! `cargo bench --bench figures -- engine gateway guarded idle images pressure durability` runs some of them. Nothing else should run meanwhile.
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program that prints what it measured, or stops")]
 
@@ -19,6 +19,8 @@ mod broker;
 mod durability;
 mod engine;
 mod gateway;
+mod guarded;
+mod idle;
 mod images;
 mod load;
 mod numbers;
@@ -33,6 +35,12 @@ fn main() {
     }
     if wanted("gateway") {
         runtime.block_on(gateway::run());
+    }
+    if wanted("guarded") {
+        runtime.block_on(guarded::run());
+    }
+    if wanted("idle") {
+        runtime.block_on(idle::run());
     }
     if wanted("images") {
         runtime.block_on(images::run());

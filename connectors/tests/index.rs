@@ -10,7 +10,7 @@ mod support;
 use std::sync::Arc;
 
 use connectors::index::{self, EmbeddedIndex, IndexSpec, Limits};
-use pipeline::{Hit, IndexError, Point, Space, VectorIndex};
+use pipeline::{Hit, IndexError, Nearest, Point, Space, TENANT_PARAM, VectorIndex};
 use qdrant_client::qdrant::UpdateStatus;
 use support::Noise;
 use support::qdrant_double::QdrantDouble;
@@ -39,7 +39,7 @@ fn points(numbers: std::ops::Range<u64>) -> Vec<Point> {
 }
 
 async fn nearest(index: &dyn VectorIndex, number: u64, limit: usize) -> Vec<Hit> {
-    index.search("photos", &space(), &point(number).values, limit).await.unwrap()
+    index.search("photos", &space(), Nearest::to(&point(number).values, limit)).await.unwrap()
 }
 
 fn is_other_model(outcome: Result<(), IndexError>) -> bool {
@@ -83,14 +83,14 @@ async fn another_model_is_refused_both_ways_and_nothing_is_written(index: &dyn V
     index.upsert("photos", &space(), points(0..2)).await.unwrap();
     let other = Space { fingerprint: "model-b".into(), dim: DIM };
     assert!(is_other_model(index.upsert("photos", &other, points(5..6)).await));
-    assert!(is_other_model(index.search("photos", &other, &point(0).values, 3).await.map(|_| ())));
+    assert!(is_other_model(index.search("photos", &other, Nearest::to(&point(0).values, 3)).await.map(|_| ())));
     let longer = Space { fingerprint: "model-a".into(), dim: DIM + 1 };
     let point_of_longer = Point { values: vec![0.5; DIM + 1], ..point(7) };
     assert!(is_other_model(index.upsert("photos", &longer, vec![point_of_longer]).await));
     assert_eq!(nearest(index, 0, 10).await.len(), 2);
     // In a collection of its own it is welcome.
     index.upsert("others", &other, points(5..6)).await.unwrap();
-    assert_eq!(index.search("others", &other, &point(5).values, 3).await.unwrap().len(), 1);
+    assert_eq!(index.search("others", &other, Nearest::to(&point(5).values, 3)).await.unwrap().len(), 1);
 }
 
 async fn what_was_never_stored_is_empty(index: &dyn VectorIndex) {
@@ -108,11 +108,11 @@ async fn wrong_lengths_wrong_values_and_wrong_names_are_refused(index: &dyn Vect
         let refused = index.upsert("photos", &space(), vec![point(1), bad]).await;
         assert!(matches!(refused, Err(IndexError::Unavailable(_))), "{refused:?}");
     }
-    assert!(index.search("photos", &space(), &[1.0; 3], 3).await.is_err());
-    assert!(index.search("photos", &space(), &[f32::INFINITY; DIM], 3).await.is_err());
+    assert!(index.search("photos", &space(), Nearest::to(&[1.0; 3], 3)).await.is_err());
+    assert!(index.search("photos", &space(), Nearest::to(&[f32::INFINITY; DIM], 3)).await.is_err());
     for name in ["", "..", "a/b", "a.b", &"x".repeat(65)] {
         assert!(index.upsert(name, &space(), points(0..1)).await.is_err(), "{name:?}");
-        assert!(index.search(name, &space(), &point(0).values, 1).await.is_err(), "{name:?}");
+        assert!(index.search(name, &space(), Nearest::to(&point(0).values, 1)).await.is_err(), "{name:?}");
     }
     assert!(nearest(index, 1, 10).await.is_empty());
 }
@@ -136,6 +136,39 @@ async fn many_writers_and_searchers_get_along(index: &dyn VectorIndex) {
     });
     futures(writers).await;
     assert_eq!(nearest(index, 0, 2000).await.len(), 640);
+}
+
+/// Point `number` of a tenant, `None` for nobody's.
+fn point_of(tenant: Option<&str>, number: u64) -> Point {
+    let mut point = point(number);
+    point.fields.extend(tenant.map(|tenant| (TENANT_PARAM.to_owned(), tenant.into())));
+    point
+}
+
+async fn a_tenant_finds_its_own_points_alone(index: &dyn VectorIndex) {
+    let found = async |tenant: Option<&str>| -> Vec<Uuid> {
+        let vector = point(7).values;
+        let nearest = Nearest { vector: &vector, limit: 10, tenant };
+        index.search("photos", &space(), nearest).await.unwrap().into_iter().map(|hit| hit.id).collect()
+    };
+    // As a service leaves them that asks nobody who they are.
+    index.upsert("photos", &space(), points(0..40)).await.unwrap();
+    assert!(found(Some("acme")).await.is_empty());
+    for (tenant, number) in [("acme", 100), ("acme", 101), ("other", 102), ("o'ther\"*", 103)] {
+        index.upsert("photos", &space(), vec![point_of(Some(tenant), number)]).await.unwrap();
+    }
+    let mut of_acme = found(Some("acme")).await;
+    of_acme.sort();
+    assert_eq!(of_acme, [id(100), id(101)]);
+    assert_eq!(found(Some("other")).await, [id(102)]);
+    assert_eq!(found(Some("o'ther\"*")).await, [id(103)]);
+    for stranger in ["", "acm", "ACME", "acme ", "*"] {
+        assert!(found(Some(stranger)).await.is_empty(), "{stranger:?}");
+    }
+    // The nearest of them is among those of nobody: none of a tenant takes the place of one.
+    let of_nobody = found(None).await;
+    assert_eq!((of_nobody.len(), of_nobody[0]), (10, id(7)));
+    assert!(of_nobody.iter().all(|found| (0..40).any(|number| *found == id(number))));
 }
 
 async fn it_is_ready(index: &dyn VectorIndex) {
@@ -186,6 +219,7 @@ on_both![
     wrong_lengths_wrong_values_and_wrong_names_are_refused,
     a_thousand_points_at_once_are_each_found,
     many_writers_and_searchers_get_along,
+    a_tenant_finds_its_own_points_alone,
     it_is_ready,
 ];
 
@@ -208,7 +242,7 @@ async fn what_was_closed_is_there_again_and_answers_no_more() {
     index.close().await;
     index.close().await;
     assert!(index.upsert("photos", &space(), points(50..51)).await.is_err());
-    assert!(index.search("photos", &space(), &point(0).values, 1).await.is_err());
+    assert!(index.search("photos", &space(), Nearest::to(&point(0).values, 1)).await.is_err());
     assert!(index.ready().await.is_err());
     drop(index);
     let again = embedded(directory.path());
@@ -299,7 +333,7 @@ async fn refusals_of_the_server_are_for_later_and_keep_their_words() {
         *double.state.refuse.lock().unwrap() = Some(status);
         for refused in [
             index.upsert("photos", &space(), points(1..2)).await,
-            index.search("photos", &space(), &point(0).values, 1).await.map(|_| ()),
+            index.search("photos", &space(), Nearest::to(&point(0).values, 1)).await.map(|_| ()),
         ] {
             let Err(IndexError::Unavailable(cause)) = refused else { panic!("{refused:?}") };
             assert!(cause.to_string().contains(words), "{cause}");

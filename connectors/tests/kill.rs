@@ -12,7 +12,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 
 use connectors::index::{EmbeddedIndex, Limits};
-use pipeline::{Point, Space, VectorIndex};
+use pipeline::{Nearest, Point, Space, VectorIndex};
 use support::Noise;
 use uuid::Uuid;
 
@@ -112,15 +112,15 @@ fn whatever_was_answered_survives_kill_9() {
         runtime.block_on(async {
             let index = open(directory.path());
             for number in &stored {
-                let found = index.search("photos", &space(), &point(*number, 0).values, 1).await.unwrap();
+                let found = index.search("photos", &space(), Nearest::to(&point(*number, 0).values, 1)).await.unwrap();
                 assert_eq!(found[0].id, point(*number, 0).id, "round {round}: point {number} is lost");
                 assert!(found[0].score > 0.999);
             }
             for number in answered {
-                let found = index.search("photos", &space(), &point(number, 0).values, 1).await.unwrap();
+                let found = index.search("photos", &space(), Nearest::to(&point(number, 0).values, 1)).await.unwrap();
                 assert_eq!(found[0].fields["round"], round, "round {round}: point {number} is an older one");
             }
-            let all = index.search("photos", &space(), &point(0, 0).values, 10_000).await.unwrap();
+            let all = index.search("photos", &space(), Nearest::to(&point(0, 0).values, 10_000)).await.unwrap();
             let ids: BTreeSet<Uuid> = all.iter().map(|hit| hit.id).collect();
             assert_eq!(ids.len(), all.len(), "a point is there twice");
             index.close().await;

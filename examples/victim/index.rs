@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pipeline::{BoxError, Hit, IndexError, Point, Space, VectorIndex};
+use pipeline::{BoxError, Hit, IndexError, Nearest, Point, Space, VectorIndex};
 
 use crate::arm;
 
@@ -33,14 +33,8 @@ impl VectorIndex for Faulty {
         Ok(())
     }
 
-    async fn search(
-        &self,
-        collection: &str,
-        space: &Space,
-        vector: &[f32],
-        limit: usize,
-    ) -> Result<Vec<Hit>, IndexError> {
-        self.0.search(collection, space, vector, limit).await
+    async fn search(&self, collection: &str, space: &Space, nearest: Nearest<'_>) -> Result<Vec<Hit>, IndexError> {
+        self.0.search(collection, space, nearest).await
     }
 
     async fn ready(&self) -> Result<(), BoxError> {

@@ -3,20 +3,21 @@
 //! The id is minted first, the results are watched before the event is submitted, and the submission runs in a task of
 //! its own ([`crate::keep`]): a client that leaves, at whatever moment, leaves no request or a whole one.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use pipeline::{Envelope, FlowName, Lane, Params, RequestId, TransportError};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use crate::answer::sse::Ends;
-use crate::answer::{self, Waiting};
+use crate::answer::{self, Waiting, Worked};
 use crate::follow::Follower;
 use crate::idempotency::{Key, REPLAYED};
 use crate::identity::caller::Caller;
@@ -29,13 +30,11 @@ use crate::problem::Problem;
 use crate::requests::CancelOnDrop;
 use crate::spec::{BodyKind, RouteSpec};
 use crate::state::GatewayState;
+use crate::trace::{self, TRACE_HEADER};
 use crate::wish::{How, Wish};
 
 /// The header that every answer of a flow's route carries.
 pub const REQUEST_HEADER: HeaderName = HeaderName::from_static("caudal-request");
-
-/// The trace context that the event carries, the caller's where there was one.
-const TRACE_HEADER: HeaderName = HeaderName::from_static("traceparent");
 
 /// A route at work.
 pub struct Route {
@@ -154,10 +153,10 @@ impl Ask<'_> {
         params::of_path(path, &mut params)?;
         params::of_query(&parts.uri, &route.spec.query, &mut params)?;
         let head = intake::admit(&route.spec.body, &parts.headers)?;
-        Ok((self.envelope(id, params, &parts.headers), head))
+        Ok((self.envelope(id, params, parts), head))
     }
 
-    fn envelope(&self, id: &RequestId, params: Params, headers: &HeaderMap) -> Envelope {
+    fn envelope(&self, id: &RequestId, params: Params, parts: &Parts) -> Envelope {
         let Self { state, route, caller } = *self;
         let mut envelope = Envelope::new(route.flow.clone(), id.clone());
         envelope.kind = format!("caudal.{}", route.flow).into();
@@ -168,7 +167,7 @@ impl Ask<'_> {
             envelope.lane = Lane::Bulk;
         }
         envelope.request = Some(id.clone());
-        envelope.traceparent = Some(traceparent(headers).map_or_else(fresh_trace, Into::into));
+        envelope.traceparent = Some(trace::place_of(parts).to_string().into());
         envelope.params = params;
         if let Some(principal) = &caller.principal {
             tenant::note(principal, &mut envelope);
@@ -185,38 +184,38 @@ struct Taken {
     intake: Duration,
 }
 
-/// Says in the answer how long its parts took: until the request was kept, from then to its result, and all of it.
+/// Stages that an answer names.
+const MOST_STAGES: usize = 16;
+
+/// Says in the answer how long its parts took (W3C Server Timing): `intake` until the request was kept, `flow` from then to
+/// its result, and of that `queue` while no stage had it in hand, and each stage by its name; `total` is all of it.
 fn timing(begun: Instant, response: &mut Response) {
-    let millis = |time: Duration| time.as_secs_f64() * 1e3;
     let total = begun.elapsed();
-    let text = match response.extensions_mut().remove::<Taken>() {
-        Some(Taken { intake }) => {
-            let flow = total.saturating_sub(intake);
-            format!("intake;dur={:.1}, flow;dur={:.1}, total;dur={:.1}", millis(intake), millis(flow), millis(total))
-        }
-        None => format!("total;dur={:.1}", millis(total)),
+    let mut text = String::new();
+    let mut entry = |name: &str, time: Duration| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{name};dur={:.1}, ", time.as_secs_f64() * 1e3);
     };
-    if let Ok(value) = HeaderValue::from_str(&text) {
+    if let Some(Taken { intake }) = response.extensions_mut().remove() {
+        let flow = total.saturating_sub(intake);
+        entry("intake", intake);
+        entry("flow", flow);
+        if let Some(Worked(stages)) = response.extensions_mut().remove() {
+            entry("queue", flow.saturating_sub(stages.iter().map(|(_, took)| *took).sum()));
+            for (stage, took) in stages.iter().take(MOST_STAGES).filter(|(stage, _)| is_token(stage)) {
+                entry(stage, *took);
+            }
+        }
+    }
+    entry("total", total);
+    if let Ok(value) = HeaderValue::from_str(text.trim_end_matches(", ")) {
         response.headers_mut().insert(HeaderName::from_static("server-timing"), value);
     }
 }
 
-/// A trace context for a request that came without one: a trace of its own, sampled.
-fn fresh_trace() -> Arc<str> {
-    let (trace, parent) = (RequestId::random(), RequestId::random());
-    format!("00-{trace}-{}-01", &parent.as_str()[..16]).into()
-}
-
-/// The caller's trace context, if it is well-formed (W3C Trace Context, section 3.2.2).
-fn traceparent(headers: &HeaderMap) -> Option<&str> {
-    let text = headers.get("traceparent")?.to_str().ok()?;
-    let fields: Vec<&str> = text.split('-').collect();
-    let hex =
-        |field: &str, length| field.len() == length && field.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let [version, trace, parent, flags] = fields.as_slice() else { return None };
-    let whole = hex(version, 2) && hex(trace, 32) && hex(parent, 16) && hex(flags, 2);
-    let nonzero = |field: &str| field.bytes().any(|b| b != b'0');
-    (whole && *version != "ff" && nonzero(trace) && nonzero(parent)).then_some(text)
+/// Whether a name can stand in a header as it is.
+fn is_token(name: &str) -> bool {
+    pipeline::Token::new(name).is_ok()
 }
 
 /// Refuses at the door what there is no room for, and what would be too late when its turn comes.
@@ -237,25 +236,5 @@ async fn admit(state: &GatewayState, envelope: &Envelope) -> Result<(), Problem>
             Err(Problem::unavailable("would_be_late", detail).with_retry_after(state.pace.retry_after(flow)))
         }
         _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_well_formed_trace_context_travels_on() {
-        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let read = |text: &str| {
-            let headers = HeaderMap::from_iter([(HeaderName::from_static("traceparent"), text.parse().unwrap())]);
-            traceparent(&headers).map(str::to_owned)
-        };
-        assert_eq!(read(good).as_deref(), Some(good));
-        for bad in
-            ["", "00-0-0-00", &good.to_uppercase(), &good.replace("4bf92f3577b34da6a3ce929d0e0e4736", &"0".repeat(32))]
-        {
-            assert_eq!(read(bad), None, "{bad}");
-        }
     }
 }

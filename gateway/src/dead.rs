@@ -107,7 +107,7 @@ pub async fn drop(
 async fn resubmit(state: &GatewayState, kept: &KeptLetter) -> Result<RequestId, Problem> {
     let DeadLetter { mut envelope, payload, .. } = kept.letter.clone();
     envelope.id = envelope.id.child(RETRY, u32::try_from(kept.id).unwrap_or(u32::MAX));
-    if let Some(tenant) = tenant::of_event(&envelope) {
+    if let Some(tenant) = envelope.tenant() {
         envelope.id = tenant::tagged(&envelope.id, tenant);
     }
     envelope.request = Some(envelope.id.clone());

@@ -96,7 +96,7 @@ impl Follower {
                 None => match self.watch.outcomes.recv().await {
                     Some(outcome) => {
                         self.alive = true;
-                        outcome
+                        Arc::unwrap_or_clone(outcome)
                     }
                     None => {
                         self.watch_again().await;

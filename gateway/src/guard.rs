@@ -16,6 +16,7 @@ use crate::identity::{Denied, Principal, credential_of, ticket};
 use crate::meter::RequestMeter;
 use crate::problem::Problem;
 use crate::state::GatewayState;
+use crate::trace::Traced;
 
 /// Longest path and query, in bytes.
 const MAX_URI_BYTES: usize = 8 << 10;
@@ -38,6 +39,7 @@ pub async fn watch(State(state): State<GatewayState>, request: Request, next: Ne
     let route = parts.extensions.get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     let meter = RequestMeter::begin(route, &parts.method);
+    let traced = Traced::begin(&state, route, &mut parts);
     let mut response = match admit(&state, route, &parts).await {
         Ok(caller) => {
             parts.extensions.insert(caller);
@@ -46,6 +48,9 @@ pub async fn watch(State(state): State<GatewayState>, request: Request, next: Ne
         Err(problem) => problem.into_response(),
     };
     meter.answered(response.status());
+    if let Some(traced) = traced {
+        traced.answered(&response);
+    }
     let headers = response.headers_mut();
     for (name, value) in DEFAULTS {
         headers.entry(name).or_insert(HeaderValue::from_static(value));

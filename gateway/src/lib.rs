@@ -39,6 +39,7 @@ mod streams;
 mod tail;
 mod tickets;
 mod tls;
+mod trace;
 mod wish;
 
 pub use identity::{Identity, IdentityError};

@@ -76,7 +76,7 @@ pub fn uploaded(bytes: usize) {
 }
 
 /// Methods are the client's to invent: those not known share one label.
-fn label_of(method: &Method) -> &'static str {
+pub fn label_of(method: &Method) -> &'static str {
     const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"];
     KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
 }

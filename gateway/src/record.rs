@@ -40,7 +40,7 @@ impl Record {
         envelope.params.insert(spec.id.clone(), Value::from(key.as_str()));
         let value = json!({ name.as_str(): fields, "request": envelope.id });
         // Tenants have their own.
-        let key = match tenant::of_event(envelope) {
+        let key = match envelope.tenant() {
             Some(tenant) => tenant::partitioned(tenant, &key),
             None => key,
         };

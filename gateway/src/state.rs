@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use pipeline::engine::FlowFigures;
 use pipeline::spec::{ByteSize, FlowSpec};
-use pipeline::{FlowName, Lane, PayloadKind, Transport, TransportError};
+use pipeline::{FlowName, Lane, PayloadKind, Spans, Transport, TransportError};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -98,6 +98,8 @@ pub struct Gateway {
     pub routes: Vec<RouteSpec>,
     /// Every declared flow, run here or elsewhere.
     pub flows: Vec<FlowEntry>,
+    /// Takes a span of every request; `None` where nobody traces.
+    pub spans: Option<Arc<dyn Spans>>,
     /// Live figures of the flows that run here.
     pub figures: Figures,
     /// What `/ready` asks, by the name it shows.
@@ -118,6 +120,7 @@ pub struct Shared {
     pub(crate) limits: LimitsSpec,
     pub(crate) routes: Vec<RouteSpec>,
     pub(crate) flows: HashMap<FlowName, FlowEntry>,
+    pub(crate) spans: Option<Arc<dyn Spans>>,
     pub(crate) figures: Figures,
     pub(crate) render_metrics: RenderMetrics,
     /// The document at `/openapi.json`.
@@ -159,6 +162,7 @@ impl GatewayState {
             identity: Arc::new(gateway.identity),
             limits: gateway.limits,
             routes: gateway.routes,
+            spans: gateway.spans,
             figures: gateway.figures,
             render_metrics: gateway.render_metrics,
             tasks: TaskTracker::new(),

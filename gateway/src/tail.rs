@@ -25,7 +25,6 @@ use tokio::time::Instant;
 
 use crate::answer::sse::{self, Ends, HEARTBEAT, Slot, over};
 use crate::identity::caller::Caller;
-use crate::identity::tenant;
 use crate::meter::StreamMeter;
 use crate::params::token;
 use crate::problem::Problem;
@@ -134,7 +133,7 @@ impl Tail {
 
     fn may_see(&self, event: &Submission) -> bool {
         let Some(principal) = &self.caller.principal else { return true };
-        principal.admin || tenant::of_event(&event.envelope) == Some(&*principal.tenant)
+        principal.admin || event.envelope.tenant() == Some(&*principal.tenant)
     }
 
     fn into_stream(self) -> Response {

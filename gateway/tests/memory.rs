@@ -107,6 +107,7 @@ fn state(transport: Arc<Discarding>) -> GatewayState {
         then: Vec::new(),
     };
     GatewayState::new(Gateway {
+        spans: None,
         transport,
         identity: Identity::open(&spec.auth).unwrap(),
         service: spec.service,

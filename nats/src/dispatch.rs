@@ -24,7 +24,7 @@ type Watchers = HashMap<RequestId, Vec<Watcher>>;
 
 struct Watcher {
     key: u64,
-    channel: mpsc::Sender<Outcome>,
+    channel: mpsc::Sender<Arc<Outcome>>,
 }
 
 /// Who watches which request.
@@ -63,8 +63,9 @@ impl Dispatch {
             tracing::warn!(subject = %message.subject, "a result that cannot be read was passed over");
             return;
         };
+        let outcome = Arc::new(outcome);
         list.retain(|watcher| {
-            let kept = watcher.channel.try_send(outcome.clone()).is_ok();
+            let kept = watcher.channel.try_send(Arc::clone(&outcome)).is_ok();
             if !kept {
                 metrics::counter!("caudal_result_watchers_closed_total").increment(1);
             }

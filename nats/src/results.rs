@@ -4,6 +4,9 @@
 //! no terminal yet, and once per ordinal. The broker decides, so it holds across processes. Every write carries a mark of
 //! its own, by which a writer whose confirmation was lost tells its own copy from another's.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use async_nats::header::{HeaderName, HeaderValue, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE};
 use async_nats::{HeaderMap, Subject};
 use bytes::Bytes;
@@ -22,6 +25,11 @@ const KIND: &str = "Caudal-Kind";
 const ORDINAL: &str = "Caudal-Ordinal";
 const FLOW: &str = "Caudal-Flow";
 const MARK: &str = "Caudal-Mark";
+/// What each stage took, in milliseconds: `decode=12.345,embed=30.120`.
+const WORKED: &str = "Caudal-Worked";
+
+/// Stages that are read.
+const MOST_STAGES: usize = 32;
 const FENCE_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
 
 /// One page of history: a request has few results.
@@ -74,6 +82,9 @@ fn headers(outcome: &Outcome, mark: &str) -> Result<HeaderMap, TransportError> {
     codec::put(&mut headers, codec::TIME, &codec::rfc3339(outcome.time)?)?;
     codec::put(&mut headers, codec::CONTENT_TYPE, &outcome.content.media_type)?;
     codec::put(&mut headers, MARK, mark)?;
+    if !outcome.worked.is_empty() {
+        codec::put(&mut headers, WORKED, &write_worked(&outcome.worked))?;
+    }
     if let Some(claim) = outcome.content.claim() {
         codec::put_claim(&mut headers, claim)?;
     }
@@ -91,7 +102,23 @@ pub fn decode(headers: &HeaderMap, payload: Bytes) -> Option<Outcome> {
         None => Body::Inline(payload),
     };
     let media_type = codec::get(headers, codec::CONTENT_TYPE).unwrap_or("application/octet-stream").into();
-    Some(Outcome { kind, ordinal, flow, time, content: Content { media_type, body } })
+    let worked = codec::get(headers, WORKED).map(read_worked).unwrap_or_default();
+    Some(Outcome { kind, ordinal, flow, time, worked, content: Content { media_type, body } })
+}
+
+fn write_worked(worked: &[(Arc<str>, Duration)]) -> String {
+    let stage = |(stage, took): &(Arc<str>, Duration)| format!("{stage}={:.3}", took.as_secs_f64() * 1e3);
+    worked.iter().map(stage).collect::<Vec<_>>().join(",")
+}
+
+/// What cannot be read is left out: nothing depends on it.
+fn read_worked(text: &str) -> Vec<(Arc<str>, Duration)> {
+    let stage = |entry: &str| {
+        let (stage, millis) = entry.split_once('=')?;
+        let took = Duration::try_from_secs_f64(millis.parse::<f64>().ok()? / 1e3).ok()?;
+        Some((stage.into(), took))
+    };
+    text.split(',').filter_map(stage).take(MOST_STAGES).collect()
 }
 
 /// Everything stored for a request, by ordinal, the terminal last.
@@ -136,10 +163,19 @@ mod tests {
     #[test]
     fn a_result_survives_its_headers() {
         let flow = FlowName::new("f").unwrap();
-        let outcome = Outcome::new(OutcomeKind::Data, 7, flow, Content::inline("text/plain", "x"));
+        let worked = vec![("decode".into(), Duration::from_micros(12_345)), ("embed".into(), Duration::ZERO)];
+        let data = Outcome::new(OutcomeKind::Data, 7, flow, Content::inline("text/plain", "x"));
+        let outcome = Outcome { worked, ..data };
         let read = decode(&headers(&outcome, "m").unwrap(), "x".into()).unwrap();
         assert_eq!(format!("{read:?}"), format!("{outcome:?}"));
         assert!(decode(&HeaderMap::new(), Bytes::new()).is_none());
+    }
+
+    #[test]
+    fn times_that_make_no_sense_are_left_out() {
+        let read = |text: &str| read_worked(text).into_iter().map(|(stage, _)| stage.to_string()).collect::<Vec<_>>();
+        assert_eq!(read("a=1,b,c=x,d=-1,e=NaN,f=inf,g=2.5"), ["a", "g"]);
+        assert_eq!(read_worked(&"s=1,".repeat(1000)).len(), MOST_STAGES);
     }
 
     #[test]

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use pipeline::{
-    BoxError, Digest, Hit, Image, ImageModel, IndexError, ModelCard, Point, Rejection, Services, Space, Vector,
-    VectorIndex, point_id,
+    BoxError, Digest, Hit, Image, ImageModel, IndexError, ModelCard, Nearest, Point, Rejection, Services, Space,
+    TENANT_PARAM, Vector, VectorIndex, point_id,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 type Stored = BTreeMap<uuid::Uuid, Point>;
 type Embedded = Result<Vec<Result<Vec<f32>, Rejection>>, BoxError>;
@@ -145,17 +145,18 @@ impl VectorIndex for ExactIndex {
         self.store(collection, space, points)
     }
 
-    async fn search(&self, name: &str, space: &Space, vector: &[f32], limit: usize) -> Result<Vec<Hit>, IndexError> {
+    async fn search(&self, name: &str, space: &Space, nearest: Nearest<'_>) -> Result<Vec<Hit>, IndexError> {
         let collections = self.collections.lock().unwrap();
         let Some((held, points)) = collections.get(name) else { return Ok(Vec::new()) };
         same_space(name, held, space)?;
-        let score = |point: &Point| point.values.iter().zip(vector).map(|(a, b)| a * b).sum();
+        let score = |point: &Point| point.values.iter().zip(nearest.vector).map(|(a, b)| a * b).sum();
         let mut hits: Vec<Hit> = points
             .values()
+            .filter(|point| point.fields.get(TENANT_PARAM).and_then(Value::as_str) == nearest.tenant)
             .map(|point| Hit { id: point.id, score: score(point), fields: point.fields.clone() })
             .collect();
         hits.sort_by(|a, b| b.score.total_cmp(&a.score));
-        hits.truncate(limit);
+        hits.truncate(nearest.limit);
         Ok(hits)
     }
 
@@ -175,7 +176,7 @@ impl VectorIndex for UnavailableIndex {
         Err(IndexError::Unavailable("no route to the index".into()))
     }
 
-    async fn search(&self, _: &str, _: &Space, _: &[f32], _: usize) -> Result<Vec<Hit>, IndexError> {
+    async fn search(&self, _: &str, _: &Space, _: Nearest<'_>) -> Result<Vec<Hit>, IndexError> {
         Err(IndexError::Unavailable("no route to the index".into()))
     }
 
@@ -203,7 +204,7 @@ impl VectorIndex for GatheringIndex {
         Ok(())
     }
 
-    async fn search(&self, _: &str, _: &Space, _: &[f32], _: usize) -> Result<Vec<Hit>, IndexError> {
+    async fn search(&self, _: &str, _: &Space, _: Nearest<'_>) -> Result<Vec<Hit>, IndexError> {
         self.barrier.wait().await;
         Ok(Vec::new())
     }

@@ -1,7 +1,8 @@
 //! Stores vectors under an owner's id, so that `search` finds them.
 //!
-//! The point's id follows from the owner's id and the digest of the encoded file: a repeat overwrites itself, and two
-//! photos of one report are two points. A batch is one upsert; when it returns, its points survive a kill.
+//! The point's id follows from the tenant, the owner's id and the digest of the encoded file: a repeat overwrites itself, two
+//! photos of one report are two points, and the same report of another tenant is another. A batch is one upsert; when it
+//! returns, its points survive a kill.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use pipeline::{
     Batching, BoxError, Complaint, Ends, Event, Fault, Gives, IndexError, Names, Operator, OperatorKind, OperatorSpec,
-    Output, Payload, PayloadKind, Point, Rejection, Services, Space, Vector, VectorIndex, point_id, take_kind,
+    Output, Payload, PayloadKind, Point, Rejection, Services, Space, TENANT_PARAM, Vector, VectorIndex, point_id,
+    take_kind,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -20,9 +22,6 @@ pub const KIND: OperatorKind =
 
 /// Points per upsert where the config says nothing: enough to share one flush, few enough for one gRPC message.
 const DEFAULT_BATCH: usize = 64;
-
-/// The tenant of every point; the fields of a point name its owner alone.
-const TENANT: &str = "";
 
 /// Longest owner's id, in bytes; it is stored with every point.
 const MAX_ID_BYTES: usize = 256;
@@ -50,7 +49,13 @@ impl OperatorSpec for IndexSpec {
     }
 
     fn check(&self, _: &Names) -> Vec<Complaint> {
-        unless_collection(&self.collection).into_iter().collect()
+        let names =
+            [&self.id].into_iter().map(|name| ("id", name)).chain(self.fields.iter().map(|name| ("fields", name)));
+        let taken = names.filter(|(_, name)| name.starts_with('_')).map(|(key, name)| {
+            let message = format!("{name:?} begins with _, as the gateway's own parameters do");
+            Complaint { key, message, remedy: "name a parameter of the route".into() }
+        });
+        unless_collection(&self.collection).into_iter().chain(taken).collect()
     }
 
     fn build(&self, services: &Services) -> Result<Box<dyn Operator>, BoxError> {
@@ -144,7 +149,10 @@ impl Index {
                 fields.insert(name.clone(), value.clone());
             }
         }
-        let point = Point { id: point_id(TENANT, &id, &vector.sha256), values: vector.values.clone(), fields };
+        let tenant = event.envelope.tenant();
+        fields.extend(tenant.map(|tenant| (TENANT_PARAM.to_owned(), tenant.into())));
+        let id_of_point = point_id(tenant.unwrap_or_default(), &id, &vector.sha256);
+        let point = Point { id: id_of_point, values: vector.values.clone(), fields };
         Ok((id, point))
     }
 }
@@ -188,14 +196,14 @@ pub(crate) fn other_model(collection: &str, holds: &(String, usize), space: &Spa
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::fakes::{ExactIndex, UnavailableIndex, services_with_index, vector};
     use pipeline::testing::{run, run_events};
     use pipeline::{Digest, Params};
     use serde_json::json;
 
-    fn spec() -> IndexSpec {
+    pub(crate) fn spec() -> IndexSpec {
         IndexSpec { collection: "reports".into(), id: "report_id".into(), fields: vec!["colour".into()] }
     }
 
@@ -267,11 +275,33 @@ mod tests {
     }
 
     #[test]
-    fn the_point_id_depends_on_owner_and_picture() {
+    fn the_point_id_depends_on_tenant_owner_and_picture() {
         let (a, b) = (Digest([1; 32]), Digest([2; 32]));
-        assert_eq!(point_id(TENANT, "r1", &a), point_id(TENANT, "r1", &a));
-        assert_ne!(point_id(TENANT, "r1", &a), point_id(TENANT, "r2", &a));
-        assert_ne!(point_id(TENANT, "r1", &a), point_id(TENANT, "r1", &b));
+        assert_eq!(point_id("", "r1", &a), point_id("", "r1", &a));
+        assert_ne!(point_id("", "r1", &a), point_id("", "r2", &a));
+        assert_ne!(point_id("", "r1", &a), point_id("", "r1", &b));
+        assert_ne!(point_id("", "r1", &a), point_id("acme", "r1", &a));
+    }
+
+    #[tokio::test]
+    async fn one_report_of_two_tenants_is_two_points() {
+        let index = Arc::new(ExactIndex::default());
+        let of = |tenant: Option<&str>| {
+            let tenant = tenant.map(|tenant| (TENANT_PARAM.to_owned(), json!(tenant)));
+            (params("r1").into_iter().chain(tenant).collect(), payload(&[1.0, 0.0]))
+        };
+        let events = vec![of(None), of(Some("acme")), of(Some("other")), of(Some("acme"))];
+        run_events(operator(index.clone()).as_mut(), events).await;
+        let tenant_of = |point: &Point| point.fields.get(TENANT_PARAM).cloned().unwrap_or_default();
+        let mut tenants: Vec<Value> = index.points("reports").iter().map(tenant_of).collect();
+        tenants.sort_by_key(Value::to_string);
+        assert_eq!(tenants, [json!("acme"), json!("other"), json!(null)]);
+    }
+
+    #[test]
+    fn a_parameter_of_the_gateway_is_no_field() {
+        let spec = IndexSpec { fields: vec![TENANT_PARAM.into()], ..spec() };
+        assert_eq!(spec.check(&Names::default())[0].key, "fields");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Finds what was indexed near a vector: each vector event becomes one JSON event with the owners found.
 //!
 //! An owner (for example a report) may have many points; it is answered once, with the score of its best one. So that
-//! enough owners are left, more points are fetched than asked for, at most 1024 of them.
+//! enough owners are left, more points are fetched than asked for, at most 1024 of them. A tenant finds what was indexed for it
+//! and nothing else; so does whoever has none.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,8 +10,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use pipeline::{
-    Batching, BoxError, Complaint, Ends, Event, Fault, Gives, Hit, IndexError, Names, Operator, OperatorKind,
-    OperatorSpec, Output, Params, Payload, PayloadKind, Rejection, Services, Vector, VectorIndex, take_kind,
+    Batching, BoxError, Complaint, Ends, Envelope, Event, Fault, Gives, Hit, IndexError, Names, Nearest, Operator,
+    OperatorKind, OperatorSpec, Output, Params, Payload, PayloadKind, Rejection, Services, Vector, VectorIndex,
+    take_kind,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -106,7 +108,7 @@ enum Failed {
 impl Operator for Search {
     async fn process(&mut self, batch: Vec<Event>, out: &mut Output) -> Result<(), Fault> {
         let queries = take_kind(batch, out, vector_of);
-        let answers = join_all(queries.iter().map(|(event, vector)| self.answer(&event.envelope.params, vector))).await;
+        let answers = join_all(queries.iter().map(|(event, vector)| self.answer(&event.envelope, vector))).await;
         for ((event, _), answer) in queries.iter().zip(answers) {
             match answer {
                 Ok(matches) => out.emit(event, Payload::json(json!({ "matches": matches }))).await?,
@@ -119,12 +121,13 @@ impl Operator for Search {
 }
 
 impl Search {
-    async fn answer(&self, params: &Params, vector: &Vector) -> Result<Vec<Value>, Failed> {
+    async fn answer(&self, envelope: &Envelope, vector: &Vector) -> Result<Vec<Value>, Failed> {
         check_values(vector).map_err(Failed::Rejected)?;
-        let limit = self.limit(params).map_err(Failed::Rejected)?;
+        let limit = self.limit(&envelope.params).map_err(Failed::Rejected)?;
         let mut fetched = (limit * POINTS_PER_OWNER).min(MAX_FETCHED);
         loop {
-            let hits = self.points(vector, fetched).await?;
+            let nearest = Nearest { vector: &vector.values, limit: fetched, tenant: envelope.tenant() };
+            let hits = self.points(vector, nearest).await?;
             let all = hits.len() < fetched || fetched == MAX_FETCHED;
             let owners = best_per_owner(hits, &self.spec.id, limit);
             if all || owners.len() == limit {
@@ -134,9 +137,9 @@ impl Search {
         }
     }
 
-    async fn points(&self, vector: &Vector, count: usize) -> Result<Vec<Hit>, Failed> {
+    async fn points(&self, vector: &Vector, nearest: Nearest<'_>) -> Result<Vec<Hit>, Failed> {
         let space = space_of(vector);
-        match self.index.search(&self.spec.collection, &space, &vector.values, count).await {
+        match self.index.search(&self.spec.collection, &space, nearest).await {
             Ok(hits) => Ok(hits),
             Err(IndexError::Unavailable(error)) => Err(Failed::Unavailable(error)),
             Err(IndexError::OtherModel { collection, holds }) => {
@@ -186,6 +189,7 @@ fn best_per_owner(mut hits: Vec<Hit>, id: &str, limit: usize) -> Vec<(Value, f32
 mod tests {
     use super::*;
     use crate::fakes::{ExactIndex, GatheringIndex, UnavailableIndex, services_with_index, vector};
+    use pipeline::TENANT_PARAM;
     use pipeline::testing::{PATIENCE, run, run_events};
 
     fn spec() -> SearchSpec {
@@ -244,6 +248,32 @@ mod tests {
             [(3, 400), (4, 400), (5, 400)]
         );
         assert!(ran.rejected[1].1.detail.contains("\"limit\" is 101"));
+    }
+
+    #[tokio::test]
+    async fn a_tenant_finds_its_own_reports_alone() {
+        let index = filled(20, 1);
+        for (tenant, report) in [("acme", "a1"), ("acme", "a2"), ("other", "o1")] {
+            let params: Params = [("report_id", report), (TENANT_PARAM, tenant)]
+                .map(|(name, value)| (name.to_owned(), json!(value)))
+                .into();
+            let mut indexing = crate::index::tests::spec().build(&services_with_index(index.clone())).unwrap();
+            let ran = run(indexing.as_mut(), params, vec![query()]).await;
+            assert_eq!(ran.emitted.len(), 1);
+        }
+        let found = |tenant: Option<&str>| {
+            let params = tenant.map(|tenant| (TENANT_PARAM.to_owned(), json!(tenant))).into_iter().collect();
+            let index: Arc<dyn VectorIndex> = index.clone();
+            async move {
+                let ran = run(operator(index).as_mut(), params, vec![query()]).await;
+                matches(&ran.emitted[0].1).into_iter().map(|(id, _)| id).collect::<Vec<_>>()
+            }
+        };
+        assert_eq!(found(Some("acme")).await.len(), 2);
+        assert_eq!(found(Some("other")).await, ["o1"]);
+        assert!(found(Some("acm")).await.is_empty());
+        let of_nobody = found(None).await;
+        assert!(of_nobody.len() == 10 && of_nobody.iter().all(|id| id.starts_with('r')), "{of_nobody:?}");
     }
 
     #[tokio::test]

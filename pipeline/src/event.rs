@@ -66,6 +66,10 @@ pub struct Envelope {
     pub attempt: u32,
 }
 
+/// The parameter that holds the tenant an event was sent for: 1 to 256 bytes of text. The gateway sets it where callers say
+/// who they are; no route can declare one that begins so.
+pub const TENANT_PARAM: &str = "_tenant";
+
 /// Named values beside the payload, for example `report_id`.
 pub type Params = BTreeMap<String, serde_json::Value>;
 
@@ -92,6 +96,12 @@ impl Envelope {
     #[must_use]
     pub fn expired(&self) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= OffsetDateTime::now_utc())
+    }
+
+    /// Whom the event was sent for; `None` where nobody is asked who they are.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&str> {
+        self.text_param(TENANT_PARAM).filter(|tenant| !tenant.is_empty())
     }
 
     /// A parameter that must be text, for example the id an effect is stored under.

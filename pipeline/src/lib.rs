@@ -19,10 +19,11 @@ mod pixels;
 mod services;
 pub mod spec;
 pub mod testing;
+mod trace;
 mod transport;
 
 pub use compute::{Compute, lower_priority};
-pub use event::{Envelope, Event, Lane, Params};
+pub use event::{Envelope, Event, Lane, Params, TENANT_PARAM};
 pub use fault::{BoxError, Fault, Rejection};
 pub use kind::{Complaint, Names, OperatorKind, OperatorSpec};
 pub use ledger::{ENTRY_BYTES, End, Entry, Ledger, LedgerLimits, News};
@@ -31,7 +32,8 @@ pub use operator::{Batching, Ends, Gives, Operator, Output, take_kind};
 pub use outcome::{Outcome, OutcomeKind};
 pub use payload::{Body, Claim, Content, Digest, Image, Part, Payload, PayloadKind, Vector};
 pub use pixels::{PixelRoom, Pixels};
-pub use services::{Hit, ImageModel, IndexError, ModelCard, Point, Services, Space, VectorIndex, point_id};
+pub use services::{Hit, ImageModel, IndexError, ModelCard, Nearest, Point, Services, Space, VectorIndex, point_id};
+pub use trace::{Span, SpanKind, SpanValue, Spans, TraceContext, Worked, wall_time};
 pub use transport::{
     Acknowledge, Backlog, BodyOf, DeadLetter, Delivery, INLINE_LIMIT, KeptLetter, Published, Record, Settlement,
     Source, SourceBounds, Submission, Submitted, Transport, TransportError, Watch,

@@ -1,5 +1,8 @@
 //! What a requester gets to see: a few results and exactly one terminal.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -67,6 +70,9 @@ pub struct Outcome {
     pub flow: FlowName,
     /// When it was made.
     pub time: OffsetDateTime,
+    /// What each stage took, as far as the process knows that made it: a terminal says so, for the requester. What an
+    /// earlier part of the flow did is not in it.
+    pub worked: Vec<(Arc<str>, Duration)>,
     /// `done` carries the answer, `failed` a [`Rejection`](crate::Rejection) as JSON.
     pub content: Content,
 }
@@ -75,6 +81,6 @@ impl Outcome {
     /// A result made now.
     #[must_use]
     pub fn new(kind: OutcomeKind, ordinal: u32, flow: FlowName, content: Content) -> Self {
-        Self { kind, ordinal, flow, time: OffsetDateTime::now_utc(), content }
+        Self { kind, ordinal, flow, time: OffsetDateTime::now_utc(), worked: Vec::new(), content }
     }
 }

@@ -25,6 +25,8 @@ pub struct Services {
     pub pixels: crate::Pixels,
     /// Threads for work that computes; `None` only in tests of operators that do not.
     pub compute: Option<crate::Compute>,
+    /// Takes spans; `None` where nobody traces.
+    pub spans: Option<Arc<dyn crate::Spans>>,
     /// Where events and records are kept; set by the assembly before any operator is built.
     pub transport: Option<Arc<dyn crate::Transport>>,
 }
@@ -65,8 +67,28 @@ pub struct Point {
     pub id: uuid::Uuid,
     /// Unit length.
     pub values: Vec<f32>,
-    /// A flat JSON object, for example `{"report_id": "r1"}`.
+    /// A flat JSON object, for example `{"report_id": "r1"}`; [`TENANT_PARAM`](crate::TENANT_PARAM) in it is the tenant whose
+    /// searches find the point.
     pub fields: serde_json::Map<String, serde_json::Value>,
+}
+
+/// What a search asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Nearest<'a> {
+    /// Unit length.
+    pub vector: &'a [f32],
+    /// Most points wanted.
+    pub limit: usize,
+    /// Whose points are looked at; `None` for those that belong to no tenant.
+    pub tenant: Option<&'a str>,
+}
+
+impl<'a> Nearest<'a> {
+    /// Of the points that belong to no tenant.
+    #[must_use]
+    pub fn to(vector: &'a [f32], limit: usize) -> Self {
+        Self { vector, limit, tenant: None }
+    }
 }
 
 /// One answer of a search.
@@ -115,17 +137,12 @@ pub trait VectorIndex: Send + Sync {
     /// [`IndexError::OtherModel`] if the collection holds another space, [`IndexError::Unavailable`] otherwise.
     async fn upsert(&self, collection: &str, space: &Space, points: Vec<Point>) -> Result<(), IndexError>;
 
-    /// The `limit` nearest points by cosine, best first; empty if nothing was ever stored.
+    /// The nearest points by cosine, best first; empty if nothing was ever stored. Points of another tenant are not looked
+    /// at, so that they neither show nor take the place of others.
     ///
     /// # Errors
     /// As [`upsert`](Self::upsert).
-    async fn search(
-        &self,
-        collection: &str,
-        space: &Space,
-        vector: &[f32],
-        limit: usize,
-    ) -> Result<Vec<Hit>, IndexError>;
+    async fn search(&self, collection: &str, space: &Space, nearest: Nearest<'_>) -> Result<Vec<Hit>, IndexError>;
 
     /// Whether the index answers: for `/ready`.
     ///
@@ -137,7 +154,8 @@ pub trait VectorIndex: Send + Sync {
     async fn close(&self);
 }
 
-/// The point id of an image under an owner's name, for example a report: UUID version 5 over tenant, owner and digest.
+/// The point id of an image under an owner's name, for example a report: UUID version 5 over tenant, owner and digest. The
+/// tenant is empty where there is none.
 #[must_use]
 pub fn point_id(tenant: &str, owner: &str, image: &Digest) -> uuid::Uuid {
     let name = format!("{tenant}\0{owner}\0{image}");

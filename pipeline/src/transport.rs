@@ -214,8 +214,9 @@ pub enum BodyOf<'a> {
 ///
 /// Ends (`recv` gives `None`) when the watcher fell behind by more than the channel's bound: read the history again.
 pub struct Watch {
-    /// Results in stored order.
-    pub outcomes: mpsc::Receiver<Outcome>,
+    /// Results in stored order, shared by everybody who watches: a channel sets room aside for some thirty, and most
+    /// watches are silent.
+    pub outcomes: mpsc::Receiver<Arc<Outcome>>,
     /// Deregisters the watch when dropped.
     pub guard: Box<dyn Send + Sync>,
 }

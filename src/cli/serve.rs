@@ -10,6 +10,7 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use futures_util::FutureExt;
 use gateway::{Check, Door, FlowEntry, Gateway, GatewayState, Identity, Tls};
+use pipeline::Spans;
 use pipeline::engine::Running;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,6 +23,7 @@ use crate::figures;
 use crate::locate::Parts;
 use crate::plan::{self, Plan};
 use crate::role::RoleArgs;
+use crate::telemetry::Telemetry;
 
 #[derive(Args)]
 pub struct ServeArgs {
@@ -78,7 +80,11 @@ async fn serve(mut plan: Plan, parts: &Parts, extras: &Extras) -> anyhow::Result
     let tls = plan.gateway.service.tls.clone();
     let tls = tokio::task::spawn_blocking(move || tls.as_ref().map(Tls::open).transpose()).await??;
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let mut assembly = assembly::open(&mut plan, parts, extras).await?;
+    let (spec, service) = (plan.telemetry.clone(), plan.gateway.service.name.clone());
+    let runtime = tokio::runtime::Handle::current();
+    let telemetry = tokio::task::spawn_blocking(move || Telemetry::open(&spec, &service, runtime)).await??;
+    let spans = telemetry.clone().map(|telemetry| telemetry as Arc<dyn Spans>);
+    let mut assembly = assembly::open(&mut plan, parts, extras, spans).await?;
     let running = assembly.start_flows();
     let state = gateway_state(&plan, &assembly, &running, metrics, entries, identity);
     let serving = tokio::spawn(gateway::serve(Door { listener, tls }, state, stop.clone()));
@@ -89,6 +95,9 @@ async fn serve(mut plan: Plan, parts: &Parts, extras: &Extras) -> anyhow::Result
     // The gateway stops by the same signal; what it still answers comes from the broker, so it goes first.
     serving.await.context("the gateway broke")?;
     assembly::close(broker, &jetstream, index).await;
+    if let Some(telemetry) = telemetry {
+        telemetry.close().await;
+    }
     ended
 }
 
@@ -115,6 +124,7 @@ fn gateway_state(
         limits: plan.gateway.limits.clone(),
         routes: plan.gateway.routes.clone(),
         flows,
+        spans: assembly.services.spans.clone(),
         figures: Arc::new(move || figures_of.figures()),
         checks: checks(assembly),
         render_metrics: figures::renderer(metrics, engine, Arc::clone(&assembly.services)),

@@ -11,6 +11,7 @@
 
 mod broker;
 mod clock;
+mod collector;
 mod disk;
 mod edges;
 mod full;
@@ -23,8 +24,10 @@ mod outside;
 mod pictures;
 mod planted;
 mod poison;
+mod resumed;
 mod slow_index;
 mod soak;
 mod stopped;
 mod storm;
+mod traces;
 mod world;

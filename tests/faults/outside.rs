@@ -29,6 +29,13 @@ pub enum Sent {
     Unknown,
 }
 
+/// A result to be stored.
+pub struct Stored<'a> {
+    pub kind: &'static str,
+    pub ordinal: u32,
+    pub text: &'a str,
+}
+
 /// A connection to the broker.
 pub struct Broker {
     context: Context,
@@ -62,6 +69,21 @@ impl Broker {
             }
             Err(_) => Sent::Unknown,
         }
+    }
+
+    /// Stores a result of a request as a worker would, and waits for the broker's word.
+    pub async fn put_result(&self, request: &str, flow: &str, stored: Stored<'_>) {
+        let Stored { kind, ordinal, text } = stored;
+        let mut headers = HeaderMap::new();
+        headers.insert("Caudal-Kind", kind);
+        headers.insert("Caudal-Ordinal", ordinal.to_string());
+        headers.insert("Caudal-Flow", flow);
+        headers.insert("ce-time", "2026-01-31T12:00:00Z");
+        headers.insert("content-type", "text/plain; charset=utf-8");
+        let name = if kind == "done" { "end".into() } else { ordinal.to_string() };
+        let subject = format!("res.{request}.{name}");
+        let stored = self.context.publish_with_headers(subject, headers, text.to_owned().into()).await.unwrap();
+        stored.await.unwrap();
     }
 
     async fn ask(&self, subject: String, question: &Value) -> Value {

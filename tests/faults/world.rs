@@ -37,6 +37,7 @@ pub struct World {
     dir: TempDir,
     args: Vec<String>,
     bug: Option<&'static str>,
+    environment: Vec<(&'static str, &'static str)>,
 }
 
 impl World {
@@ -45,12 +46,18 @@ impl World {
         let dir = TempDir::new().unwrap();
         let mut args = vec![config.to_owned(), "--set".into(), "limits.enabled=false".into()];
         args.extend(set.iter().flat_map(|set| ["--set".to_owned(), (*set).to_owned()]));
-        Self { dir, args, bug: None }
+        Self { dir, args, bug: None, environment: Vec::new() }
     }
 
     /// The same with a bug planted in every process.
     pub fn with_bug(mut self, bug: &'static str) -> Self {
         self.bug = Some(bug);
+        self
+    }
+
+    /// The same with a variable in the environment of every process.
+    pub fn with_environment(mut self, name: &'static str, value: &'static str) -> Self {
+        self.environment.push((name, value));
         self
     }
 
@@ -103,6 +110,7 @@ impl World {
         command
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .kill_on_drop(true)
+            .envs(self.environment.iter().copied())
             .env("CAUDAL_VICTIM_FOLDER", self.folder())
             .arg("serve")
             .args(&self.args)

@@ -106,6 +106,16 @@ impl Browser {
         self.post("execute/sync", json!({ "script": script, "args": [] })).await.unwrap()
     }
 
+    /// Waits until a script says so.
+    pub async fn until(&self, script: &str) {
+        let poll = async {
+            while self.run(script).await != Value::Bool(true) {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, poll).await.unwrap_or_else(|_| panic!("never true on the page: {script}"))
+    }
+
     /// The page as PNG.
     pub async fn screenshot(&self) -> Vec<u8> {
         let answer = self.get("screenshot").await;

@@ -59,8 +59,14 @@ impl Caudal {
 
     /// `caudal serve` with the given arguments, once it says that it is ready.
     pub async fn serve(folder: Folder, args: &[&str]) -> Self {
+        Self::serve_with(folder, args, &[]).await
+    }
+
+    /// The same, with secrets in its environment.
+    pub async fn serve_with(folder: Folder, args: &[&str], secrets: &[(&str, &str)]) -> Self {
         let log = std::fs::File::options().create(true).append(true).open(folder.path().join("log")).unwrap();
         let mut child = program()
+            .envs(secrets.iter().copied())
             .arg("serve")
             .args(args)
             .args(["--listen", "127.0.0.1:0", "--data-dir"])

@@ -50,7 +50,7 @@ async fn what_was_accepted_before_a_kill_is_done_once_after_it() {
     let stream = caudal.get(&format!("/v1/requests/{}/events", accepted[0])).await.text().await.unwrap();
     assert_eq!(stream.matches("event: done").count(), 1, "{stream}");
 
-    // Each report is in the index exactly once.
+    // Each report is in the index once.
     let probe = caudal.post_file("/embeddings/search_image?limit=100", jpeg(&scene(0, 200, 150), 95)).await;
     let found: Value = probe.json().await.unwrap();
     let ids: Vec<&str> =

@@ -7,6 +7,9 @@
 //! * a segment that failed refuses later operations, so a failed `update` reopens the shard as well;
 //! * nothing shortens the log, so past a limit all points are copied into a new shard, which replaces the old one.
 //!
+//! Points of tenants are told apart by a field that is indexed as soon as there is one. A collection without any, as of a
+//! service that asks nobody who they are, has no such index and needs no filter.
+//!
 //! `store`, `optimize` and `rebuild` are called by the owner thread alone; `search` by any thread, beside them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,13 +17,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::{fs, io};
 
-use pipeline::{BoxError, Hit, Point, Space};
+use pipeline::{BoxError, Hit, Point, Space, TENANT_PARAM};
 use qdrant_edge::{
-    Distance, EdgeConfig, EdgeOptimizersConfig, EdgeShard, EdgeVectorParams, NamedQuery, PointId,
-    PointInsertOperations, PointOperations, PointStruct, PointStructPersisted, QueryEnum, QueryRequest, ScoringQuery,
-    ScrollRequest, UpdateOperation, VectorStructPersisted, WalOptions, WithPayloadInterface, WithVector,
+    Condition, CreateIndex, Distance, EdgeConfig, EdgeOptimizersConfig, EdgeShard, EdgeVectorParams, FieldCondition,
+    FieldIndexOperations, Filter, IsEmptyCondition, JsonPath, Match, NamedQuery, PayloadFieldSchema, PayloadSchemaType,
+    PointId, PointInsertOperations, PointOperations, PointStruct, PointStructPersisted, QueryEnum, QueryRequest,
+    ScoringQuery, ScrollRequest, UpdateOperation, VectorStructPersisted, WalOptions, WithPayloadInterface, WithVector,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::space::Header;
 
@@ -80,26 +84,62 @@ impl Collection {
         if !self.is_open() {
             self.reopen()?;
         }
-        let points = points.into_iter().map(into_struct).collect();
-        let stored = self.guarded(|shard| {
-            shard.update(upsert(points))?;
-            shard.flush();
-            Ok(())
-        });
+        let stored = self.store_in_shard(points);
         if stored.is_err() {
             self.reopen()?;
         }
         stored
     }
 
-    /// The nearest points, best first.
-    pub(super) fn search(&self, vector: Vec<f32>, limit: usize) -> Result<Vec<Hit>, BoxError> {
+    fn store_in_shard(&self, points: Vec<Point>) -> Result<(), BoxError> {
+        if points.iter().any(|point| point.fields.contains_key(TENANT_PARAM)) {
+            self.expect_tenants()?;
+        }
+        let points = points.into_iter().map(into_struct).collect();
+        self.guarded(|shard| {
+            shard.update(upsert(points))?;
+            shard.flush();
+            Ok(())
+        })
+    }
+
+    /// Notes that points of tenants come, and has their field indexed.
+    fn expect_tenants(&self) -> Result<(), BoxError> {
+        if self.has_tenants() {
+            return Ok(());
+        }
+        self.guarded(index_tenants)?;
+        let mut header = self.header.write().unwrap_or_else(PoisonError::into_inner);
+        Header { tenants: true, ..header.clone() }.write(&self.directory)?;
+        header.tenants = true;
+        Ok(())
+    }
+
+    fn has_tenants(&self) -> bool {
+        self.header.read().unwrap_or_else(PoisonError::into_inner).tenants
+    }
+
+    /// The nearest points of a tenant, or of nobody, best first.
+    pub(super) fn search(&self, vector: Vec<f32>, limit: usize, tenant: Option<String>) -> Result<Vec<Hit>, BoxError> {
+        match (tenant, self.has_tenants()) {
+            (Some(tenant), true) => self.query(vector, limit, Some(of_tenant(tenant)?)),
+            (Some(_), false) => Ok(Vec::new()),
+            (None, true) => self.query(vector, limit, Some(of_nobody()?)),
+            (None, false) => {
+                let found = self.query(vector.clone(), limit, None)?;
+                // It is noted before it is stored: what was found while it was not noted is nobody's.
+                if self.has_tenants() { self.query(vector, limit, Some(of_nobody()?)) } else { Ok(found) }
+            }
+        }
+    }
+
+    fn query(&self, vector: Vec<f32>, limit: usize, filter: Option<Filter>) -> Result<Vec<Hit>, BoxError> {
         let shard = self.read();
         let shard = shard.as_ref().ok_or("the collection is being reopened after a failure")?;
         let found = shard.query(QueryRequest {
             prefetches: Vec::new(),
             query: Some(ScoringQuery::Vector(QueryEnum::Nearest(NamedQuery::default_dense(vector)))),
-            filter: None,
+            filter,
             score_threshold: None,
             limit,
             offset: 0,
@@ -144,6 +184,9 @@ impl Collection {
         let path = header.shard(&self.directory);
         let copied = self.guarded(|old| {
             let new = open_shard(&path, self.space.dim)?;
+            if header.tenants {
+                index_tenants(&new)?;
+            }
             copy(old, &new)?;
             new.flush();
             Ok(new)
@@ -231,6 +274,29 @@ fn copy(from: &EdgeShard, to: &EdgeShard) -> Result<(), BoxError> {
         }
         offset = next;
     }
+}
+
+fn tenant_field() -> Result<JsonPath, BoxError> {
+    TENANT_PARAM.parse().map_err(|()| "the tenant's field is no path".into())
+}
+
+/// Lets a shard find the points of a tenant without looking at every other one.
+fn index_tenants(shard: &EdgeShard) -> Result<(), BoxError> {
+    let schema = Some(PayloadFieldSchema::FieldType(PayloadSchemaType::Keyword));
+    let create = CreateIndex { field_name: tenant_field()?, field_schema: schema };
+    shard.update(UpdateOperation::FieldIndexOperation(FieldIndexOperations::CreateIndex(create)))?;
+    shard.flush();
+    Ok(())
+}
+
+fn of_tenant(tenant: String) -> Result<Filter, BoxError> {
+    let is_theirs = FieldCondition::new_match(tenant_field()?, Match::from(tenant));
+    Ok(Filter::new_must(Condition::Field(is_theirs)))
+}
+
+fn of_nobody() -> Result<Filter, BoxError> {
+    let is_empty: IsEmptyCondition = serde_json::from_value(json!({ "is_empty": { "key": TENANT_PARAM } }))?;
+    Ok(Filter::new_must(Condition::IsEmpty(is_empty)))
 }
 
 fn upsert(points: Vec<PointStructPersisted>) -> UpdateOperation {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
-use pipeline::{BoxError, Hit, IndexError, Point, Space, Token, VectorIndex};
+use pipeline::{BoxError, Hit, IndexError, Nearest, Point, Space, Token, VectorIndex};
 use rustix::fs::{FlockOperation, flock, statvfs};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -144,27 +144,22 @@ impl VectorIndex for EmbeddedIndex {
         outcome.await.map_err(|_| unavailable(CLOSED))?
     }
 
-    async fn search(
-        &self,
-        collection: &str,
-        space: &Space,
-        vector: &[f32],
-        limit: usize,
-    ) -> Result<Vec<Hit>, IndexError> {
+    async fn search(&self, collection: &str, space: &Space, nearest: Nearest<'_>) -> Result<Vec<Hit>, IndexError> {
         check_name(collection)?;
-        check_vector(space, vector)?;
+        check_vector(space, nearest.vector)?;
         if self.commands.is_closed() {
             return Err(unavailable(CLOSED));
         }
         let Some(known) = self.collection(collection) else { return Ok(Vec::new()) };
         check_space(collection, known.space(), space)?;
-        if limit == 0 {
+        if nearest.limit == 0 {
             return Ok(Vec::new());
         }
         let permit = Arc::clone(&self.searches).acquire_owned().await.map_err(unavailable)?;
-        let vector = vector.to_vec();
+        let (vector, limit) = (nearest.vector.to_vec(), nearest.limit);
+        let tenant = nearest.tenant.map(str::to_owned);
         let found = tokio::task::spawn_blocking(move || {
-            let found = known.search(vector, limit);
+            let found = known.search(vector, limit, tenant);
             drop(permit);
             found
         });

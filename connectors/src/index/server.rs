@@ -10,12 +10,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pipeline::{BoxError, Hit, IndexError, Point, Space, VectorIndex};
+use pipeline::{BoxError, Hit, IndexError, Nearest, Point, Space, TENANT_PARAM, VectorIndex};
+use qdrant_client::qdrant::r#match::MatchValue;
 use qdrant_client::qdrant::point_id::PointIdOptions;
 use qdrant_client::qdrant::vectors_config::Config;
 use qdrant_client::qdrant::{
-    CollectionInfo, CreateCollectionBuilder, Distance, PointStruct, Query, QueryPointsBuilder, ScoredPoint,
-    UpdateStatus, UpsertPointsBuilder, VectorParamsBuilder,
+    CollectionInfo, Condition, CreateCollectionBuilder, CreateFieldIndexCollectionBuilder, Distance, FieldType, Filter,
+    KeywordIndexParamsBuilder, PointStruct, Query, QueryPointsBuilder, ScoredPoint, UpdateStatus, UpsertPointsBuilder,
+    VectorParamsBuilder,
 };
 use qdrant_client::{Payload, Qdrant, QdrantError};
 use serde_json::Value;
@@ -40,7 +42,14 @@ const REMEMBERED: usize = 1024;
 pub struct ServerIndex {
     client: Qdrant,
     /// Spaces of collections that were looked up: a collection's space never changes.
-    spaces: Mutex<HashMap<String, Space>>,
+    spaces: Mutex<HashMap<String, Known>>,
+}
+
+/// What is known of a collection.
+struct Known {
+    space: Space,
+    /// Whether the server indexes the field that holds the tenant.
+    indexed: bool,
 }
 
 impl ServerIndex {
@@ -60,9 +69,8 @@ impl ServerIndex {
 
     /// The collection's space, or `None` if there is no such collection.
     async fn space(&self, collection: &str) -> Result<Option<Space>, IndexError> {
-        let known = self.spaces.lock().unwrap_or_else(PoisonError::into_inner).get(collection).cloned();
-        if known.is_some() {
-            return Ok(known);
+        if let Some(known) = self.spaces.lock().unwrap_or_else(PoisonError::into_inner).get(collection) {
+            return Ok(Some(known.space.clone()));
         }
         let found = match self.client.collection_info(collection).await {
             Ok(found) => found.result.ok_or_else(|| unavailable("the server gave no collection info"))?,
@@ -74,14 +82,16 @@ impl ServerIndex {
         if spaces.len() >= REMEMBERED {
             spaces.clear();
         }
-        spaces.insert(collection.into(), space.clone());
+        let indexed = found.payload_schema.contains_key(TENANT_PARAM);
+        spaces.insert(collection.into(), Known { space: space.clone(), indexed });
         Ok(Some(space))
     }
 
     /// Makes the collection unless it exists, and checks that it is of this space.
     async fn ensure(&self, collection: &str, space: &Space) -> Result<(), IndexError> {
         if let Some(holds) = self.space(collection).await? {
-            return check_space(collection, &holds, space);
+            check_space(collection, &holds, space)?;
+            return self.index_tenants(collection).await;
         }
         let metadata = HashMap::from([(FINGERPRINT.to_string(), Value::from(space.fingerprint.clone()))]);
         let vectors = VectorParamsBuilder::new(space.dim as u64, Distance::Cosine);
@@ -92,10 +102,30 @@ impl ServerIndex {
             (Some(holds), Ok(_)) if holds.fingerprint.is_empty() => {
                 Err(unavailable("the server keeps no metadata of collections: Qdrant 1.16 or later is needed"))
             }
-            (Some(holds), _) => check_space(collection, &holds, space),
+            (Some(holds), _) => {
+                check_space(collection, &holds, space)?;
+                self.index_tenants(collection).await
+            }
             (None, Err(error)) => Err(refused(error)),
             (None, Ok(_)) => Err(unavailable("the server made the collection and does not have it")),
         }
+    }
+
+    /// Lets the server find the points of a tenant, or of nobody, without looking at every other one. Asked of it once in
+    /// the life of this process; it does nothing where that was done before.
+    async fn index_tenants(&self, collection: &str) -> Result<(), IndexError> {
+        if self.spaces.lock().unwrap_or_else(PoisonError::into_inner).get(collection).is_some_and(|known| known.indexed)
+        {
+            return Ok(());
+        }
+        let params = KeywordIndexParamsBuilder::default().is_tenant(true);
+        let request = CreateFieldIndexCollectionBuilder::new(collection, TENANT_PARAM, FieldType::Keyword);
+        let request = request.field_index_params(params).wait(true);
+        self.client.create_field_index(request).await.map_err(refused)?;
+        if let Some(known) = self.spaces.lock().unwrap_or_else(PoisonError::into_inner).get_mut(collection) {
+            known.indexed = true;
+        }
+        Ok(())
     }
 
     fn forget(&self, collection: &str) {
@@ -129,22 +159,24 @@ impl VectorIndex for ServerIndex {
         }
     }
 
-    async fn search(
-        &self,
-        collection: &str,
-        space: &Space,
-        vector: &[f32],
-        limit: usize,
-    ) -> Result<Vec<Hit>, IndexError> {
+    async fn search(&self, collection: &str, space: &Space, nearest: Nearest<'_>) -> Result<Vec<Hit>, IndexError> {
         check_name(collection)?;
-        check_vector(space, vector)?;
+        check_vector(space, nearest.vector)?;
         let Some(holds) = self.space(collection).await? else { return Ok(Vec::new()) };
         check_space(collection, &holds, space)?;
-        if limit == 0 {
+        if nearest.limit == 0 {
             return Ok(Vec::new());
         }
-        let query = Query::new_nearest(vector.to_vec());
-        let request = QueryPointsBuilder::new(collection).query(query).limit(limit as u64).with_payload(true);
+        let whose = match nearest.tenant {
+            // Said to be a keyword: of a text with spaces in it the client would make a search for its words.
+            Some(tenant) => Condition::matches(TENANT_PARAM, MatchValue::Keyword(tenant.to_owned())),
+            None => Condition::is_empty(TENANT_PARAM),
+        };
+        let request = QueryPointsBuilder::new(collection)
+            .query(Query::new_nearest(nearest.vector.to_vec()))
+            .filter(Filter::must([whose]))
+            .limit(nearest.limit as u64)
+            .with_payload(true);
         match self.client.query(request).await {
             Ok(response) => Ok(response.result.into_iter().filter_map(hit).collect()),
             Err(error) if is_missing(&error) => {

@@ -23,11 +23,14 @@ pub(super) struct Header {
     pub(super) dim: usize,
     /// Which shard folder is the living one.
     pub(super) generation: u64,
+    /// Whether it may hold points of tenants; written before the first one is stored.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) tenants: bool,
 }
 
 impl Header {
     pub(super) fn new(space: &Space) -> Self {
-        Self { fingerprint: space.fingerprint.clone(), dim: space.dim, generation: 0 }
+        Self { fingerprint: space.fingerprint.clone(), dim: space.dim, generation: 0, tenants: false }
     }
 
     pub(super) fn space(&self) -> Space {

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 
 use ::qdrant_client::qdrant::{self, *};
 use connectors::index::{EmbeddedIndex, Limits};
-use pipeline::{Point, Space, VectorIndex};
+use pipeline::{Nearest, Point, Space, TENANT_PARAM, VectorIndex};
 use tokio::task::JoinHandle;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
@@ -118,6 +118,7 @@ async fn dispatch(state: Arc<State>, request: http::Request<Body>) -> http::Resp
         "/qdrant.Collections/Create" => unary(request, move |message| create(state.clone(), message)).await,
         "/qdrant.Collections/CollectionExists" => unary(request, move |message| exists(state.clone(), message)).await,
         "/qdrant.Points/Upsert" => unary(request, move |message| upsert(state.clone(), message)).await,
+        "/qdrant.Points/CreateFieldIndex" => unary(request, move |message| index_field(state.clone(), message)).await,
         "/qdrant.Points/Query" => unary(request, move |message| query(state.clone(), message)).await,
         other => Status::unimplemented(other).into_http(),
     }
@@ -191,6 +192,32 @@ async fn upsert(state: Arc<State>, request: UpsertPoints) -> Result<PointsOperat
     Ok(PointsOperationResponse { result: Some(result), ..Default::default() })
 }
 
+async fn index_field(
+    state: Arc<State>,
+    request: CreateFieldIndexCollection,
+) -> Result<PointsOperationResponse, Status> {
+    state.known(&request.collection_name)?;
+    assert_eq!((request.field_name.as_str(), request.field_type()), (TENANT_PARAM, FieldType::Keyword));
+    let result = UpdateResult { status: UpdateStatus::Completed.into(), ..Default::default() };
+    Ok(PointsOperationResponse { result: Some(result), ..Default::default() })
+}
+
+/// Whose points a filter lets through; the only two filters that are served.
+fn tenant_of(filter: Option<Filter>) -> Result<Option<String>, Status> {
+    let wrong = || Status::invalid_argument("only a filter by tenant is served");
+    let condition = filter.and_then(|filter| filter.must.into_iter().next()?.condition_one_of).ok_or_else(wrong)?;
+    match condition {
+        condition::ConditionOneOf::IsEmpty(empty) if empty.key == TENANT_PARAM => Ok(None),
+        condition::ConditionOneOf::Field(field) if field.key == TENANT_PARAM => {
+            match field.r#match.and_then(|wanted| wanted.match_value) {
+                Some(r#match::MatchValue::Keyword(tenant)) => Ok(Some(tenant)),
+                _ => Err(wrong()),
+            }
+        }
+        _ => Err(wrong()),
+    }
+}
+
 async fn query(state: Arc<State>, request: QueryPoints) -> Result<QueryResponse, Status> {
     let collection = state.known(&request.collection_name)?;
     let Some(query::Variant::Nearest(input)) = request.query.and_then(|query| query.variant) else {
@@ -200,7 +227,9 @@ async fn query(state: Arc<State>, request: QueryPoints) -> Result<QueryResponse,
         return Err(Status::invalid_argument("only dense vectors are served"));
     };
     let limit = request.limit.unwrap_or(10) as usize;
-    let found = state.engine.search(&request.collection_name, &space_of(&collection), &vector.data, limit).await;
+    let tenant = tenant_of(request.filter)?;
+    let nearest = Nearest { vector: &vector.data, limit, tenant: tenant.as_deref() };
+    let found = state.engine.search(&request.collection_name, &space_of(&collection), nearest).await;
     let found = found.map_err(|error| Status::internal(error.to_string()))?;
     let scored = |hit: pipeline::Hit| ScoredPoint {
         id: Some(hit.id.to_string().into()),

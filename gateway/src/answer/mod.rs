@@ -3,6 +3,7 @@
 pub mod sse;
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -35,6 +36,10 @@ const INERT: [&str; 8] = [
     "image/gif",
 ];
 
+/// What each stage took, for the answer to say.
+#[derive(Clone)]
+pub struct Worked(pub Vec<(Arc<str>, Duration)>);
+
 /// A client that waits for its request.
 pub struct Waiting<'a> {
     pub state: &'a GatewayState,
@@ -61,7 +66,11 @@ impl Waiting<'_> {
                 () = half_grace_over(self.state) => return Ok(self.later(seen, false).await),
             };
             match outcome {
-                Ok(Some(outcome)) if outcome.kind.is_terminal() => return terminal(self.state, &outcome, status).await,
+                Ok(Some(outcome)) if outcome.kind.is_terminal() => {
+                    let mut response = terminal(self.state, &outcome, status).await?;
+                    response.extensions_mut().insert(Worked(outcome.worked));
+                    return Ok(response);
+                }
                 Ok(Some(outcome)) => seen = requests::status_of(outcome.kind),
                 Ok(None) => return Err(Problem::internal()),
                 Err(error) => {

@@ -38,6 +38,7 @@ const ASSETS: &[Asset] = &[
     Asset { path: "/console/panes.css", content_type: CSS, body: include_str!("assets/panes.css") },
     Asset { path: "/console/console.js", content_type: SCRIPT, body: include_str!("assets/console.js") },
     Asset { path: "/console/api.js", content_type: SCRIPT, body: include_str!("assets/api.js") },
+    Asset { path: "/console/key.js", content_type: SCRIPT, body: include_str!("assets/key.js") },
     Asset { path: "/console/dom.js", content_type: SCRIPT, body: include_str!("assets/dom.js") },
     Asset { path: "/console/rates.js", content_type: SCRIPT, body: include_str!("assets/rates.js") },
     Asset { path: "/console/channel.js", content_type: SCRIPT, body: include_str!("assets/channel.js") },

@@ -6,14 +6,11 @@
 
 use std::fmt::Write;
 
-use pipeline::{Envelope, RequestId, Token};
+use pipeline::{Envelope, RequestId, TENANT_PARAM, Token};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::Principal;
-
-/// The event's parameter that holds the tenant; no route can declare one that begins so.
-pub const TENANT_PARAM: &str = "_tenant";
 
 /// The event's parameter that holds the subject.
 pub const SUBJECT_PARAM: &str = "_subject";
@@ -35,11 +32,6 @@ pub fn tagged(random: &Token, tenant: &str) -> RequestId {
 /// Whether an id was minted for this tenant.
 pub fn owns(tenant: &str, id: &RequestId) -> bool {
     id.as_str().rsplit_once('-').is_some_and(|(first, given)| given == tag(first, tenant))
-}
-
-/// The tenant that an event was sent for.
-pub fn of_event(envelope: &Envelope) -> Option<&str> {
-    envelope.params.get(TENANT_PARAM)?.as_str()
 }
 
 /// Notes in an event who sent it, for the operators.

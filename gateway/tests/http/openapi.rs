@@ -59,6 +59,7 @@ fn listed(document: &Value) -> Statuses {
 /// A service, and every status that it was seen to answer.
 struct Walk {
     service: Service,
+    document: Value,
     listed: Statuses,
     seen: Statuses,
     token: Option<String>,
@@ -73,11 +74,12 @@ impl Walk {
             Box::pin(async move { asked.ready().await.map_err(|error| error.to_string()) })
         });
         let service = Service::start_on(transport, config, vec![("broker".to_owned(), broker)]).await;
-        let mut walk = Self { service, listed: Statuses::new(), seen: Statuses::new(), token };
+        let mut walk = Self { service, document: Value::Null, listed: Statuses::new(), seen: Statuses::new(), token };
         let document = walk.request("get", "/openapi.json").send().await.unwrap();
         let document: Value = document.json().await.unwrap();
         assert_eq!(document["openapi"], "3.1.0");
         walk.listed = listed(&document);
+        walk.document = document;
         walk
     }
 
@@ -276,62 +278,84 @@ fn body_for(template: &str, request: RequestBuilder) -> RequestBuilder {
 #[tokio::test]
 async fn every_listed_status_occurs_and_every_status_is_listed() {
     let mut walk = Walk::start(CONFIG, None).await;
-    for path in ["/health", "/ready", "/metrics", "/openapi.json", "/v1/flows"] {
-        walk.call("get", path, "").await;
-    }
-    walk.requests().await;
-    walk.dead_letters().await;
-    walk.tail().await;
-    let answers: [(&str, Good); 4] = [
-        ("/ask/{topic}", |request| request.json(&json!({"n": 1}))),
-        ("/reports", |request| request.json(&json!({"n": 1}))),
-        ("/v1/flows/documents", |request| request.json(&json!({"n": 1}))),
-        ("/v1/flows/describe", |request| request.body("x")),
-    ];
-    for (template, good) in answers {
-        walk.wrong_bodies(template, good).await;
-        let other = walk.request("post", &fill(template, "documents")).header("idempotency-key", "k");
-        walk.send("post", template, other.json(&json!({"n": 2}))).await;
-    }
-    let report = walk.request("post", "/reports").json(&json!({"id": "r1"}));
-    walk.send("post", "/reports", report).await;
-    walk.call("get", "/reports/{report_id}", "r1").await;
-    let empty = form("photo", "image/png", Vec::new());
-    let empty = walk.request("post", "/reports").multipart(empty);
-    walk.send("post", "/reports", empty).await;
-    walk.ends(&["/ask/{topic}", "/v1/flows/documents", "/v1/flows/describe"]).await;
-    walk.everywhere().await;
-    for _ in 0..60 {
-        let request = walk.request("post", "/ask/x").header("prefer", "respond-async").json(&json!({}));
-        walk.send("post", "/ask/{topic}", request).await;
-    }
+    walk.everything().await;
     walk.compare();
+    assert!(walk.document["components"].get("securitySchemes").is_none());
+    assert!(walk.listed.values().all(|statuses| !statuses.contains(&401)), "nobody is asked");
 }
 
-/// Where callers are asked who they are, what is listed beside the rest is met too.
+/// Where callers are asked who they are: the same, and what is listed for callers occurs there and nowhere else.
 #[tokio::test]
-async fn what_is_listed_for_callers_occurs() {
-    let config = format!("{}{CONFIG}", issuers());
-    let mut tenant = Walk::start(&config, Some(good("acme"))).await;
-    tenant.everywhere().await;
+async fn every_listed_status_occurs_where_callers_are_asked() {
     let mut admin = claims("hs", "ops");
     admin["scope"] = json!("read caudal:admin");
-    let mut walk = Walk::start(&config, Some(sign("hs", &admin))).await;
+    let mut walk = Walk::start(&format!("{}{CONFIG}", issuers()), Some(sign("hs", &admin))).await;
+    walk.everything().await;
+    walk.token = Some(good("acme"));
     walk.everywhere().await;
-    let common: [u16; 4] = [401, 403, 414, 503];
-    for (operation, statuses) in &walk.listed {
-        let seen: BTreeSet<u16> = walk.seen[operation].union(&tenant.seen[operation]).copied().collect();
-        for status in common.iter().filter(|status| statuses.contains(*status)) {
-            let socket_alone = operation.1 == "/v1/tail/{flow}" && *status == 403;
-            assert!(seen.contains(status) || socket_alone, "{operation:?} does not answer {status}");
-        }
-    }
-    walk.dead_letters().await;
+    let guarded: Vec<(String, String)> = walk
+        .listed
+        .iter()
+        .filter(|(_, statuses)| statuses.contains(&401))
+        .map(|(operation, _)| operation.clone())
+        .collect();
     for number in 0..70 {
         walk.token = Some(format!("guess-{number}"));
         walk.call("get", "/v1/flows", "").await;
     }
-    assert!(walk.seen[&("get".to_owned(), "/v1/flows".to_owned())].contains(&429));
+    for (method, template) in &guarded {
+        walk.call(method, template, "x").await;
+    }
+    walk.compare();
+    walk.check_security(&guarded);
+}
+
+impl Walk {
+    /// Everything that one client can provoke.
+    async fn everything(&mut self) {
+        for path in ["/health", "/ready", "/metrics", "/openapi.json", "/v1/flows"] {
+            self.call("get", path, "").await;
+        }
+        self.requests().await;
+        self.dead_letters().await;
+        self.tail().await;
+        let answers: [(&str, Good); 4] = [
+            ("/ask/{topic}", |request| request.json(&json!({"n": 1}))),
+            ("/reports", |request| request.json(&json!({"n": 1}))),
+            ("/v1/flows/documents", |request| request.json(&json!({"n": 1}))),
+            ("/v1/flows/describe", |request| request.body("x")),
+        ];
+        for (template, good) in answers {
+            self.wrong_bodies(template, good).await;
+            let other = self.request("post", &fill(template, "documents")).header("idempotency-key", "k");
+            self.send("post", template, other.json(&json!({"n": 2}))).await;
+        }
+        let report = self.request("post", "/reports").json(&json!({"id": "r1"}));
+        self.send("post", "/reports", report).await;
+        self.call("get", "/reports/{report_id}", "r1").await;
+        let empty = form("photo", "image/png", Vec::new());
+        let empty = self.request("post", "/reports").multipart(empty);
+        self.send("post", "/reports", empty).await;
+        self.ends(&["/ask/{topic}", "/v1/flows/documents", "/v1/flows/describe"]).await;
+        self.everywhere().await;
+        for _ in 0..60 {
+            let request = self.request("post", "/ask/x").header("prefer", "respond-async").json(&json!({}));
+            self.send("post", "/ask/{topic}", request).await;
+        }
+    }
+
+    /// Whoever may be refused for want of a credential is told which are taken; nobody else is.
+    fn check_security(&self, guarded: &[(String, String)]) {
+        let schemes = self.document["components"]["securitySchemes"].as_object().unwrap();
+        assert_eq!(schemes.keys().collect::<Vec<_>>(), ["bearer", "key"]);
+        assert_eq!((&schemes["bearer"]["scheme"], &schemes["key"]["name"]), (&json!("bearer"), &json!("X-API-Key")));
+        for (method, path) in self.listed.keys() {
+            let security = self.document["paths"][path][method]["security"].as_array().unwrap();
+            let named: Vec<&String> = security.iter().flat_map(|one| one.as_object().unwrap().keys()).collect();
+            let is_guarded = guarded.contains(&(method.clone(), path.clone()));
+            assert_eq!(named, if is_guarded { vec!["bearer", "key"] } else { Vec::new() }, "{method} {path}");
+        }
+    }
 }
 
 impl Walk {

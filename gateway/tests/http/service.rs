@@ -128,7 +128,7 @@ impl Service {
         loop {
             let outcome = soon(watch.outcomes.recv()).await.unwrap();
             if outcome.kind.is_terminal() {
-                return outcome;
+                return Arc::unwrap_or_clone(outcome);
             }
         }
     }
@@ -154,6 +154,7 @@ pub fn state(transport: impl Transport + 'static, config: &str, checks: Vec<(Str
         then: Vec::new(),
     };
     GatewayState::new(Gateway {
+        spans: None,
         transport: Arc::new(transport),
         identity: Identity::open(&spec.auth).unwrap(),
         service: spec.service,

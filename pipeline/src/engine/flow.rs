@@ -25,6 +25,7 @@ use crate::ledger::Ledger;
 use crate::names::FlowName;
 use crate::services::Services;
 use crate::spec::{FlowSpec, RetrySpec};
+use crate::trace::Spans;
 use crate::transport::{Settlement, Source, SourceBounds, Transport};
 
 /// What every task of a flow needs.
@@ -42,6 +43,8 @@ pub struct FlowShared {
     pub faults: Faults,
     /// Requests that were given up.
     pub cancellations: Arc<Cancellations>,
+    /// Takes the spans of what was settled; `None` where nobody traces.
+    pub spans: Option<Arc<dyn Spans>>,
     /// Panics caught.
     pub panics: AtomicU64,
     /// From delivery to settlement, in seconds.
@@ -112,6 +115,7 @@ impl Flow {
             meter: FlowMeter::default(),
             cancellations: Arc::clone(&services.cancellations),
             faults: Faults::default(),
+            spans: services.spans.clone(),
             panics: AtomicU64::new(0),
             duration: metrics::histogram!("caudal_event_duration_seconds", "flow" => spec.name.to_string()),
         });

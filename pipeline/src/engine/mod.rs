@@ -18,6 +18,7 @@ mod output;
 mod queue;
 mod root;
 mod settle;
+mod spans;
 mod stage;
 
 pub use cancel::Cancellations;

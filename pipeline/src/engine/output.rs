@@ -32,11 +32,14 @@ pub struct Output {
     ordinals: HashMap<EventId, u32>,
     failed: HashSet<EventId>,
     blocked: Duration,
+    /// When the batch was taken.
+    begun: Instant,
 }
 
 impl Output {
     pub(crate) fn new(stage: Arc<str>, sink: Sink) -> Self {
-        Self { stage, sink, ordinals: HashMap::new(), failed: HashSet::new(), blocked: Duration::ZERO }
+        let begun = Instant::now();
+        Self { stage, sink, ordinals: HashMap::new(), failed: HashSet::new(), blocked: Duration::ZERO, begun }
     }
 
     /// Hands `payload` to the next stage as a child of `parent`; waits for room. The child's id follows from the parent,
@@ -68,6 +71,17 @@ impl Output {
     pub fn reject(&mut self, event: &Event, why: Rejection) {
         self.failed.insert(event.id.clone());
         event.root.reject(&self.stage, why);
+    }
+
+    /// Begins a batch.
+    pub(crate) fn begin_batch(&mut self, now: Instant) {
+        self.begun = now;
+    }
+
+    /// The stage is done with an event.
+    pub(crate) fn finish(&self, event: &Event) {
+        event.root.note_worked(&self.stage, self.begun);
+        event.root.finish();
     }
 
     /// Time spent waiting for room downstream since the last call.

@@ -16,6 +16,7 @@ use crate::event::{Envelope, Event};
 use crate::fault::{BoxError, Rejection};
 use crate::names::EventId;
 use crate::payload::{Content, Payload};
+use crate::trace::{TraceContext, Worked};
 use crate::transport::{Acknowledge, Delivery};
 
 /// One answer to the requester, by the event that gave it.
@@ -88,6 +89,8 @@ pub struct Root {
     /// Whether the flow's next part has taken over, and with it the answer.
     pub handed_on: AtomicBool,
     pending: AtomicUsize,
+    /// What each stage did; `None` where nobody would ask.
+    worked: Option<Mutex<Vec<Worked>>>,
     settling: Mutex<Option<Settling>>,
     settler: mpsc::Sender<Arc<Root>>,
 }
@@ -96,6 +99,15 @@ impl std::fmt::Debug for Root {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Root({})", self.envelope.id)
     }
+}
+
+/// Stages whose work is noted: more than a flow has.
+const MOST_STAGES: usize = 32;
+
+/// Whether somebody may ask where the time went: who waits for an answer, or follows the trace.
+fn is_timed(envelope: &Envelope) -> bool {
+    let sampled = |text: &str| TraceContext::parse(text).is_some_and(|context| context.sampled);
+    envelope.request.is_some() || envelope.traceparent.as_deref().is_some_and(sampled)
 }
 
 impl Root {
@@ -120,6 +132,7 @@ impl Root {
             dead: AtomicBool::new(false),
             handed_on: AtomicBool::new(false),
             pending: AtomicUsize::new(1),
+            worked: is_timed(&envelope).then(Mutex::default),
             settling: Mutex::new(Some(settling)),
             settler,
         });
@@ -139,6 +152,26 @@ impl Root {
             // The settler is gone: the flow was stopped past its deadline. Unacknowledged, the event comes again.
             tracing::debug!(event = %self.envelope.id, "left unsettled");
         }
+    }
+
+    /// Notes that a stage has worked on a descendant from then until now.
+    pub fn note_worked(&self, stage: &Arc<str>, begun: Instant) {
+        let Some(worked) = &self.worked else { return };
+        let ended = Instant::now();
+        let mut worked = worked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = worked.iter_mut().find(|known| known.stage == *stage) {
+            known.begun = known.begun.min(begun);
+            known.ended = ended;
+            known.events += 1;
+        } else if worked.len() < MOST_STAGES {
+            worked.push(Worked { stage: Arc::clone(stage), begun, ended, events: 1 });
+        }
+    }
+
+    /// What each stage did, in the order in which they were done first.
+    pub fn worked(&self) -> Vec<Worked> {
+        let worked = self.worked.as_ref();
+        worked.map_or_else(Vec::new, |worked| worked.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     /// Notes an answer.

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::flow::FlowShared;
 use super::root::{Settling, Verdict};
-use super::{Place, Response, Root};
+use super::{Place, Response, Root, spans};
 use crate::claims;
 use crate::fault::Rejection;
 use crate::ledger::{End, Entry};
@@ -146,6 +146,9 @@ impl Settler {
     async fn release(&self, ended: Ended, settlement: Settlement) {
         let Ended { root, ack, place } = ended;
         let dead = self.flow.count(&settlement, &root);
+        if let Some(spans) = &self.flow.spans {
+            spans::hand_over(&**spans, &self.flow, &root, &settlement);
+        }
         if settlement == Settlement::Done && !dead {
             claims::drop_all(&*self.transport, &root.payload).await;
         }
@@ -235,7 +238,8 @@ impl Settler {
 
     fn outcome(&self, root: &Root, kind: OutcomeKind, content: Content) -> Outcome {
         let ordinal = root.next_ordinal.load(Ordering::Relaxed);
-        Outcome::new(kind, ordinal, self.flow.answers_for.clone(), content)
+        let worked = root.worked().into_iter().map(|worked| (Arc::clone(&worked.stage), worked.took())).collect();
+        Outcome { worked, ..Outcome::new(kind, ordinal, self.flow.answers_for.clone(), content) }
     }
 
     async fn within_inline_limit(&self, content: Content) -> Result<Content, TransportError> {

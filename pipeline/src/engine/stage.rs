@@ -70,6 +70,7 @@ impl Worker {
         let stage = Arc::clone(&self.stage);
         let begun = Instant::now();
         let size = batch.len();
+        out.begin_batch(begun);
         stage.meter.began(size);
         let worth_doing = weed_out(&stage, &*self.transport, batch, out).await;
         let settled = self.attempt_all(worth_doing, out).await;
@@ -114,7 +115,7 @@ impl Worker {
             }
             match self.attempt(batch.clone(), out).await {
                 Ok(()) => {
-                    batch.iter().for_each(|event| event.root.finish());
+                    batch.iter().for_each(|event| out.finish(event));
                     return Ok(());
                 }
                 Err(Fault::Unavailable(error)) => {
@@ -135,7 +136,7 @@ impl Worker {
         for event in events {
             out.hand_back(event);
             event.root.retry(&self.stage.name, why.clone().into());
-            event.root.finish();
+            out.finish(event);
         }
         match fault {
             Fault::Retry(_) | Fault::Unavailable(_) => Ok(()),

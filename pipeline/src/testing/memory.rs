@@ -41,7 +41,7 @@ struct State {
     lanes: HashMap<(FlowName, Lane), LaneState>,
     limits: HashMap<FlowName, usize>,
     outcomes: HashMap<RequestId, BTreeMap<u32, Outcome>>,
-    watchers: HashMap<RequestId, Vec<mpsc::Sender<Outcome>>>,
+    watchers: HashMap<RequestId, Vec<mpsc::Sender<Arc<Outcome>>>>,
     listeners: Vec<mpsc::Sender<RequestId>>,
     tails: HashMap<FlowName, Vec<mpsc::Sender<Submission>>>,
     claims: HashMap<Token, Bytes>,
@@ -255,7 +255,7 @@ impl Transport for MemoryTransport {
             state.listeners.retain(|listener| listener.try_send(request.clone()).is_ok());
         }
         if let Some(watchers) = state.watchers.get_mut(request) {
-            watchers.retain(|watcher| watcher.try_send(outcome.clone()).is_ok());
+            watchers.retain(|watcher| watcher.try_send(Arc::new(outcome.clone())).is_ok());
         }
         Ok(Published::Stored)
     }

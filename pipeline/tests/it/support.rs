@@ -75,7 +75,7 @@ pub async fn terminal(transport: &MemoryTransport, id: &str) -> pipeline::Outcom
         loop {
             let outcome = watch.outcomes.recv().await.unwrap();
             if outcome.kind.is_terminal() {
-                return outcome;
+                return std::sync::Arc::unwrap_or_clone(outcome);
             }
         }
     };

@@ -1,5 +1,7 @@
 // Talks to the service: live figures, requests, and the results of a request as they come.
 
+import { credential, keyed } from "./key.js";
+
 /** A refusal or failure in the words of the service (RFC 9457), or in ours where it could not be reached. */
 export class Problem extends Error {
   constructor(message, { status = 0, code = "", retryAfter = "" } = {}) {
@@ -37,7 +39,7 @@ export class Problem extends Error {
 export async function call(path, options = {}) {
   let response;
   try {
-    response = await fetch(path, options);
+    response = await fetch(path, { ...options, headers: { ...options.headers, ...credential() } });
   } catch (error) {
     if (error.name === "AbortError" || error.name === "TimeoutError") throw error;
     throw new Problem("The service did not answer: it is gone, or it closed the connection on a body larger than it takes.");
@@ -105,28 +107,58 @@ async function stream(work) {
  */
 export async function follow(id, seen) {
   const path = `/v1/requests/${encodeURIComponent(id)}`;
-  const kind = await stream(() => terminal(`${path}/events`, seen));
+  const kind = await stream(() => terminal(path, seen));
   const request = await (await call(path)).json();
   if (kind === "failed") throw Problem.from(request.error);
   if (kind === "cancelled") throw new Problem("The request was cancelled.");
   return request.result;
 }
 
+// Times in a row that a stream may break off without bringing anything.
+const BROKEN = 5;
+
 /** Resolves with the kind of the terminal result. */
-function terminal(path, seen) {
-  return new Promise((resolve, reject) => {
-    const source = new EventSource(path);
+async function terminal(path, seen) {
+  let last = -1;
+  for (let broken = 0; broken < BROKEN; broken += 1) {
+    const news = (kind, event) => {
+      const ordinal = Number(event.lastEventId);
+      // A ticket opens a stream from its first result: what was seen before is passed over.
+      if (ordinal <= last && !TERMINAL.has(kind)) return;
+      last = ordinal;
+      broken = 0;
+      seen(kind, event.data);
+    };
+    const kind = await events(await address(path), news);
+    if (kind !== null) return kind;
+  }
+  throw new Problem("The results of this request can no longer be followed.");
+}
+
+/** Where the events of a request are: an `EventSource` can carry no key, so it is given a ticket that opens it once. */
+async function address(path) {
+  if (!keyed()) return `${path}/events`;
+  const response = await call(`${path}/ticket`, { method: "POST" });
+  return (await response.json()).url;
+}
+
+/** Resolves with the kind of the terminal result, or with `null` where the stream cannot go on by itself. */
+function events(url, news) {
+  return new Promise((resolve) => {
+    const source = new EventSource(url);
+    const end = (kind) => {
+      source.close();
+      resolve(kind);
+    };
     for (const kind of KINDS) {
       source.addEventListener(kind, (event) => {
-        seen(kind, event.data);
-        if (!TERMINAL.has(kind)) return;
-        source.close();
-        resolve(kind);
+        news(kind, event);
+        if (TERMINAL.has(kind)) end(kind);
       });
     }
     source.addEventListener("error", () => {
-      if (source.readyState !== EventSource.CLOSED) return;
-      reject(new Problem("The results of this request can no longer be followed."));
+      // The browser would come again with a ticket that is used up.
+      if (keyed() || source.readyState === EventSource.CLOSED) end(null);
     });
   });
 }

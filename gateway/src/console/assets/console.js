@@ -4,6 +4,7 @@
 import * as api from "./api.js";
 import { Channel } from "./channel.js";
 import { count, element, mark, number, rate, say } from "./dom.js";
+import { keep, keyed } from "./key.js";
 import * as open from "./panes/open.js";
 import * as photos from "./panes/photos.js";
 
@@ -25,7 +26,14 @@ async function poll() {
     answeredAt = performance.now();
     show(service, answeredAt);
     tell("live", "live");
+    ask(false);
   } catch (error) {
+    if (error.status === 401) {
+      // Asked again when there is another key: a wrong one once a second would be taken for somebody who guesses.
+      tell("lost", keyed() ? "this key is not valid" : "a key is needed");
+      ask(true);
+      return;
+    }
     for (const channel of channels.values()) channel.rest();
     const seconds = Math.round((performance.now() - answeredAt) / 1000);
     const since = answeredAt > 0 ? `, figures are ${seconds} s old` : "";
@@ -87,6 +95,14 @@ function openPanes(service) {
   shelf.hidden = nodes.length === 0;
 }
 
+/** Shows the field for a key, or that there is one to forget. */
+function ask(needed) {
+  byId("key-form").hidden = !needed;
+  byId("forget").hidden = needed || !keyed();
+  // A link carries no key.
+  byId("metrics").hidden = needed || keyed();
+}
+
 function tell(state, text) {
   mark(byId("status"), "data-state", state);
   say(byId("status"), text);
@@ -116,6 +132,18 @@ byId("theme").addEventListener("click", () => {
   } catch {
     // Storage is off: the choice lasts as long as the page.
   }
+});
+
+byId("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  keep(byId("key").value);
+  byId("key").value = "";
+  poll();
+});
+
+byId("forget").addEventListener("click", () => {
+  keep("");
+  location.reload();
 });
 
 // A file dropped beside its target would replace the page.

@@ -2,6 +2,7 @@
 
 import { Problem, cancel, follow, submit } from "../api.js";
 import { bytes, count, element, mark, say } from "../dom.js";
+import { keyed } from "../key.js";
 
 /** Requests kept on the page, results kept per request, and characters shown of each. */
 const REQUESTS = 20;
@@ -76,7 +77,7 @@ function watch(flow, request) {
   const results = element("ol", { class: "results" });
   const node = element("li", { class: "request", "data-request": id, "data-state": "queued" },
     element("p", { class: "request-head" }, element("strong", {}, flow), state, stop),
-    element("a", { class: "request-id", href: `/v1/requests/${encodeURIComponent(id)}`, target: "_blank", rel: "noopener" }, id),
+    element("a", { class: "request-id", href: keyed() ? null : `/v1/requests/${encodeURIComponent(id)}`, target: "_blank", rel: "noopener" }, id),
     expectation(request), results);
   const become = (name) => {
     mark(node, "data-state", name);

@@ -1,0 +1,48 @@
+//! The spans of a root: one for the flow, and within it one for each stage that worked on a descendant.
+
+use std::sync::atomic::Ordering;
+
+use tokio::time::Instant;
+
+use super::Root;
+use super::flow::FlowShared;
+use crate::trace::{Span, SpanKind, Spans, TraceContext, wall_time};
+use crate::transport::Settlement;
+
+/// Hands over the spans of a root that is settled, if its trace is kept.
+pub fn hand_over(spans: &dyn Spans, flow: &FlowShared, root: &Root, settlement: &Settlement) {
+    let context = root.envelope.traceparent.as_deref().and_then(TraceContext::parse);
+    let Some(request) = context.filter(|context| context.sampled) else { return };
+    let own = request.child();
+    let error = match settlement {
+        Settlement::Retry(_, why) => Some(why.to_string()),
+        _ => root.failed.load(Ordering::Relaxed).then(|| "failed".to_owned()),
+    };
+    for worked in root.worked() {
+        spans.take(Span {
+            context: own.child(),
+            parent: Some(own.span),
+            name: worked.stage.to_string(),
+            kind: SpanKind::Internal,
+            begun: wall_time(worked.begun),
+            took: worked.took(),
+            attributes: vec![("caudal.events", worked.events.into())],
+            error: None,
+        });
+    }
+    spans.take(Span {
+        context: own,
+        parent: Some(request.span),
+        name: flow.name.to_string(),
+        kind: SpanKind::Consumer,
+        begun: wall_time(root.begun),
+        took: Instant::now().saturating_duration_since(root.begun),
+        attributes: vec![
+            ("messaging.system", "nats".into()),
+            ("messaging.message.id", root.envelope.id.as_str().into()),
+            ("caudal.lane", root.envelope.lane.as_str().into()),
+            ("caudal.delivery", root.envelope.attempt.into()),
+        ],
+        error,
+    });
+}

@@ -1,0 +1,228 @@
+//! Traces go to a collector (OTLP over HTTP, protobuf) where `[telemetry]` says so.
+//!
+//! Spans wait in a bounded queue and leave in batches from a thread of their own; what has no room is dropped, a collector
+//! that is away costs its spans and nothing else. Without the section nothing of this exists.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use opentelemetry::trace::{SpanContext, SpanId, SpanKind as OtelKind, Status, TraceFlags, TraceId, TraceState};
+use opentelemetry::{InstrumentationScope, KeyValue, Value};
+use opentelemetry_http::{HttpClient, HttpError, Request, Response};
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, SpanData, SpanEvents, SpanLinks, SpanProcessor,
+};
+use pipeline::spec::{Places, Problems, Secret};
+use pipeline::{Span, SpanKind, SpanValue, Spans, TraceContext};
+use serde::Deserialize;
+use tokio::runtime::Handle;
+
+/// Where a collector takes traces, by its own specification.
+const PATH: &str = "/v1/traces";
+/// Spans that wait to be sent.
+const QUEUE: usize = 4096;
+/// Spans of one message.
+const BATCH: usize = 512;
+/// How long a span waits for company.
+const LINGER: Duration = Duration::from_secs(1);
+/// How long one message may take.
+const SEND_LIMIT: Duration = Duration::from_secs(5);
+/// How long the last spans may take when the service stops.
+const FLUSH_LIMIT: Duration = Duration::from_secs(3);
+
+/// `[telemetry]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TelemetrySpec {
+    /// Address of a collector, `http://HOST:4318`; nothing is sent without it.
+    pub otlp: Option<String>,
+    /// Headers that the collector wants, for example `authorization = { env = "NAME" }`.
+    pub headers: BTreeMap<String, Secret>,
+    /// Share of the requests whose spans are kept, 0 to 1, where the caller brings no trace that says so.
+    pub sample: f64,
+}
+
+impl Default for TelemetrySpec {
+    fn default() -> Self {
+        Self { otlp: None, headers: BTreeMap::new(), sample: 1.0 }
+    }
+}
+
+impl TelemetrySpec {
+    /// Checks it without a connection.
+    pub fn check(&self, places: &Places, problems: &mut Problems) {
+        if let Some(otlp) = self.otlp.as_deref().filter(|otlp| !is_collector(otlp)) {
+            let remedy = "write it as http://HOST:4318; where a collector is far away, run one beside the service";
+            problems.add(places.of("otlp"), format!("{otlp:?} is not the address of a collector"), remedy);
+        }
+        if !(0.0..=1.0).contains(&self.sample) {
+            let message = format!("sample is {}", self.sample);
+            problems.add(places.of("sample"), message, "give a share from 0 to 1");
+        }
+        for name in self.headers.keys() {
+            if reqwest::header::HeaderName::from_bytes(name.as_bytes()).is_err() {
+                problems.add(places.of("headers"), format!("{name:?} is not the name of a header"), "rename it");
+            }
+        }
+    }
+}
+
+/// Whether a text is `http://HOST:PORT` without a path, query or credentials.
+fn is_collector(text: &str) -> bool {
+    let Ok(url) = reqwest::Url::parse(text) else { return false };
+    let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+    url.scheme() == "http" && url.has_host() && bare && url.username().is_empty() && url.password().is_none()
+}
+
+/// Spans on their way to a collector.
+pub struct Telemetry {
+    processor: BatchSpanProcessor,
+    scope: InstrumentationScope,
+    sample: f64,
+}
+
+impl Telemetry {
+    /// Prepares the way to the collector, where there is one; nothing is sent yet.
+    ///
+    /// # Errors
+    /// If a secret cannot be read.
+    pub fn open(spec: &TelemetrySpec, service: &str, runtime: Handle) -> anyhow::Result<Option<Arc<Self>>> {
+        let Some(otlp) = &spec.otlp else { return Ok(None) };
+        let mut headers = HashMap::new();
+        for (name, secret) in &spec.headers {
+            let value = secret.read().with_context(|| format!("[telemetry] headers.{name}"))?;
+            headers.insert(name.clone(), value.expose().to_owned());
+        }
+        let client = reqwest::Client::builder().no_proxy().timeout(SEND_LIMIT).build()?;
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_http_client(Collector { client, runtime, lost: AtomicBool::new(false) })
+            .with_protocol(Protocol::HttpBinary)
+            .with_endpoint(format!("{}{PATH}", otlp.trim_end_matches('/')))
+            .with_timeout(SEND_LIMIT)
+            .with_headers(headers)
+            .build()?;
+        let batches = BatchConfigBuilder::default()
+            .with_max_queue_size(QUEUE)
+            .with_max_export_batch_size(BATCH)
+            .with_scheduled_delay(LINGER)
+            .build();
+        let mut processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
+        processor.set_resource(&Resource::builder().with_service_name(service.to_owned()).build());
+        let scope = InstrumentationScope::builder("caudal").with_version(env!("CARGO_PKG_VERSION")).build();
+        Ok(Some(Arc::new(Self { processor, scope, sample: spec.sample })))
+    }
+
+    /// Sends what is left, for as long as that may take.
+    pub async fn close(self: Arc<Self>) {
+        let closing = tokio::task::spawn_blocking(move || self.processor.shutdown_with_timeout(FLUSH_LIMIT));
+        if let Ok(Err(error)) = closing.await {
+            tracing::warn!(%error, "the last spans were not sent");
+        }
+    }
+}
+
+impl Spans for Telemetry {
+    fn place(&self, parent: Option<TraceContext>) -> TraceContext {
+        parent.map_or_else(|| TraceContext::fresh(rand::random::<f64>() < self.sample), TraceContext::child)
+    }
+
+    fn take(&self, span: Span) {
+        metrics::counter!("caudal_trace_spans_total").increment(1);
+        self.processor.on_end(exported(span, &self.scope));
+    }
+}
+
+/// A span in the words of OpenTelemetry.
+fn exported(span: Span, scope: &InstrumentationScope) -> SpanData {
+    let flags = if span.context.sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
+    let (trace, own) = (TraceId::from(span.context.trace), SpanId::from(span.context.span));
+    let value = |value: SpanValue| match value {
+        SpanValue::Text(text) => Value::from(text),
+        SpanValue::Number(number) => Value::from(number),
+    };
+    let attributes = span.attributes.into_iter().map(|(name, of)| KeyValue::new(name, value(of))).collect();
+    SpanData {
+        span_context: SpanContext::new(trace, own, flags, false, TraceState::default()),
+        parent_span_id: span.parent.map_or(SpanId::INVALID, SpanId::from),
+        parent_span_is_remote: span.parent.is_some() && span.kind != SpanKind::Internal,
+        span_kind: match span.kind {
+            SpanKind::Server => OtelKind::Server,
+            SpanKind::Consumer => OtelKind::Consumer,
+            SpanKind::Internal => OtelKind::Internal,
+        },
+        name: span.name.into(),
+        start_time: span.begun.into(),
+        end_time: (span.begun + span.took).into(),
+        attributes,
+        dropped_attributes_count: 0,
+        events: SpanEvents::default(),
+        links: SpanLinks::default(),
+        status: span.error.map_or(Status::Unset, Status::error),
+        instrumentation_scope: scope.clone(),
+    }
+}
+
+/// The way to the collector: the exporter's thread hands each message to the runtime.
+#[derive(Debug)]
+struct Collector {
+    client: reqwest::Client,
+    runtime: Handle,
+    /// Whether the last message failed, so that only a change is logged.
+    lost: AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl HttpClient for Collector {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let (parts, body) = request.into_parts();
+        let request = self.client.request(parts.method, parts.uri.to_string()).headers(parts.headers).body(body);
+        let sending = self.runtime.spawn(async move {
+            let response = request.send().await?.error_for_status()?;
+            let status = response.status();
+            response.bytes().await.map(|body| (status, body))
+        });
+        let sent = sending.await?;
+        let outcome = if sent.is_ok() { "sent" } else { "failed" };
+        metrics::counter!("caudal_trace_exports_total", "outcome" => outcome).increment(1);
+        if self.lost.swap(sent.is_err(), Ordering::Relaxed) != sent.is_err() {
+            match &sent {
+                Ok(_) => tracing::info!("the collector of traces takes them again"),
+                // Without the address: it may hold what is nobody's business.
+                Err(error) => tracing::warn!(status = ?error.status(), timeout = error.is_timeout(),
+                    "the collector of traces does not take them, they are dropped"),
+            }
+        }
+        let (status, body) = sent.map_err(reqwest::Error::without_url)?;
+        Ok(Response::builder().status(status).body(body)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collector_has_an_address_and_no_path() {
+        for good in ["http://127.0.0.1:4318", "http://collector:4318/", "http://[::1]:4318"] {
+            assert!(is_collector(good), "{good}");
+        }
+        for bad in [
+            "",
+            "127.0.0.1:4318",
+            "grpc://x:4317",
+            "https://x:4318",
+            "http://x/v1/traces",
+            "http://a:b@x",
+            "http://x?k=1",
+        ] {
+            assert!(!is_collector(bad), "{bad}");
+        }
+    }
+}
