@@ -8,6 +8,7 @@
 //! it is read it is held whole.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pipeline::{Outcome, RequestId, TransportError, Watch};

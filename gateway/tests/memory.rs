@@ -15,7 +15,8 @@ use gateway::{FlowEntry, Gateway, GatewayState, Identity};
 use pipeline::spec::{Problems, Sources};
 use pipeline::testing::{MemoryTransport, Wrapped};
 use pipeline::{
-    Body, BodyOf, BoxError, Claim, Content, Digest, Names, Outcome, OutcomeKind, RequestId, Token, Transport, TransportError,
+    Body, BodyOf, BoxError, Claim, Content, Digest, Names, Outcome, OutcomeKind, RequestId, Token, Transport,
+    TransportError,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
