@@ -184,7 +184,7 @@ fn http1_builder(limits: &LimitsSpec) -> http1::Builder {
     builder
 }
 
-/// What one connection may have the server hold is 1 MiB of unread bodies and as much of unsent answers.
+/// What one connection may have the server hold is 1 MiB of unread bodies and one piece of each answer that is not taken.
 fn http2_builder(limits: &LimitsSpec) -> http2::Builder<TokioExecutor> {
     let header_limit = Duration::from_millis(limits.header_ms);
     let mut builder = http2::Builder::new(TokioExecutor::new());

@@ -188,6 +188,17 @@ async fn raw_and_json_bodies_are_what_they_say() {
     let plain = service.post("/json").header("content-type", "text/plain").body("{}").send().await.unwrap();
     problem(plain, 415, "media_type").await;
     problem(service.post("/json").body("{}").send().await.unwrap(), 415, "media_type").await;
+
+    // Row G7, as deep as fits and deeper: neither the parser nor what drops its work may follow.
+    for (depth, status, code) in [(250_000, 400, "malformed_json"), (1_000_000, 413, "too_large")] {
+        let deep = service.post("/v1/flows/documents").header("content-type", "application/json");
+        problem(deep.body("[".repeat(depth)).send().await.unwrap(), status, code).await;
+    }
+    // Row G4: 415 whatever the route, before anything is inflated.
+    for path in ["/raw", "/json", "/photo", "/v1/flows/documents"] {
+        let zipped = service.post(path).header("content-encoding", "gzip").body(vec![0; 1 << 20]);
+        problem(zipped.send().await.unwrap(), 415, "content_encoding").await;
+    }
 }
 
 /// Row G2: part of it was stored already.
