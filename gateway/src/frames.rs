@@ -80,16 +80,22 @@ impl Frames {
             self.head[self.have..self.have + wanted].copy_from_slice(&bytes[skipped..skipped + wanted]);
             self.have += wanted;
             bytes = &bytes[skipped + wanted..];
-            if self.left == 0 && self.ends_block {
-                self.ends_block = false;
-                self.block = None;
-            }
+            self.end_block();
             if self.have == HEAD_BYTES {
                 self.have = 0;
                 self.begin_frame()?;
+                // Of a frame that is nothing but its head.
+                self.end_block();
             }
         }
         Ok(())
+    }
+
+    fn end_block(&mut self) {
+        if self.left == 0 && self.ends_block {
+            self.ends_block = false;
+            self.block = None;
+        }
     }
 
     /// Resolves when headers that have begun have not come in time.

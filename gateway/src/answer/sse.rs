@@ -34,6 +34,9 @@ use crate::state::GatewayState;
 /// Keeps the connection from being taken for dead.
 pub const HEARTBEAT: Bytes = Bytes::from_static(b": hb\n");
 
+/// Milliseconds after which a client resumes that a shutdown sent away.
+const RETRY_MS: std::ops::Range<u32> = 200..2_000;
+
 /// A place among the streams that may be open at once.
 pub struct Slot {
     _place: OwnedSemaphorePermit,
@@ -132,7 +135,7 @@ impl Events {
             outcome = self.follower.next() => outcome,
             () = self.state.closing.cancelled() => {
                 self.ends.leaving.into_iter().for_each(CancelOnDrop::disarm);
-                return None;
+                return Some((Ok(come_again()), None));
             }
             () = over(self.ends.until) => {
                 self.ends.leaving.into_iter().for_each(CancelOnDrop::disarm);
@@ -157,6 +160,12 @@ impl Events {
             }
         }
     }
+}
+
+/// When a client may resume elsewhere: not all of them at once. One newline, for the reason that a heartbeat has one; the
+/// line holds without the end of an event.
+fn come_again() -> Bytes {
+    Bytes::from(format!("retry: {}\n", rand::random_range(RETRY_MS)))
 }
 
 /// One result as an event.

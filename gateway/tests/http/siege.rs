@@ -126,11 +126,14 @@ async fn a_shutdown_ends_500_streams_and_they_resume_elsewhere() {
     let whole = rest_of(second.get(&format!("/v1/requests/{}/events", ids[0])).send().await.unwrap()).await;
     assert_eq!(whole.0, [0, 1, 2, 3, 4]);
     for (id, (seen, text)) in ids.iter().zip(seen) {
+        // Told when to come, behind whole events.
+        let (text, pause) = text.split_once("retry: ").expect("a word of when to come again");
+        assert!((200..2_000).contains(&pause.trim_end().parse::<u32>().unwrap()), "{pause}");
         let mut request = second.get(&format!("/v1/requests/{id}/events"));
         if let Some(last) = seen.last() {
             request = request.header("last-event-id", *last);
         }
         let (_, rest) = rest_of(request.send().await.unwrap()).await;
-        assert_eq!(text + &rest, whole.1);
+        assert_eq!(text.to_owned() + &rest, whole.1);
     }
 }
