@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -104,7 +105,8 @@ impl Connection {
             }
         });
         let connection = http1_builder(&self.state.limits).serve_connection(io, service).with_upgrades();
-        let ended = gracefully(connection, &self.state.closing).await;
+        // On the heap before it is handed on: a future holds what it was given once more for itself.
+        let ended = gracefully(Box::pin(connection), &self.state.closing).await;
         // Held until now: a shutdown waits for it.
         drop(self.watcher);
         ended
@@ -152,14 +154,13 @@ impl Connection {
 
 /// Runs a connection; once the service closes, to the end of the answer in work.
 async fn gracefully<I, S>(
-    connection: http1::UpgradeableConnection<I, S>,
+    mut connection: Pin<Box<http1::UpgradeableConnection<I, S>>>,
     closing: &CancellationToken,
 ) -> hyper::Result<()>
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     S: HttpService<Incoming, ResBody = Body, Error = Infallible>,
 {
-    tokio::pin!(connection);
     tokio::select! {
         ended = &mut connection => return ended,
         () = closing.cancelled() => connection.as_mut().graceful_shutdown(),

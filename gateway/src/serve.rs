@@ -123,8 +123,9 @@ impl Server {
         };
         let cut = self.cut.clone();
         tokio::spawn(async move {
+            let run = connection.run(stream);
             tokio::select! {
-                () = connection.run(stream) => {}
+                () = run => {}
                 () = cut.cancelled() => {}
             }
             drop(place);
