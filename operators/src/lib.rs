@@ -8,6 +8,7 @@ pub mod embed;
 #[cfg(test)]
 mod fakes;
 pub mod index;
+pub mod office;
 pub mod publish;
 pub mod respond;
 pub mod search;
