@@ -31,7 +31,9 @@ pub use operator::{Batching, Ends, Gives, Operator, Output, take_kind};
 pub use outcome::{Outcome, OutcomeKind};
 pub use payload::{Body, Claim, Content, Digest, Image, Part, Payload, PayloadKind, Vector};
 pub use pixels::{PixelRoom, Pixels};
-pub use services::{Hit, ImageModel, IndexError, ModelCard, Point, Services, Space, VectorIndex, point_id};
+pub use services::{
+    Hit, ImageModel, IndexError, ModelCard, Point, Services, Space, TemplateStore, VectorIndex, point_id,
+};
 pub use transport::{
     Acknowledge, Backlog, DeadLetter, Delivery, INLINE_LIMIT, KeptLetter, Published, Record, Settlement, Source,
     SourceBounds, Submission, Submitted, Transport, TransportError, Watch,

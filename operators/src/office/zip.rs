@@ -55,6 +55,12 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Bytes it takes in the file.
+    #[must_use]
+    pub fn packed_length(&self) -> usize {
+        self.data.len()
+    }
+
     /// Whether it only marks a folder.
     #[must_use]
     pub fn is_folder(&self) -> bool {
