@@ -41,13 +41,13 @@ pub struct FillError {
     /// What is wrong, the limit, the value, what to do.
     pub message: String,
     /// Where, if it is at one place.
-    pub place: Option<Place>,
+    pub place: Option<Box<Place>>,
 }
 
 impl FillError {
     /// 400: the template itself is wrong.
     pub(super) fn syntax(message: impl Into<String>, place: Place) -> Self {
-        Self { status: 400, code: "template_syntax".into(), message: message.into(), place: Some(place) }
+        Self { status: 400, code: "template_syntax".into(), message: message.into(), place: Some(Box::new(place)) }
     }
 
     /// 422: what is to be filled in does not fit.
@@ -56,7 +56,7 @@ impl FillError {
     }
 
     pub(super) fn at(mut self, place: Place) -> Self {
-        self.place.get_or_insert(place);
+        self.place.get_or_insert_with(|| Box::new(place));
         self
     }
 }

@@ -50,7 +50,7 @@ fn related(
     let text = package.read_text(entry, budget)?;
     let mut found = Vec::new();
     let mut tokens = Tokens::new(&text, depth);
-    while let Ok(Some(token)) = tokens.next() {
+    while let Ok(Some(token)) = tokens.read() {
         let (Some(kind), Some(target)) = (token.attribute("Type"), token.attribute("Target")) else { continue };
         let kind = kind.rsplit('/').next().unwrap_or_default().to_owned();
         if kinds.contains(&kind.as_str()) {
@@ -125,7 +125,7 @@ pub(super) fn media_name(place: usize, typed: &[Typed]) -> String {
 pub(super) fn with_types(types: &str, kinds: &BTreeSet<(&str, &str)>, depth: usize) -> String {
     let mut known = BTreeSet::new();
     let mut tokens = Tokens::new(types, depth);
-    while let Ok(Some(token)) = tokens.next() {
+    while let Ok(Some(token)) = tokens.read() {
         if token.local_name() == "Default" {
             known.extend(token.attribute("Extension").map(|extension| extension.to_ascii_lowercase()));
         }
@@ -140,7 +140,7 @@ pub(super) fn with_types(types: &str, kinds: &BTreeSet<(&str, &str)>, depth: usi
 /// Puts XML in at the begin of the root element.
 fn within_root(xml: &str, added: &str) -> String {
     let mut tokens = Tokens::new(xml, usize::MAX);
-    while let Ok(Some(token)) = tokens.next() {
+    while let Ok(Some(token)) = tokens.read() {
         let Token { kind, raw, at } = token;
         match kind {
             TokenKind::Open => {

@@ -40,7 +40,7 @@ fn failed(body: &str, data: Json) -> FillError {
 fn text(xml: &str) -> Vec<String> {
     let mut tokens = Tokens::new(xml, 256);
     let (mut lines, mut within) = (Vec::new(), false);
-    while let Some(token) = tokens.next().unwrap() {
+    while let Some(token) = tokens.read().unwrap() {
         match (token.kind, token.name()) {
             (TokenKind::Open | TokenKind::Empty, "w:p") => lines.push(String::new()),
             (TokenKind::Open, "w:t") => within = true,

@@ -29,7 +29,7 @@ impl<'x> Tree<'x> {
     pub(super) fn read(text: &'x str, max_depth: usize) -> Result<Self, XmlError> {
         let mut tokens = Tokens::new(text, max_depth);
         let (mut pieces, mut open, mut paragraph) = (Vec::new(), Vec::new(), 0);
-        while let Some(token) = tokens.next()? {
+        while let Some(token) = tokens.read()? {
             let (place, name) = (pieces.len(), token.name());
             let mut mate = place;
             if token.kind == TokenKind::Close {

@@ -236,7 +236,7 @@ fn first<'x>(
     pick: impl Fn(xml::Token<'x>) -> Option<std::borrow::Cow<'x, str>>,
 ) -> Result<Option<String>, Rejection> {
     let mut tokens = Tokens::new(text, limits.depth);
-    while let Some(token) = tokens.next().map_err(|why| malformed(part, &why))? {
+    while let Some(token) = tokens.read().map_err(|why| malformed(part, &why))? {
         if let (TokenKind::Open | TokenKind::Empty, Some(found)) = (token.kind, pick(token)) {
             return Ok(Some(found.into_owned()));
         }

@@ -179,7 +179,7 @@ impl<'x> Tokens<'x> {
     ///
     /// # Errors
     /// See [`XmlError`]; nothing more can be read after one.
-    pub fn next(&mut self) -> Result<Option<Token<'x>>, XmlError> {
+    pub fn read(&mut self) -> Result<Option<Token<'x>>, XmlError> {
         let (kind, mut range) = match self.ahead.take() {
             Some(ahead) => ahead,
             None => self.event()?,
@@ -290,7 +290,7 @@ mod tests {
     fn all(text: &str) -> Result<Vec<Token<'_>>, XmlError> {
         let mut tokens = Tokens::new(text, 8);
         let mut found = Vec::new();
-        while let Some(token) = tokens.next()? {
+        while let Some(token) = tokens.read()? {
             found.push(token);
         }
         Ok(found)

@@ -102,7 +102,7 @@ impl Work<'_> {
         let mut done = 0;
         let mut looked = 0;
         while let Some(begin) = next_begin(raw, looked) {
-            let Some(tag) = read(raw, begin, raw.len()).filter(|tag| is_plain(tag)) else {
+            let Some(tag) = read(raw, begin, raw.len()).filter(is_plain) else {
                 looked = begin + 2;
                 continue;
             };

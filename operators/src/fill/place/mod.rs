@@ -69,7 +69,7 @@ pub(super) fn finish(xml: &str, shared: &mut Shared<'_>, links: &mut Links) -> R
     let mut tokens = Tokens::new(xml, shared.max_depth);
     let out = String::with_capacity(xml.len() + xml.len() / 16);
     let mut pass = Pass { xml, out, open: Vec::new(), tables: Vec::new(), shared, links };
-    while let Some(token) = tokens.next().map_err(|why| malformed(&why.to_string()))? {
+    while let Some(token) = tokens.read().map_err(|why| malformed(&why.to_string()))? {
         pass.token(&token)?;
         if pass.out.len() > pass.shared.limit {
             return Err(too_large(pass.shared.limit));

@@ -151,7 +151,7 @@ impl Scanner<'_> {
         let name = entry.name.as_str();
         let mut markup = Markup::new(name, self.kind, self.limits);
         let mut tokens = Tokens::new(&text, self.limits.depth);
-        while let Some(token) = tokens.next().map_err(|why| malformed(name, &why))? {
+        while let Some(token) = tokens.read().map_err(|why| malformed(name, &why))? {
             match token.kind {
                 TokenKind::Open | TokenKind::Empty => markup.open(&token)?,
                 TokenKind::Close => markup.close(&token)?,

@@ -37,7 +37,7 @@ const REMEDY: &str = "remove it in the program the document was made with, and s
 /// Checks one `.rels` part. The data of charts is noted in `workbooks`.
 pub(super) fn check(name: &str, text: &str, limits: &Limits, workbooks: &mut HashSet<String>) -> Result<(), Rejection> {
     let mut tokens = Tokens::new(text, limits.depth);
-    while let Some(token) = tokens.next().map_err(|why| malformed(name, &why))? {
+    while let Some(token) = tokens.read().map_err(|why| malformed(name, &why))? {
         if !matches!(token.kind, TokenKind::Open | TokenKind::Empty) || token.local_name() != "Relationship" {
             continue;
         }
