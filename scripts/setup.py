@@ -6,7 +6,8 @@ Two native parts, both out of PyPI wheels, so that a machine with Python and pip
 runs is what was tested, from whichever mirror it came. `.caudal/setup.json` records what was verified; as long as the
 files are the ones recorded, a run does nothing, says nothing and takes a few hundredths of a second.
 
-With `--test` it also sees to the browser that one of the tests drives. Python 3.9 or newer, standard library only.
+With `--test` it also sees to the browser that one of the tests drives, and installs docxtpl, with which another compares,
+into `.caudal/docxtpl`: `docxtpl.txt` names its wheels. Python 3.9 or newer, standard library only.
 """
 
 import argparse
@@ -58,6 +59,10 @@ PARTS = [
     },
 ]
 
+# What the tests compare documents with: the packages, and where they are put for the tests alone.
+DOCXTPL = REPOSITORY / "scripts" / "docxtpl.txt"
+DOCXTPL_TARGET = "docxtpl"
+
 BROWSER_PACKAGES = ["chromium", "chromium-driver"]
 
 
@@ -67,13 +72,14 @@ class SetupError(Exception):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--test", action="store_true", help="also what the tests need: chromium and its driver")
+    parser.add_argument("--test", action="store_true", help="also what the tests need: chromium, docxtpl")
     parser.add_argument("--prefix", type=Path, default=REPOSITORY / ".caudal", help="install here (default: .caudal)")
     args = parser.parse_args()
     try:
         install_parts(args.prefix)
         check_compiler()
         if args.test:
+            install_docxtpl(args.prefix)
             install_browser()
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
@@ -206,6 +212,32 @@ def check_compiler():
         "a C compiler is missing, and the embedded vector index is built with one. "
         "On Debian or Ubuntu: apt-get install gcc libc6-dev. On Fedora: dnf install gcc. On Alpine: apk add build-base."
     )
+
+
+def install_docxtpl(prefix):
+    """docxtpl and what it needs, beside and not in this Python; pip holds every wheel against its digest."""
+    record_file = prefix / "setup.json"
+    record = read_record(record_file)
+    # Two of the packages are compiled, each for one version of Python.
+    wanted = {"version": f"{digest_of(DOCXTPL)} {platform.python_version()}"}
+    target = prefix / DOCXTPL_TARGET
+    if record.get(DOCXTPL_TARGET) == wanted and (target / "docxtpl").is_dir():
+        return
+    print("setup: fetching docxtpl, which the tests compare with", flush=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{DOCXTPL_TARGET}-", dir=prefix) as folder:
+        command = pip() + ["install", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps"]
+        command += ["--only-binary=:all:", "--require-hashes", "--target", folder, "--requirement", str(DOCXTPL)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode != 0:
+            raise SetupError(
+                "pip could not install docxtpl, which the tests compare with. It needs the network, or a mirror named in "
+                f"pip's own settings (PIP_INDEX_URL), and CPython 3.10 to 3.14. pip said:\n{last_lines(done.stdout)}"
+            )
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(folder, target)
+    record[DOCXTPL_TARGET] = wanted
+    replace(record_file, lambda file: file.write(json.dumps(record, indent=2).encode() + b"\n"), 0o644)
 
 
 def install_browser():

@@ -123,9 +123,8 @@ impl Server {
         };
         let cut = self.cut.clone();
         tokio::spawn(async move {
-            let run = connection.run(stream);
             tokio::select! {
-                () = run => {}
+                () = connection.run(stream) => {}
                 () = cut.cancelled() => {}
             }
             drop(place);

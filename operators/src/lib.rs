@@ -7,7 +7,9 @@ pub mod decode;
 pub mod embed;
 #[cfg(test)]
 mod fakes;
+pub mod fill;
 pub mod index;
+pub mod office;
 pub mod publish;
 pub mod respond;
 pub mod search;
@@ -17,4 +19,4 @@ use pipeline::OperatorKind;
 
 /// Every kind of this crate, in the order of the alphabet. The assembly takes its list from here.
 pub const ALL: &[OperatorKind] =
-    &[decode::KIND, embed::KIND, index::KIND, publish::KIND, respond::KIND, search::KIND, split::KIND];
+    &[decode::KIND, embed::KIND, fill::KIND, index::KIND, publish::KIND, respond::KIND, search::KIND, split::KIND];

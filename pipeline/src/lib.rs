@@ -32,7 +32,9 @@ pub use operator::{Batching, Ends, Gives, Operator, Output, take_kind};
 pub use outcome::{Outcome, OutcomeKind};
 pub use payload::{Body, Claim, Content, Digest, Image, Part, Payload, PayloadKind, Vector};
 pub use pixels::{PixelRoom, Pixels};
-pub use services::{Hit, ImageModel, IndexError, ModelCard, Nearest, Point, Services, Space, VectorIndex, point_id};
+pub use services::{
+    Hit, ImageModel, IndexError, ModelCard, Nearest, Point, Services, Space, TemplateStore, VectorIndex, point_id,
+};
 pub use trace::{Span, SpanKind, SpanValue, Spans, TraceContext, Worked, wall_time};
 pub use transport::{
     Acknowledge, Backlog, BodyOf, DeadLetter, Delivery, INLINE_LIMIT, KeptLetter, Published, Record, Settlement,

@@ -1,4 +1,4 @@
-//! What operators may ask the outside for, as traits: models and vector indexes.
+//! What operators may ask the outside for, as traits: models, vector indexes and templates.
 //!
 //! Connectors implement them, the assembly hands them over; an operator never sees a connector's own types.
 
@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use crate::fault::{BoxError, Rejection};
 use crate::payload::{Digest, Image};
@@ -17,6 +18,8 @@ pub struct Services {
     pub models: HashMap<String, Arc<dyn ImageModel>>,
     /// `[index]`, or the embedded one.
     pub index: Option<Arc<dyn VectorIndex>>,
+    /// Templates of documents, where the service keeps some.
+    pub templates: Option<Arc<dyn TemplateStore>>,
     /// Requests that were given up; one for all flows of a process.
     pub cancellations: Arc<crate::engine::Cancellations>,
     /// Events that have ended; one for all flows of a process.
@@ -152,6 +155,16 @@ pub trait VectorIndex: Send + Sync {
 
     /// Syncs and closes; called once, after the last flow has drained.
     async fn close(&self);
+}
+
+/// Keeps templates of documents under names.
+#[async_trait]
+pub trait TemplateStore: Send + Sync {
+    /// The newest template of that name; `None` if there is none. A name is looked up and never part of a path.
+    ///
+    /// # Errors
+    /// If the store is out of reach; later may work.
+    async fn template(&self, name: &str) -> Result<Option<Bytes>, BoxError>;
 }
 
 /// The point id of an image under an owner's name, for example a report: UUID version 5 over tenant, owner and digest. The
