@@ -12,6 +12,7 @@ use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
 use rand::Rng;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::ConnectError;
 
@@ -65,12 +66,18 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects, trying again until `limit` has passed unless the broker refuses who we are.
-    pub async fn open(access: &Access, role: &'static str, limit: Duration) -> Result<Self, ConnectError> {
+    /// Connects, trying again until `limit` has passed unless the broker refuses who we are. Once `stop` is cancelled, losing
+    /// the connection is no news.
+    pub async fn open(
+        access: &Access,
+        role: &'static str,
+        limit: Duration,
+        stop: &CancellationToken,
+    ) -> Result<Self, ConnectError> {
         let deadline = Instant::now() + limit;
         let (up, came_up) = watch::channel(0);
         let client = loop {
-            let attempt = options(&access.auth, role, up.clone()).await?.connect(access.url.clone());
+            let attempt = options(&access.auth, role, up.clone(), stop.clone()).await?.connect(access.url.clone());
             let error = match tokio::time::timeout_at(deadline, attempt).await {
                 Ok(Ok(client)) => break client,
                 Ok(Err(error)) => error,
@@ -99,7 +106,12 @@ impl Connection {
 
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-async fn options(auth: &Auth, role: &'static str, up: watch::Sender<u64>) -> Result<ConnectOptions, ConnectError> {
+async fn options(
+    auth: &Auth,
+    role: &'static str,
+    up: watch::Sender<u64>,
+    stop: CancellationToken,
+) -> Result<ConnectOptions, ConnectError> {
     let unreadable = |file: &PathBuf, source| ConnectError::Key { file: file.clone(), source };
     let options = match auth {
         Auth::None => ConnectOptions::new(),
@@ -119,7 +131,10 @@ async fn options(auth: &Auth, role: &'static str, up: watch::Sender<u64>) -> Res
         .subscription_capacity(SUBSCRIPTION_CAPACITY)
         .reconnect_delay_callback(reconnect_delay)
         .event_callback(move |event| {
-            note(role, &event, &up);
+            match event {
+                Event::Disconnected if stop.is_cancelled() => tracing::debug!(role, "the broker is gone as well"),
+                event => note(role, &event, &up),
+            }
             std::future::ready(())
         }))
 }

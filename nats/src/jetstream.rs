@@ -119,14 +119,14 @@ pub struct JetStream {
 /// If the broker cannot be reached in time, refuses who we are, is too old, or holds a stream that does not fit.
 pub async fn connect(options: ConnectOptions) -> Result<Arc<JetStream>, ConnectError> {
     let ConnectOptions { access, topology, limit } = options;
-    let publishing = Connection::open(&access, "publish", limit).await?;
+    let stop = CancellationToken::new();
+    let publishing = Connection::open(&access, "publish", limit, &stop).await?;
     check_version(&publishing.client().server_info().version)?;
     topology.ensure(&publishing.context).await?;
-    let results = Connection::open(&access, "results", limit).await?;
-    let live = Connection::open(&access, "live", limit).await?;
-    let work = Connection::open(&access, "work", limit).await?;
-    let objects = Connection::open(&access, "objects", limit).await?;
-    let stop = CancellationToken::new();
+    let results = Connection::open(&access, "results", limit, &stop).await?;
+    let live = Connection::open(&access, "live", limit, &stop).await?;
+    let work = Connection::open(&access, "work", limit, &stop).await?;
+    let objects = Connection::open(&access, "objects", limit, &stop).await?;
     let dispatch = Arc::new(Dispatch::new());
     let reading = Reading(Arc::clone(&dispatch));
     let mut follower = Follower::new(names::RESULTS, Begin::Now, reading, live.clone(), stop.clone());
