@@ -38,4 +38,4 @@ lint:
 
 # The figures, each beside its yardstick, in one run on this machine.
 bench: setup
-	$(CARGO) bench --bench figures
+	$(CARGO) bench --workspace --bench figures

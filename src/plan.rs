@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use connectors::documents::OfficeSpec;
 use connectors::index::IndexSpec;
 use connectors::models::ModelSpec;
+use connectors::webhook::WebhookSpec;
 use gateway::spec::GatewaySpec;
 use pipeline::spec::{ByteSize, FlowSpec, Places, Problems, Section, Sources, memory};
 use pipeline::{Complaint, FlowName, Names, OperatorKind};
@@ -41,6 +43,10 @@ pub struct Plan {
     pub models: Vec<(String, ModelSpec)>,
     /// `[index]`.
     pub index: IndexSpec,
+    /// `[office]`.
+    pub office: OfficeSpec,
+    /// `[webhook]`.
+    pub webhook: WebhookSpec,
     /// `[flow.NAME]`, cut into parts at durable edges.
     pub flows: Vec<FlowSpec>,
     /// Parts this process works on.
@@ -69,7 +75,7 @@ impl Plan {
 }
 
 /// Top-level keys, for the message about an unknown one.
-const KNOWN: &str = "[service], [process], [auth], [nats], [limits], [index], [telemetry], [model.NAME], [flow.NAME], [[route]], include";
+const KNOWN: &str = "[service], [process], [auth], [nats], [limits], [index], [office], [webhook], [telemetry], [model.NAME], [flow.NAME], [[route]], include";
 
 /// Reads and checks the config.
 ///
@@ -85,6 +91,10 @@ pub fn load(sources: &Sources, kinds: &[OperatorKind]) -> Result<Plan, Problems>
     nats.check(&places, &mut problems);
     let (index, places) = section::<IndexSpec>(&mut root, "index", &mut problems);
     complain(index.check(), &places, &mut problems);
+    let (office, places) = section::<OfficeSpec>(&mut root, "office", &mut problems);
+    complain(office.check(), &places, &mut problems);
+    let (webhook, places) = section::<WebhookSpec>(&mut root, "webhook", &mut problems);
+    complain(webhook.check(), &places, &mut problems);
     let (telemetry, places) = section::<TelemetrySpec>(&mut root, "telemetry", &mut problems);
     telemetry.check(&places, &mut problems);
     let model_sections = root.take_named("model", &mut problems);
@@ -109,7 +119,20 @@ pub fn load(sources: &Sources, kinds: &[OperatorKind]) -> Result<Plan, Problems>
     let flows: Vec<FlowSpec> = flows.into_iter().flat_map(FlowSpec::into_parts).collect();
     let works_on = flows.iter().map(|flow| flow.name.clone()).collect();
     let pixels = shares.pixels;
-    Ok(Plan { process, nats, models, index, flows, works_on, serves: true, pixels, gateway, telemetry })
+    Ok(Plan {
+        process,
+        nats,
+        models,
+        index,
+        office,
+        webhook,
+        flows,
+        works_on,
+        serves: true,
+        pixels,
+        gateway,
+        telemetry,
+    })
 }
 
 /// Reads a section that may be absent. What cannot be read is reported and stands in as its default, so that the rest can

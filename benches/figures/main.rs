@@ -1,6 +1,7 @@
 //! `make bench`: every figure beside what it is compared with, in one run on one machine, medians of alternating rounds.
 //!
-//! `cargo bench --bench figures -- engine gateway guarded idle images pressure durability` runs some of them. Nothing else should run meanwhile.
+//! `cargo bench --bench figures -- engine gateway guarded idle images documents pressure durability` runs some of them.
+//! Nothing else should run meanwhile.
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program that prints what it measured, or stops")]
 
@@ -16,6 +17,7 @@ mod pictures;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 mod broker;
+mod documents;
 mod durability;
 mod engine;
 mod gateway;
@@ -44,6 +46,9 @@ fn main() {
     }
     if wanted("images") {
         runtime.block_on(images::run());
+    }
+    if wanted("documents") {
+        runtime.block_on(documents::run());
     }
     if wanted("pressure") {
         runtime.block_on(pressure::run());

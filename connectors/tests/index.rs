@@ -10,6 +10,7 @@ mod support;
 use std::sync::Arc;
 
 use connectors::index::{self, EmbeddedIndex, IndexSpec, Limits};
+use pipeline::spec::Secret;
 use pipeline::{Hit, IndexError, Nearest, Point, Space, TENANT_PARAM, VectorIndex};
 use qdrant_client::qdrant::UpdateStatus;
 use support::Noise;
@@ -229,7 +230,9 @@ fn embedded(directory: &std::path::Path) -> EmbeddedIndex {
 
 async fn server(directory: &std::path::Path) -> (QdrantDouble, Arc<dyn VectorIndex>) {
     let double = QdrantDouble::start(directory).await;
-    let spec = IndexSpec { url: Some(double.url.clone()), api_key: Some("secret".into()), timeout_ms: None };
+    let key = directory.join("key");
+    std::fs::write(&key, "secret\n").unwrap();
+    let spec = IndexSpec { url: Some(double.url.clone()), api_key: Some(Secret::File(key)), timeout_ms: None };
     let index = index::open(&spec, directory).unwrap();
     (double, index)
 }

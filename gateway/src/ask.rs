@@ -31,6 +31,7 @@ use crate::requests::CancelOnDrop;
 use crate::spec::{BodyKind, RouteSpec};
 use crate::state::GatewayState;
 use crate::trace::{self, TRACE_HEADER};
+use crate::webhook::{self, Dialect};
 use crate::wish::{How, Wish};
 
 /// The header that every answer of a flow's route carries.
@@ -86,7 +87,12 @@ impl Ask<'_> {
     async fn answer(&self, id: &mut RequestId, path: Path, request: Request) -> Result<Response, Problem> {
         let Self { state, route, .. } = *self;
         let (parts, body) = request.into_parts();
-        let (envelope, head) = self.check(id, path, &parts)?;
+        let (mut envelope, head) = self.check(id, path, &parts)?;
+        let webhook = if route.spec.webhook {
+            webhook::note(&parts.headers, &mut envelope.params, state.caller.as_deref())?
+        } else {
+            None
+        };
         let key = Key::read(&parts.headers, self.caller.tenant(), &route.spec)?;
         if let Err(full) = admit(state, &envelope).await {
             // What is kept already needs no room.
@@ -96,7 +102,7 @@ impl Ask<'_> {
             }
         }
         let wish = Wish::read(&parts.headers);
-        let how = if route.spec.record.is_some() { How::Later } else { wish.how };
+        let how = if route.spec.record.is_some() || webhook.is_some() { How::Later } else { wish.how };
         let slot = match how {
             How::Stream => Some(answer::sse::slot(state, self.caller)?),
             How::Wait | How::Later => None,
@@ -132,6 +138,7 @@ impl Ask<'_> {
                     Some(record) => {
                         (route.status, [(header::CONTENT_TYPE, "application/json")], record).into_response()
                     }
+                    None if webhook == Some(Dialect::Gotenberg) => StatusCode::NO_CONTENT.into_response(),
                     None => waiting.later(status, true).await,
                 }
             }

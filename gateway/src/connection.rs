@@ -23,7 +23,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::Watcher;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use crate::socket::{Gate, Protocol, Socket, sniff};
@@ -58,9 +57,9 @@ impl Connection {
         let Some(tls) = self.tls.clone() else { return self.speak(stream).await };
         // What the client may take for its first byte, it may take for its handshake.
         // On the heap, like whatever few connections need: every connection would have room for it otherwise.
-        let shaken = self.within(Box::pin(tls.accept(stream))).await;
+        let shaken = self.within(Box::pin(async move { tls.accept(stream).await.map(Box::new) })).await;
         if let Some(stream) = shaken {
-            self.speak(Box::new(stream)).await;
+            self.speak(stream).await;
         }
     }
 
@@ -76,7 +75,7 @@ impl Connection {
 
     /// Finds out the protocol and serves it. What TLS agreed on is not asked: the first bytes say it too.
     async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, mut stream: S) {
-        let Some((protocol, first)) = self.within(sniff(&mut stream)).await else { return };
+        let Some((protocol, first)) = self.within(Box::pin(sniff(&mut stream))).await else { return };
         let peer = self.peer;
         let ended = match protocol {
             Protocol::Http1 => self.http1(stream, first).await,
@@ -87,29 +86,27 @@ impl Connection {
         }
     }
 
-    async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    /// No async function, which would have room for what it was given beside the connection made of it.
+    fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         self,
         stream: S,
         first: Bytes,
-    ) -> hyper::Result<()> {
+    ) -> impl Future<Output = hyper::Result<()>> {
         let upgraded = Arc::new(AtomicBool::new(false));
         let io = self.socket(stream, first, Gate::http1(Arc::clone(&upgraded)));
         let (app, peer) = (self.app, self.peer);
         let service = service_fn(move |request| {
             let (answered, upgraded) = (answer(app.clone(), peer, request), Arc::clone(&upgraded));
-            async move {
+            // On the heap while it runs: the connection keeps room for it, and most connections wait most of the time.
+            Box::pin(async move {
                 let response = answered.await?;
                 // The client speaks the other protocol only once it has read this.
                 upgraded.fetch_or(response.status() == StatusCode::SWITCHING_PROTOCOLS, Ordering::Release);
                 Ok::<_, Infallible>(response)
-            }
+            })
         });
         let connection = http1_builder(&self.state.limits).serve_connection(io, service).with_upgrades();
-        // On the heap before it is handed on: a future holds what it was given once more for itself.
-        let ended = gracefully(Box::pin(connection), &self.state.closing).await;
-        // Held until now: a shutdown waits for it.
-        drop(self.watcher);
-        ended
+        gracefully(Box::pin(connection), self.state, self.watcher)
     }
 
     async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
@@ -152,10 +149,11 @@ impl Connection {
     }
 }
 
-/// Runs a connection; once the service closes, to the end of the answer in work.
+/// Runs a connection; once the service closes, to the end of the answer in work. A shutdown waits for the watcher.
 async fn gracefully<I, S>(
     mut connection: Pin<Box<http1::UpgradeableConnection<I, S>>>,
-    closing: &CancellationToken,
+    state: GatewayState,
+    _watcher: Watcher,
 ) -> hyper::Result<()>
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
@@ -163,7 +161,7 @@ where
 {
     tokio::select! {
         ended = &mut connection => return ended,
-        () = closing.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = state.closing.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     connection.await
 }

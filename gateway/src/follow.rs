@@ -94,7 +94,7 @@ impl Follower {
                     self.read_history().await?;
                     continue;
                 }
-                None => match self.watch.outcomes.recv().await {
+                None => match self.watched().await {
                     Some(outcome) => {
                         self.alive = true;
                         Arc::unwrap_or_clone(outcome)
@@ -110,6 +110,12 @@ impl Follower {
             }
         }
         Ok(None)
+    }
+
+    /// What the watch brings. Nothing is kept of the history meanwhile, not even its place: it may be long until then.
+    async fn watched(&mut self) -> Option<Arc<Outcome>> {
+        self.history = VecDeque::new();
+        self.watch.outcomes.recv().await
     }
 
     /// Whether an outcome was not seen before; notes that it was now. A terminal always is, whatever its ordinal: there is

@@ -59,6 +59,9 @@ pub async fn keep(keeping: Keeping, head: Head, body: Body) -> Result<Kept, Prob
     kept.await.unwrap_or_else(|_| Err(Problem::internal()))
 }
 
+/// The parameter that holds the fields of a form.
+const FORM_PARAM: &str = "form";
+
 /// What remains to be done once the body is kept.
 pub struct Keeping {
     pub state: GatewayState,
@@ -99,6 +102,9 @@ impl Keeping {
     /// The kept request, or why it is none; and whether what was stored of the body may be needed.
     async fn finish_with(&mut self, taken: Taken) -> Result<(Kept, bool), (Problem, bool)> {
         let unneeded = |problem| (problem, false);
+        if let Some(fields) = taken.fields.clone() {
+            self.envelope.params.insert(FORM_PARAM.into(), Value::Object(fields));
+        }
         let known = self.attach(&taken).await.map_err(unneeded)?;
         let draft = self.draft(taken.record).map_err(unneeded)?;
         let (request, lane) = (self.envelope.id.clone(), self.envelope.lane);

@@ -40,6 +40,7 @@ mod tail;
 mod tickets;
 mod tls;
 mod trace;
+mod webhook;
 mod wish;
 
 pub use identity::{Identity, IdentityError};

@@ -111,6 +111,7 @@ fn open_route(state: &Shared, flow: &FlowEntry) -> RouteSpec {
         lane: Lane::Interactive,
         status: 200,
         cancel_on_disconnect: false,
+        webhook: false,
         limit: None,
         class: None,
         record: None,

@@ -165,6 +165,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Socket<S> {
         if this.first.has_remaining() {
             let length = this.first.len().min(buffer.remaining());
             buffer.put_slice(&this.first.split_to(length));
+            // What comes with it is read at once: for a second read the server would take twice the buffer, and keep it.
+            let has_room = this.first.is_empty() && buffer.remaining() > 0;
+            if has_room
+                && !matches!(this.gate, Gate::Shut | Gate::Broken)
+                && let Poll::Ready(read) = Pin::new(&mut this.stream).poll_read(context, buffer)
+            {
+                read?;
+            }
         } else if matches!(this.gate, Gate::Shut | Gate::Broken) {
             return Poll::Ready(if matches!(this.gate, Gate::Shut) { Ok(()) } else { Err(broken()) });
         } else {

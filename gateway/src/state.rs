@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use pipeline::engine::FlowFigures;
 use pipeline::spec::{ByteSize, FlowSpec};
+use pipeline::webhook::Caller;
 use pipeline::{FlowName, Lane, PayloadKind, Spans, Transport, TransportError};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -100,6 +101,8 @@ pub struct Gateway {
     pub flows: Vec<FlowEntry>,
     /// Takes a span of every request; `None` where nobody traces.
     pub spans: Option<Arc<dyn Spans>>,
+    /// Calls webhooks; `None` where another process does.
+    pub caller: Option<Arc<dyn Caller>>,
     /// Live figures of the flows that run here.
     pub figures: Figures,
     /// What `/ready` asks, by the name it shows.
@@ -121,6 +124,7 @@ pub struct Shared {
     pub(crate) routes: Vec<RouteSpec>,
     pub(crate) flows: HashMap<FlowName, FlowEntry>,
     pub(crate) spans: Option<Arc<dyn Spans>>,
+    pub(crate) caller: Option<Arc<dyn Caller>>,
     pub(crate) figures: Figures,
     pub(crate) render_metrics: RenderMetrics,
     /// The document at `/openapi.json`.
@@ -163,6 +167,7 @@ impl GatewayState {
             limits: gateway.limits,
             routes: gateway.routes,
             spans: gateway.spans,
+            caller: gateway.caller,
             figures: gateway.figures,
             render_metrics: gateway.render_metrics,
             tasks: TaskTracker::new(),

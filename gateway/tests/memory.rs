@@ -109,6 +109,7 @@ fn state(transport: Arc<Discarding>) -> GatewayState {
     };
     GatewayState::new(Gateway {
         spans: None,
+        caller: None,
         transport,
         identity: Identity::open(&spec.auth).unwrap(),
         service: spec.service,

@@ -59,6 +59,8 @@ pub async fn put(
     let ttl = match of {
         BodyOf::Event(_) => None,
         BodyOf::Result => Some((inner.limits.results_max_age + RESULT_MARGIN).as_secs().to_string()),
+        // Whatever age the others go at (ADR-43 of the broker).
+        BodyOf::Template => Some("never".to_owned()),
     };
     let mut upload = Upload {
         context: inner.objects.context.clone(),
@@ -90,7 +92,7 @@ struct Upload {
     context: Context,
     id: Token,
     subject: Subject,
-    /// Seconds after which the broker removes it.
+    /// Seconds after which the broker removes it, or `never`.
     ttl: Option<String>,
     hash: Sha256,
     length: u64,

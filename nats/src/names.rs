@@ -5,7 +5,7 @@ use pipeline::{BodyOf, FlowName, Lane, Token};
 
 /// Results of all requests: `res.<id>.<n>` and, once, `res.<id>.end`.
 pub const RESULTS: &str = "RES";
-/// Chunks of claimed bodies: `blob.<flow>.<id>`, of results `blob.@result.<id>`.
+/// Chunks of claimed bodies: `blob.<flow>.<id>`, of results `blob.@result.<id>`, of templates `blob.@template.<id>`.
 pub const BLOBS: &str = "BLOB";
 /// Dead letters: `dead.<flow>`.
 pub const DEAD: &str = "DEAD";
@@ -57,12 +57,15 @@ pub fn results_filter(request: &Token) -> String {
 
 /// Stands for the flow in the subject of a result's body; no flow can have this name.
 const RESULT_BODY: &str = "@result";
+/// The same for a template's.
+const TEMPLATE_BODY: &str = "@template";
 
 /// Where the chunks of a body are stored.
 pub fn blob_subject(of: BodyOf<'_>, id: &Token) -> Subject {
     match of {
         BodyOf::Event(flow) => format!("blob.{flow}.{id}").into(),
         BodyOf::Result => format!("blob.{RESULT_BODY}.{id}").into(),
+        BodyOf::Template => format!("blob.{TEMPLATE_BODY}.{id}").into(),
     }
 }
 
@@ -71,7 +74,7 @@ pub fn blob_filter(id: &Token) -> String {
     format!("blob.*.{id}")
 }
 
-/// Bodies of events of all flows and of results, as a filter.
+/// All bodies, as a filter.
 pub const BLOB_SUBJECTS: &str = "blob.*.*";
 
 /// Flow and id of an event's body.

@@ -49,11 +49,11 @@ impl Rejection {
         Self::new(500, "internal", detail)
     }
 
-    /// Whether the fault is on our side, so that a person should look at the dead letter. Too full and too late are not:
-    /// the requester was told, and trying again is all there is to do.
+    /// Whether the fault is on our side, so that a person should look at the dead letter. Too full, too late and
+    /// not to be had here are not: the requester was told, and trying again is all there is to do.
     #[must_use]
     pub fn is_ours(&self) -> bool {
-        self.status >= 500 && !matches!(self.status, 503 | 504)
+        self.status >= 500 && !matches!(self.status, 501 | 503 | 504)
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod claims;
 mod compute;
+pub mod documents;
 pub mod engine;
 mod event;
 mod fault;
@@ -18,9 +19,11 @@ mod payload;
 mod pixels;
 mod services;
 pub mod spec;
+pub mod templates;
 pub mod testing;
 mod trace;
 mod transport;
+pub mod webhook;
 
 pub use compute::{Compute, lower_priority};
 pub use event::{Envelope, Event, Lane, Params, TENANT_PARAM};
@@ -32,9 +35,7 @@ pub use operator::{Batching, Ends, Gives, Operator, Output, take_kind};
 pub use outcome::{Outcome, OutcomeKind};
 pub use payload::{Body, Claim, Content, Digest, Image, Part, Payload, PayloadKind, Vector};
 pub use pixels::{PixelRoom, Pixels};
-pub use services::{
-    Hit, ImageModel, IndexError, ModelCard, Nearest, Point, Services, Space, TemplateStore, VectorIndex, point_id,
-};
+pub use services::{Hit, ImageModel, IndexError, ModelCard, Nearest, Point, Services, Space, VectorIndex, point_id};
 pub use trace::{Span, SpanKind, SpanValue, Spans, TraceContext, Worked, wall_time};
 pub use transport::{
     Acknowledge, Backlog, BodyOf, DeadLetter, Delivery, INLINE_LIMIT, KeptLetter, Published, Record, Settlement,

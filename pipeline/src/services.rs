@@ -1,4 +1,4 @@
-//! What operators may ask the outside for, as traits: models, vector indexes and templates.
+//! What operators may ask the outside for, as traits: models, vector indexes, engines of documents, receivers.
 //!
 //! Connectors implement them, the assembly hands them over; an operator never sees a connector's own types.
 
@@ -6,10 +6,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 
+use crate::documents::Converter;
 use crate::fault::{BoxError, Rejection};
 use crate::payload::{Digest, Image};
+use crate::webhook::Caller;
 
 /// Everything an operator may be built from.
 #[derive(Clone, Default)]
@@ -18,8 +19,10 @@ pub struct Services {
     pub models: HashMap<String, Arc<dyn ImageModel>>,
     /// `[index]`, or the embedded one.
     pub index: Option<Arc<dyn VectorIndex>>,
-    /// Templates of documents, where the service keeps some.
-    pub templates: Option<Arc<dyn TemplateStore>>,
+    /// `[office]`: what converts documents, or why nothing does. `None` where no flow asks for it.
+    pub converter: Option<Result<Arc<dyn Converter>, Arc<str>>>,
+    /// `[webhook]`: what calls receivers of results. `None` where no flow of the config asks for it.
+    pub caller: Option<Arc<dyn Caller>>,
     /// Requests that were given up; one for all flows of a process.
     pub cancellations: Arc<crate::engine::Cancellations>,
     /// Events that have ended; one for all flows of a process.
@@ -155,16 +158,6 @@ pub trait VectorIndex: Send + Sync {
 
     /// Syncs and closes; called once, after the last flow has drained.
     async fn close(&self);
-}
-
-/// Keeps templates of documents under names.
-#[async_trait]
-pub trait TemplateStore: Send + Sync {
-    /// The newest template of that name; `None` if there is none. A name is looked up and never part of a path.
-    ///
-    /// # Errors
-    /// If the store is out of reach; later may work.
-    async fn template(&self, name: &str) -> Result<Option<Bytes>, BoxError>;
 }
 
 /// The point id of an image under an owner's name, for example a report: UUID version 5 over tenant, owner and digest. The

@@ -208,6 +208,8 @@ pub enum BodyOf<'a> {
     Event(&'a FlowName),
     /// A result. It goes when results can no longer be read.
     Result,
+    /// A template. It stays until it is dropped.
+    Template,
 }
 
 /// Live results of one request, from the moment of [`Transport::watch`].

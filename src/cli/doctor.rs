@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use clap::Args;
+use connectors::documents::OfficeSpec;
 use serde::Serialize;
 
 use crate::locate::{Parts, REMEDY};
@@ -33,7 +34,7 @@ struct Finding {
 /// # Errors
 /// If standard output is closed.
 pub fn run(args: &DoctorArgs, parts: &Parts) -> anyhow::Result<ExitCode> {
-    let findings = [broker(parts), inference(parts)];
+    let findings = [broker(parts), inference(parts), office()];
     let mut out = std::io::stdout();
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&findings)?)?;
@@ -85,5 +86,17 @@ fn broker(parts: &Parts) -> Finding {
 fn inference(parts: &Parts) -> Finding {
     finding("onnxruntime", "models", parts.find_onnxruntime(), |path| {
         connectors::models::runtime::load(path).map(|info| info.version).map_err(|error| error.to_string())
+    })
+}
+
+fn office() -> Finding {
+    let spec = OfficeSpec::default();
+    let path = spec.find().ok();
+    finding("libreoffice", "documents", path, |_| {
+        let program = spec.path.join("program/soffice.bin");
+        let output = Command::new(program).arg("--version").output().map_err(|error| error.to_string())?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        // `LibreOffice 7.4.7.2 40(Build:2)`
+        text.split_whitespace().nth(1).map(str::to_owned).ok_or_else(|| "it says no version".into())
     })
 }

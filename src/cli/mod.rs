@@ -58,6 +58,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Converts documents for its parent
+    #[command(hide = true)]
+    OfficeWorker {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
 }
 
 /// Exit code for a config with problems, so that scripts can tell it from a failure at work.
@@ -75,8 +81,9 @@ pub struct ConfigArgs {
 }
 
 /// The shipped configs, so that the program works alone.
-const BUILT_IN: [(&str, &str); 2] = [
+const BUILT_IN: [(&str, &str); 3] = [
     ("caudal.toml", include_str!("../../config/caudal.toml")),
+    ("gendoc.toml", include_str!("../../config/gendoc.toml")),
     ("petalert.toml", include_str!("../../config/petalert.toml")),
 ];
 
@@ -124,8 +131,11 @@ fn add_built_in(name: &str, sources: &mut Sources) -> anyhow::Result<()> {
 /// # Errors
 /// Whatever the command could not do, in a sentence for the person.
 pub fn run(args: Args, extras: Extras) -> anyhow::Result<ExitCode> {
-    if let Command::Guard { args } = args.command {
-        return Ok(guard(args));
+    // Both become something else, before there is a second thread.
+    match args.command {
+        Command::Guard { args } => return Ok(guard(args)),
+        Command::OfficeWorker { args } => return Ok(connectors::documents::worker_main(args.into_iter())),
+        _ => {}
     }
     logging::init(&args.log, args.log_format)?;
     match args.command {
@@ -134,7 +144,7 @@ pub fn run(args: Args, extras: Extras) -> anyhow::Result<ExitCode> {
         Command::Doctor(command) => doctor::run(&command, &args.parts),
         Command::Dead(command) => dead::run(&command),
         Command::Send(command) => send::run(&command),
-        Command::Guard { .. } => unreachable!("handled above"),
+        Command::Guard { .. } | Command::OfficeWorker { .. } => unreachable!("handled above"),
     }
 }
 

@@ -1,24 +1,28 @@
 //! `caudal send`: a folder of files into a running service, resumable.
 //!
 //! Each file becomes one request. What was answered is noted in a journal beside the files, so that a second run sends
-//! only what is missing or has changed.
+//! only what is missing or has changed. Answers may be stored; then a file counts as sent while its answer is there.
 
+mod answers;
 mod journal;
+mod media;
 mod upload;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use futures_util::StreamExt;
 use futures_util::stream;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use answers::Answers;
 use journal::Journal;
-use upload::{Target, upload};
+use upload::{Target, Way, upload};
 
 #[derive(Args)]
 pub struct SendArgs {
@@ -27,15 +31,24 @@ pub struct SendArgs {
     /// Send each file's bytes into this open flow, in the bulk lane
     #[arg(long, value_name = "FLOW", conflicts_with = "route", required_unless_present = "route")]
     flow: Option<String>,
-    /// Post each file as a form to this route; `{name}` becomes the file's name without its extension
+    /// Post each file to this route; `{name}` becomes the file's name without its extension
     #[arg(long, value_name = "PATH")]
     route: Option<String>,
+    /// How a file is posted to the route
+    #[arg(long, value_enum, default_value_t, requires = "route")]
+    body: BodyKind,
     /// The form field that carries the file
     #[arg(long, default_value = "file", requires = "route")]
     field: String,
     /// Address of the service
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     to: String,
+    /// Key or token, if the service asks for one
+    #[arg(long, env = "CAUDAL_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Store each answer in this folder, as the file's name with the extension of what was answered
+    #[arg(long, value_name = "DIR")]
+    save: Option<PathBuf>,
     /// Files on their way at once
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     parallel: u16,
@@ -45,6 +58,29 @@ pub struct SendArgs {
     /// Print a summary as JSON instead of text
     #[arg(long)]
     json: bool,
+}
+
+/// Named as the bodies of routes in the config.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum BodyKind {
+    /// As a field of a form, which carries the file's name too
+    #[default]
+    Multipart,
+    /// As the body itself, with the media type that its extension stands for
+    Raw,
+}
+
+impl SendArgs {
+    /// # Errors
+    /// If neither a flow nor a route is given.
+    fn way(&self) -> anyhow::Result<Way> {
+        Ok(match (&self.flow, &self.route, self.body) {
+            (Some(flow), None, _) => Way::Flow(flow.clone()),
+            (None, Some(path), BodyKind::Multipart) => Way::Form { path: path.clone(), field: self.field.clone() },
+            (None, Some(path), BodyKind::Raw) => Way::Raw { path: path.clone() },
+            _ => bail!("give either --flow or --route"),
+        })
+    }
 }
 
 /// What became of a folder.
@@ -81,29 +117,31 @@ pub fn run(args: &SendArgs) -> anyhow::Result<ExitCode> {
 
 async fn send(args: &SendArgs) -> anyhow::Result<Summary> {
     let files = list(&args.folder)?;
+    let answers = args.save.as_deref().map(|folder| Answers::open(folder, &args.folder, &files)).transpose()?;
     let journal_path = args.journal.clone().unwrap_or_else(|| beside(&args.folder));
-    let target = Target::new(&args.to, args.flow.as_deref(), args.route.as_deref(), &args.field)?;
+    let target = Target::new(&args.to, args.way()?, args.token.as_deref())?;
     let mut journal = Journal::open(&journal_path, &target.describe())?;
-    let (done, waiting): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| journal.has(file));
+    let (target, answers) = (&target, answers.as_ref());
+    let (done, waiting): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| journal.has(file, answers));
     let mut summary = Summary { skipped: done.len(), ..Summary::default() };
 
     let bar = progress_bar(waiting.len());
-    let target = &target;
     let uploads = waiting.into_iter().map(|file| async move {
-        let result = upload(target, &file).await;
+        let result = upload(target, &file, answers).await;
         (file, result)
     });
     let mut uploads = stream::iter(uploads).buffer_unordered(usize::from(args.parallel));
     while let Some((file, result)) = uploads.next().await {
         match result {
-            Ok(()) => {
-                journal.add(&file)?;
+            Ok(saved) => {
+                journal.add(&file, saved)?;
                 summary.sent += 1;
             }
             Err(error) => {
                 let failure = Failure { file: file.display().to_string(), why: format!("{error:#}") };
                 bar.println(format!("failed  {}  {}", failure.file, failure.why));
                 summary.failed.push(failure);
+                bar.set_message(format!("{} failed", summary.failed.len()));
             }
         }
         bar.inc(1);
@@ -141,8 +179,10 @@ fn beside(folder: &Path) -> PathBuf {
 
 fn progress_bar(files: usize) -> ProgressBar {
     let bar = ProgressBar::new(files as u64);
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len}  {per_sec}  {eta} left")
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len}  {per_sec}  {eta} left  {msg}")
         .expect("the template is a constant and valid");
     bar.set_style(style);
+    // What is left goes down between two answers as well.
+    bar.enable_steady_tick(Duration::from_millis(250));
     bar
 }

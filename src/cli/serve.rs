@@ -90,11 +90,11 @@ async fn serve(mut plan: Plan, parts: &Parts, extras: &Extras) -> anyhow::Result
     let serving = tokio::spawn(gateway::serve(Door { listener, tls }, state, stop.clone()));
     writeln!(std::io::stdout(), "ready {scheme}://{address}")?;
     tracing::info!(%address, service = plan.gateway.service.name, "ready");
-    let Assembly { broker, jetstream, index, .. } = assembly;
+    let Assembly { broker, jetstream, services, .. } = assembly;
     let ended = work(running, &stop, grace).await;
     // The gateway stops by the same signal; what it still answers comes from the broker, so it goes first.
     serving.await.context("the gateway broke")?;
-    assembly::close(broker, &jetstream, index).await;
+    assembly::close(broker, &jetstream, &services).await;
     if let Some(telemetry) = telemetry {
         telemetry.close().await;
     }
@@ -125,6 +125,7 @@ fn gateway_state(
         routes: plan.gateway.routes.clone(),
         flows,
         spans: assembly.services.spans.clone(),
+        caller: assembly.services.caller.clone(),
         figures: Arc::new(move || figures_of.figures()),
         checks: checks(assembly),
         render_metrics: figures::renderer(metrics, engine, Arc::clone(&assembly.services)),
@@ -156,7 +157,14 @@ fn checks(assembly: &Assembly) -> Vec<(String, Check)> {
         async move { transport.ready().await.map_err(|error| error.to_string()) }.boxed()
     });
     let mut checks: Vec<(String, Check)> = vec![("broker".into(), broker)];
-    if let Some(index) = assembly.index.clone() {
+    if let Some(Ok(converter)) = assembly.services.converter.clone() {
+        let documents: Check = Arc::new(move || {
+            let converter = Arc::clone(&converter);
+            async move { converter.ready().await.map_err(|error| error.to_string()) }.boxed()
+        });
+        checks.push(("documents".into(), documents));
+    }
+    if let Some(index) = assembly.services.index.clone() {
         let index: Check = Arc::new(move || {
             let index = Arc::clone(&index);
             async move { index.ready().await.map_err(|error| error.to_string()) }.boxed()

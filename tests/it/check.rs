@@ -78,6 +78,8 @@ async fn doctor_names_what_it_found() {
     let find = |name: &str| findings.iter().find(|finding| finding["part"] == name).unwrap();
     assert!(find("nats-server")["version"].as_str().unwrap().contains("2.15"));
     assert!(find("onnxruntime")["version"].as_str().unwrap().starts_with("1."));
+    assert!(find("libreoffice")["version"].as_str().unwrap().contains('.'));
+    assert_eq!(output.status.code(), Some(0));
 
     let missing = program().args(["doctor", "--json", "--nats-server", "/nowhere"]).output().await.unwrap();
     assert_eq!(missing.status.code(), Some(1));

@@ -9,6 +9,7 @@ mod check;
 mod console;
 mod crash;
 mod dead;
+mod gendoc;
 mod load;
 mod metrics;
 mod onnx;

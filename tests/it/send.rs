@@ -1,11 +1,15 @@
-//! `caudal send`: a folder goes in once, failures are listed.
+//! `caudal send`: a folder goes in once, failures are listed, answers are kept.
 
-use serde_json::Value;
+use std::io::{Cursor, Write};
+use std::path::Path;
+use std::process::Output;
 
-use crate::caudal::{Caudal, program};
+use serde_json::{Value, json};
+
+use crate::caudal::{Caudal, Folder, program};
 use crate::pictures::{jpeg, scene};
 
-async fn send(caudal: &Caudal, folder: &std::path::Path) -> (Option<i32>, Value) {
+async fn send(caudal: &Caudal, folder: &Path) -> (Option<i32>, Value) {
     let output = program()
         .arg("send")
         .arg(folder)
@@ -37,4 +41,161 @@ async fn a_folder_is_sent_once_and_failures_are_listed() {
     let (code, summary) = send(&caudal, folder.path()).await;
     assert_eq!(code, Some(0));
     assert_eq!((summary["sent"].as_u64(), summary["skipped"].as_u64()), (Some(1), Some(5)));
+}
+
+const KEY: &str = "press-key-3c0b6a55e7d14f8e";
+
+/// Documents are filled, and answered as they are.
+const PRESS: &str = r#"
+[auth.key.press]
+key = { env = "PRESS_KEY" }
+
+[[route]]
+path   = "/templates/{name}"
+method = "PUT"
+flow   = "put"
+body   = { raw = true }
+
+[[route]]
+path = "/templates/{name}/fill"
+flow = "fill"
+body = { raw = true, types = ["application/json"] }
+
+[[flow.put.stage]]
+use    = "template"
+action = "put"
+
+[[flow.put.stage]]
+use = "respond"
+
+[[flow.fill.stage]]
+use = "fill"
+
+[[flow.fill.stage]]
+use = "respond"
+"#;
+
+/// A DOCX that wants a name.
+fn letter() -> Vec<u8> {
+    let rels = "application/vnd.openxmlformats-package.relationships+xml";
+    let main = "application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml";
+    let package = "http://schemas.openxmlformats.org/package/2006";
+    let office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument";
+    let word = "http://schemas.openxmlformats.org/wordprocessingml/2006/main";
+    let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, text) in [
+        (
+            "[Content_Types].xml",
+            format!(
+                "<Types xmlns=\"{package}/content-types\"><Default Extension=\"rels\" ContentType=\"{rels}\"/>\
+                 <Override PartName=\"/word/document.xml\" ContentType=\"{main}\"/></Types>"
+            ),
+        ),
+        (
+            "_rels/.rels",
+            format!(
+                "<Relationships xmlns=\"{package}/relationships\"><Relationship Id=\"r1\" Type=\"{office}\" \
+                 Target=\"word/document.xml\"/></Relationships>"
+            ),
+        ),
+        (
+            "word/document.xml",
+            format!(
+                "<w:document xmlns:w=\"{word}\"><w:body><w:p><w:r><w:t>Dear {{{{ name }}}}</w:t></w:r></w:p></w:body>\
+                 </w:document>"
+            ),
+        ),
+    ] {
+        writer.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+        writer.write_all(text.as_bytes()).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+/// What a filled letter says.
+fn text(document: &Path) -> String {
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(document).unwrap()).unwrap();
+    std::io::read_to_string(archive.by_name("word/document.xml").unwrap()).unwrap()
+}
+
+async fn fill(caudal: &Caudal, contexts: &Path, answers: &Path, key: &str) -> Output {
+    let mut command = program();
+    command.arg("send").arg(contexts).args(["--route", "/templates/letter/fill", "--body", "raw", "--save"]);
+    command.arg(answers).args(["--to", &caudal.base, "--json"]).env("CAUDAL_TOKEN", key).output().await.unwrap()
+}
+
+/// Sent, sent before and failed, once it is sure that the key was not shown.
+fn counts(output: &Output) -> (u64, u64, Vec<Value>) {
+    let shown = [&*output.stdout, &*output.stderr].map(String::from_utf8_lossy).concat();
+    assert!(!shown.contains(KEY), "{shown}");
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{shown}"));
+    let failed = summary["failed"].as_array().unwrap().clone();
+    assert_eq!(output.status.code(), Some(i32::from(!failed.is_empty())), "{summary}");
+    (summary["sent"].as_u64().unwrap(), summary["skipped"].as_u64().unwrap(), failed)
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let name = |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+    let mut names: Vec<String> = std::fs::read_dir(folder).unwrap().map(name).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn contexts_become_documents_and_only_what_is_missing_is_sent_again() {
+    let folder = Folder::new();
+    let config = folder.path().join("press.toml");
+    std::fs::write(&config, PRESS).unwrap();
+    let caudal = Caudal::serve_with(Folder::new(), &[config.to_str().unwrap()], &[("PRESS_KEY", KEY)]).await;
+    let put = caudal.client.put(caudal.url("/templates/letter")).bearer_auth(KEY).body(letter()).send().await.unwrap();
+    assert_eq!(put.status(), 200, "{}", put.text().await.unwrap());
+    let (contexts, answers) = (folder.path().join("contexts"), folder.path().join("documents"));
+    std::fs::create_dir(&contexts).unwrap();
+    let write = |name: &str, context: Value| std::fs::write(contexts.join(name), context.to_string()).unwrap();
+    write("ann.json", json!({ "name": "Ann" }));
+    write("bob.json", json!({ "name": "Bob" }));
+    write("nobody.json", json!({ "title": "Dr" }));
+
+    let (sent, _, failed) = counts(&fill(&caudal, &contexts, &answers, "no such key").await);
+    assert_eq!((sent, failed.len()), (0, 3));
+    assert!(failed[0]["why"].as_str().unwrap().contains("status 401"), "{failed:?}");
+
+    let (sent, skipped, failed) = counts(&fill(&caudal, &contexts, &answers, KEY).await);
+    assert_eq!((sent, skipped, failed.len()), (2, 0, 1));
+    assert!(failed[0]["file"].as_str().unwrap().ends_with("nobody.json"), "{failed:?}");
+    let why = failed[0]["why"].as_str().unwrap();
+    assert!(why.contains("{{ name }}") && why.contains("undefined_variable, status 422"), "{why}");
+    assert_eq!(names(&answers), ["ann.docx", "bob.docx"]);
+    assert!(text(&answers.join("ann.docx")).contains("Dear Ann"));
+
+    // Neither is sent again, only the one that failed; and one whose answer was lost.
+    let (sent, skipped, failed) = counts(&fill(&caudal, &contexts, &answers, KEY).await);
+    assert_eq!((sent, skipped, failed.len()), (0, 2, 1));
+    write("nobody.json", json!({ "name": "Cy" }));
+    std::fs::remove_file(answers.join("bob.docx")).unwrap();
+    let (sent, skipped, failed) = counts(&fill(&caudal, &contexts, &answers, KEY).await);
+    assert_eq!((sent, skipped, failed.len()), (2, 1, 0));
+    assert_eq!(names(&answers), ["ann.docx", "bob.docx", "nobody.docx"]);
+    assert!(text(&answers.join("nobody.docx")).contains("Dear Cy"));
+}
+
+#[tokio::test]
+async fn answers_that_would_replace_a_file_are_refused_before_anything_is_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let contexts = folder.path().join("contexts");
+    std::fs::create_dir(&contexts).unwrap();
+    std::fs::write(contexts.join("a.json"), "{}").unwrap();
+    let refused = async |save: &Path| {
+        let mut command = program();
+        command.arg("send").arg(&contexts).args(["--route", "/x", "--to", "http://127.0.0.1:9", "--save"]).arg(save);
+        let output = command.output().await.unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let why = refused(&contexts).await;
+    assert!(why.contains("save them elsewhere"), "{why}");
+    std::fs::write(contexts.join("a.txt"), "{}").unwrap();
+    let why = refused(&folder.path().join("answers")).await;
+    assert!(why.contains("would have the same name"), "{why}");
+    assert_eq!(names(&contexts), ["a.json", "a.txt"]);
 }

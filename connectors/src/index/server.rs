@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use pipeline::spec::Secret;
 use pipeline::{BoxError, Hit, IndexError, Nearest, Point, Space, TENANT_PARAM, VectorIndex};
 use qdrant_client::qdrant::r#match::MatchValue;
 use qdrant_client::qdrant::point_id::PointIdOptions;
@@ -56,13 +57,15 @@ impl ServerIndex {
     /// Prepares the connection; nothing is sent yet.
     ///
     /// # Errors
-    /// If `url` is missing or not an address.
+    /// If `url` is missing or not an address, or the key cannot be read.
     pub fn new(spec: &IndexSpec) -> Result<Self, OpenError> {
         let url = spec.url.clone().unwrap_or_default();
         let timeout = spec.timeout_ms.map_or(TIMEOUT, |ms| Duration::from_millis(ms.get()));
         // The compatibility check would print to standard output, which is not ours to write to.
         let mut config = Qdrant::from_url(&url).timeout(timeout).connect_timeout(timeout).skip_compatibility_check();
-        config.api_key = spec.api_key.clone();
+        let key = spec.api_key.as_ref().map(Secret::read).transpose();
+        let key = key.map_err(|source| OpenError::Server { url: url.clone(), source: source.into() })?;
+        config.api_key = key.map(|key| key.expose().to_owned());
         let client = config.build().map_err(|source| OpenError::Server { url, source: source.into() })?;
         Ok(Self { client, spaces: Mutex::default() })
     }

@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 
 use pipeline::Complaint;
+use pipeline::spec::Secret;
 use serde::Deserialize;
 
 /// Where vectors are kept. An absent section means the embedded index.
@@ -12,9 +13,9 @@ pub struct IndexSpec {
     /// gRPC address of a Qdrant server, for example `http://127.0.0.1:6334`. Absent: embedded, under `data_dir`.
     #[serde(default)]
     pub url: Option<String>,
-    /// Key of the server.
+    /// Where the server's key is: `{ env = "NAME" }` or `{ file = "PATH" }`.
     #[serde(default)]
-    pub api_key: Option<String>,
+    pub api_key: Option<Secret>,
     /// How long one call to the server may take, in milliseconds.
     #[serde(default)]
     pub timeout_ms: Option<NonZeroU64>,
@@ -60,11 +61,16 @@ mod tests {
             spec.check().iter().map(|complaint| complaint.key).collect()
         };
         assert_eq!(keys(serde_json::json!({})), [""; 0]);
-        assert_eq!(keys(serde_json::json!({"url": "http://[::1]:6334", "api_key": "k", "timeout_ms": 100})), [""; 0]);
+        assert_eq!(
+            keys(serde_json::json!({"url": "http://[::1]:6334", "api_key": {"env": "K"}, "timeout_ms": 100})),
+            [""; 0]
+        );
         assert_eq!(keys(serde_json::json!({"url": "localhost:6334"})), ["url"]);
         assert_eq!(keys(serde_json::json!({"url": "ftp://x"})), ["url"]);
-        assert_eq!(keys(serde_json::json!({"api_key": "k", "timeout_ms": 1})), ["api_key", "timeout_ms"]);
+        assert_eq!(keys(serde_json::json!({"api_key": {"env": "K"}, "timeout_ms": 1})), ["api_key", "timeout_ms"]);
         assert!(serde_json::from_value::<IndexSpec>(serde_json::json!({"timeout_ms": 0})).is_err());
+        // A secret does not stand in a config.
+        assert!(serde_json::from_value::<IndexSpec>(serde_json::json!({"url": "http://x", "api_key": "k"})).is_err());
         assert!(serde_json::from_value::<IndexSpec>(serde_json::json!({"uri": "http://x"})).is_err());
     }
 }

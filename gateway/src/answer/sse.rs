@@ -65,7 +65,7 @@ pub fn slot(state: &GatewayState, caller: &Caller) -> Result<Slot, Problem> {
 pub fn stream(state: &GatewayState, follower: Follower, slot: Slot, ends: Ends) -> Response {
     let heartbeat = Duration::from_millis(state.limits.heartbeat_ms.max(1));
     let state = state.clone();
-    let events = Events { state, follower, heartbeat, ends, _slot: slot, _meter: StreamMeter::begin() };
+    let events = Box::new(Events { state, follower, heartbeat, ends, _slot: slot, _meter: StreamMeter::begin() });
     let body = Body::from_stream(stream::unfold(Some(events), |events| async move { events?.next().await }));
     response(body)
 }
@@ -125,11 +125,12 @@ struct Events {
     _meter: StreamMeter,
 }
 
-/// The next bytes, and the stream if more may follow.
-type Step = Option<(io::Result<Bytes>, Option<Events>)>;
+/// The next bytes, and the stream if more may follow. On the heap: a step has room for it three times otherwise, and
+/// thousands of streams wait in one.
+type Step = Option<(io::Result<Bytes>, Option<Box<Events>>)>;
 
 impl Events {
-    async fn next(mut self) -> Step {
+    async fn next(mut self: Box<Self>) -> Step {
         let outcome = tokio::select! {
             biased;
             outcome = self.follower.next() => outcome,

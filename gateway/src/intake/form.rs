@@ -11,6 +11,7 @@ use futures_util::stream::{BoxStream, Stream, StreamExt};
 use multer::{Field, Multipart};
 use pipeline::spec::ByteSize;
 use pipeline::{BoxError, INLINE_LIMIT, Part, Payload};
+use serde_json::{Map, Value};
 
 use super::feed::Feed;
 use super::{Keeper, Taken, empty, report};
@@ -22,6 +23,9 @@ const SEARCH_BYTES: u64 = 32 << 10;
 
 /// Names and values of one part's headers together.
 const MAX_PART_HEADER_BYTES: usize = 4 << 10;
+
+/// Names and values of all fields of a form together: they travel as one of the event's parameters.
+const FIELD_BYTES: usize = 8 << 10;
 
 /// Of a file name, in characters.
 const MAX_FILE_NAME: usize = 255;
@@ -95,7 +99,7 @@ impl<'s> Form<'s> {
         let (mut record, mut parts) = (None, Vec::new());
         while let Some(part) = self.next().await? {
             if part.name == json && record.is_none() {
-                let text = self.read(part).await?;
+                let text = read(part, INLINE_LIMIT as u64).await?;
                 record = Some(report::record_of(json, &text)?);
             } else if part.name == files {
                 parts.push(self.keep(part, keeper).await?);
@@ -104,7 +108,27 @@ impl<'s> Form<'s> {
             }
         }
         let record = record.ok_or_else(|| missing(json))?;
-        Ok(Taken { payload: Payload::Parts(parts.into()), record: Some(record) })
+        Ok(Taken { payload: Payload::Parts(parts.into()), record: Some(record), fields: None })
+    }
+
+    /// Every part with a file name as a file, every other one as a field.
+    pub async fn files(mut self, keeper: &mut Keeper<'_>) -> Result<Taken, Problem> {
+        let (mut parts, mut fields) = (Vec::new(), Map::new());
+        let mut left = FIELD_BYTES;
+        while let Some(part) = self.next().await? {
+            if part.file_name.is_some() {
+                parts.push(self.keep(part, keeper).await?);
+                continue;
+            }
+            let name = part.name.clone();
+            let text = read(part, left as u64).await?;
+            left = left.saturating_sub(name.len() + text.len());
+            let text = std::str::from_utf8(&text).map_err(|_| {
+                Problem::malformed("malformed_multipart", format!("field {:?} is not UTF-8", shown(&name)))
+            })?;
+            fields.insert(name, Value::from(text));
+        }
+        Ok(Taken { payload: Payload::Parts(parts.into()), record: None, fields: Some(fields) })
     }
 
     /// The next part's headers.
@@ -153,20 +177,20 @@ impl<'s> Form<'s> {
         Ok(Part { name: part.name.into(), file_name: part.file_name, content })
     }
 
-    /// A part that must be short.
-    async fn read(&mut self, part: FormPart) -> Result<Bytes, Problem> {
-        let mut stream = bounded(part.field, INLINE_LIMIT as u64, &part.name);
-        let mut text = BytesMut::new();
-        while let Some(chunk) = stream.next().await {
-            text.extend_from_slice(&chunk.map_err(Problem::of_body)?);
-        }
-        Ok(text.freeze())
-    }
-
     async fn throw_away(&mut self, mut part: FormPart) -> Result<(), Problem> {
         while part.field.chunk().await.map_err(of_multer)?.is_some() {}
         Ok(())
     }
+}
+
+/// A part that must be short.
+async fn read(part: FormPart, max_bytes: u64) -> Result<Bytes, Problem> {
+    let mut stream = bounded(part.field, max_bytes, &part.name);
+    let mut text = BytesMut::new();
+    while let Some(chunk) = stream.next().await {
+        text.extend_from_slice(&chunk.map_err(Problem::of_body)?);
+    }
+    Ok(text.freeze())
 }
 
 /// A part's bytes, broken off with 413 when they are too many.

@@ -33,7 +33,7 @@ pub async fn take(shared: &Shared, mut head: Head, feed: Feed) -> Result<Taken, 
     head.max_bytes = head.max_bytes.min(INLINE_LIMIT as u64);
     let (text, _reserved) = read(shared, &head, feed).await?;
     let value = if text.len() <= QUICK_BYTES { parse(&text) } else { off_runtime(move || parse(&text)).await? };
-    Ok(Taken { payload: Payload::json(value?), record: None })
+    Ok(Taken { payload: Payload::json(value?), record: None, fields: None })
 }
 
 /// A whole body and its share of the memory budget.

@@ -34,11 +34,13 @@ pub struct Taken {
     pub payload: Payload,
     /// For the record, where the route keeps one.
     pub record: Option<Map<String, Value>>,
+    /// The fields of a form, where the route takes any.
+    pub fields: Option<Map<String, Value>>,
 }
 
 impl Taken {
     fn payload(payload: Payload) -> Self {
-        Self { payload, record: None }
+        Self { payload, record: None, fields: None }
     }
 }
 
@@ -82,7 +84,9 @@ pub fn admit(spec: &BodySpec, headers: &HeaderMap) -> Result<Head, Problem> {
 fn check_type(spec: &BodySpec, media_type: &str, given: bool) -> Result<(), Problem> {
     let (right, expected) = match &spec.kind {
         BodyKind::None | BodyKind::Open { .. } => return Ok(()),
-        BodyKind::File(_) | BodyKind::Parts(_) => (form::is_multipart(media_type), "multipart/form-data".to_owned()),
+        BodyKind::File(_) | BodyKind::Parts(_) | BodyKind::Files => {
+            (form::is_multipart(media_type), "multipart/form-data".to_owned())
+        }
         BodyKind::Form { .. } => (
             form::is_multipart(media_type) || json::is_json(media_type),
             "multipart/form-data or application/json".to_owned(),
@@ -129,6 +133,7 @@ async fn take_into(
             let form = Form::open(&head.media_type, feed, spec)?;
             form.parts(names, keeper).await.map(Taken::payload)
         }
+        BodyKind::Files => Form::open(&head.media_type, feed, spec)?.files(keeper).await,
         BodyKind::Form { json, files } if is_form => {
             let form = Form::open(&head.media_type, feed, spec)?;
             form.report(json, files, keeper).await

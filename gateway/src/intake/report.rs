@@ -59,7 +59,7 @@ pub async fn of_json(
         }
         parts.push(Part { name: files.into(), file_name: None, content });
     }
-    Ok(Taken { payload: Payload::Parts(parts.into()), record: Some(fields) })
+    Ok(Taken { payload: Payload::Parts(parts.into()), record: Some(fields), fields: None })
 }
 
 /// Takes a report apart without copying its photos.

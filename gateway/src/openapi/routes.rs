@@ -24,6 +24,15 @@ pub fn describe(route: &RouteSpec, setting: Setting) -> Value {
         "schema": { "type": "string", "minLength": 1, "maxLength": 255 },
     });
     operation["parameters"].as_array_mut().into_iter().for_each(|params| params.push(key.clone()));
+    if route.webhook {
+        let webhook = json!({
+            "name": "Caudal-Webhook-Url", "in": "header", "required": false,
+            "description": "told the result; the request is answered at once. Gotenberg-Webhook-Url says the same",
+            "schema": { "type": "string", "format": "uri" },
+        });
+        operation["parameters"].as_array_mut().into_iter().for_each(|params| params.push(webhook.clone()));
+        operation["responses"]["204"] = json!({ "description": "kept; a webhook of Gotenberg's will be told" });
+    }
     if let Some(flow) = &route.flow {
         operation["summary"] = json!(format!("starts the flow {flow}"));
     }
@@ -114,6 +123,10 @@ fn body(spec: &BodySpec) -> Value {
         BodyKind::Parts(names) => {
             let properties = names.iter().map(|name| (name.clone(), file.clone())).collect();
             json!({ "multipart/form-data": form(properties, names.iter().collect()) })
+        }
+        BodyKind::Files => {
+            let fields = json!({ "type": "object", "additionalProperties": { "type": "string" } });
+            json!({ "multipart/form-data": { "schema": fields } })
         }
         BodyKind::Form { json: name, files } => {
             let photos = json!({ "type": "array", "items": file, "maxItems": spec.max_parts });

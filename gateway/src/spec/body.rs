@@ -41,6 +41,9 @@ pub enum BodyKind {
         /// Name of the file parts; in JSON, a list under the plural (`photo` and `photos` are both taken).
         files: String,
     },
+    /// A form's files, whatever their parts are called, as parts; every other part is a field, and all fields together are
+    /// the parameter `form`.
+    Files,
     /// The bytes themselves.
     Raw,
     /// A JSON document, up to the inline limit.
@@ -58,7 +61,7 @@ impl BodyKind {
     pub fn gives(&self) -> PayloadKind {
         match self {
             Self::File(_) | Self::Raw => PayloadKind::Bytes,
-            Self::Parts(_) | Self::Form { .. } => PayloadKind::Parts,
+            Self::Parts(_) | Self::Form { .. } | Self::Files => PayloadKind::Parts,
             Self::Open { json: false } => PayloadKind::Bytes,
             Self::None | Self::Json | Self::Open { json: true } => PayloadKind::Json,
         }
@@ -96,6 +99,8 @@ pub struct BodyText {
     parts: Option<Vec<String>>,
     form: Option<FormText>,
     #[serde(default)]
+    files: bool,
+    #[serde(default)]
     raw: bool,
     #[serde(default)]
     json: bool,
@@ -119,10 +124,11 @@ impl BodyText {
         kinds.extend(self.multipart.map(BodyKind::File));
         kinds.extend(self.parts.map(BodyKind::Parts));
         kinds.extend(self.form.map(|form| BodyKind::Form { json: form.json, files: form.files }));
+        kinds.extend(self.files.then_some(BodyKind::Files));
         kinds.extend(self.raw.then_some(BodyKind::Raw));
         kinds.extend(self.json.then_some(BodyKind::Json));
         let Ok([kind]) = <[BodyKind; 1]>::try_from(kinds) else {
-            let remedy = "give exactly one of multipart = \"NAME\", parts = [\"NAME\", …], form = { json, files }, raw = true, json = true";
+            let remedy = "give exactly one of multipart = \"NAME\", parts = [\"NAME\", …], form = { json, files }, files = true, raw = true, json = true";
             return Err(("the body has no kind, or several".into(), remedy.into()));
         };
         if matches!(&kind, BodyKind::Parts(names) if names.is_empty()) {

@@ -26,6 +26,9 @@ const BUILT_IN: [&str; 11] = [
 /// How the names of the gateway's own stores begin.
 const RESERVED_STORES: &str = "caudal-";
 
+/// Parameters that the gateway gives: the fields of a form, and whom to tell the result.
+const RESERVED_PARAMS: [&str; 2] = ["form", "webhook"];
+
 /// Checks every route by itself and against the others.
 pub fn check(routes: &[RouteSpec], problems: &mut Problems) {
     let mut taken: HashMap<String, &RouteSpec> = HashMap::new();
@@ -109,6 +112,10 @@ fn check_path(route: &RouteSpec, problems: &mut Problems) {
     for query in route.query.iter().filter(|query| query.name.starts_with('_')) {
         let message = format!("query parameter {} begins with _, as the gateway's own do", query.name);
         problems.add(route.places.of("query"), message, "rename it");
+    }
+    let queried = route.query.iter().map(|query| query.name.as_str());
+    for name in queried.chain(params.iter().copied()).filter(|name| RESERVED_PARAMS.contains(name)) {
+        problems.add(route.places.of("path"), format!("the gateway itself gives the parameter {name}"), "rename it");
     }
     for query in route.query.iter().filter(|query| params.contains(&query.name.as_str())) {
         let message = format!("{} is a parameter of the path and of the query", query.name);

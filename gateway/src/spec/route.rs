@@ -36,6 +36,8 @@ pub struct RouteSpec {
     pub status: u16,
     /// Whether a client that leaves takes its request with it.
     pub cancel_on_disconnect: bool,
+    /// Whether a request may name a webhook that is told its result.
+    pub webhook: bool,
     /// How often one client may use it.
     pub limit: Option<Rate>,
     /// The class that it shares its limit with.
@@ -119,6 +121,8 @@ struct RouteText {
     status: Option<u16>,
     #[serde(default)]
     cancel_on_disconnect: bool,
+    #[serde(default)]
+    webhook: bool,
     limit: Option<Rate>,
     class: Option<String>,
     record: Option<RecordText>,
@@ -187,6 +191,7 @@ impl RouteSpec {
             lane: text.lane,
             status: text.status.unwrap_or(200),
             cancel_on_disconnect: text.cancel_on_disconnect,
+            webhook: text.webhook,
             limit: text.limit,
             class: text.class,
             record: text.record.map(|record| RecordSpec { store: record.store, id: record.id }),

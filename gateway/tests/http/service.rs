@@ -155,6 +155,7 @@ pub fn state(transport: impl Transport + 'static, config: &str, checks: Vec<(Str
     };
     GatewayState::new(Gateway {
         spans: None,
+        caller: None,
         transport: Arc::new(transport),
         identity: Identity::open(&spec.auth).unwrap(),
         service: spec.service,

@@ -9,7 +9,6 @@
 //! several tags in one row none is lost; text beside `{{r` keeps its formatting, and beside `{%-` its place; nothing of
 //! Python or of other files is in reach.
 
-mod cache;
 mod compile;
 mod engine;
 mod error;
@@ -31,10 +30,9 @@ use serde_json::Value as Json;
 use crate::office::{Budget, Kind, Limits, Package, scan};
 use compile::Site;
 
-pub use cache::Cache;
 pub use engine::Undefined;
 pub use error::{FillError, Place};
-pub use operator::{DOCX, FillSpec, KIND};
+pub use operator::{FillSpec, KIND};
 
 /// Steps of the engine for one part: some 200 000 rows of five cells, or a second.
 const DEFAULT_FUEL: u64 = 10_000_000;

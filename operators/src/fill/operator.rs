@@ -1,26 +1,27 @@
 //! `use = "fill"`: data in, a DOCX out; the template comes from the service's store by the name in a parameter.
+//!
+//! What is a document already passes: a stage before it made it of a template in another language.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use pipeline::documents::Format;
 use pipeline::spec::ByteSize;
+use pipeline::templates::TemplateKind;
 use pipeline::{
-    Body, BoxError, Compute, Content, Ends, Event, Fault, Gives, Operator, OperatorKind, OperatorSpec, Output, Payload,
-    PayloadKind, Rejection, Services, TemplateStore, take_kind,
+    BoxError, Content, Ends, Event, Fault, Gives, Operator, OperatorKind, OperatorSpec, Output, Payload, PayloadKind,
+    Rejection, Services, take_kind,
 };
 use serde::Deserialize;
-use serde_json::Value as Json;
+use serde_json::json;
 
-use super::{Cache, Options, Undefined};
+use super::{Options, Template, Undefined};
+use crate::stored::{Compile, Compiled, Failed, Shelf};
 
 /// `use = "fill"`.
 pub const KIND: OperatorKind =
     OperatorKind::of::<FillSpec>("fill", "fills a DOCX template, in docxtpl's language, with a JSON document");
-
-/// The media type of a DOCX.
-pub const DOCX: &str = "application/vnd.openxmlformats-officedocument.wordprocessingml.document";
 
 /// The keys of a `fill` stage.
 #[derive(Debug, Deserialize)]
@@ -40,7 +41,7 @@ pub struct FillSpec {
     cache: ByteSize,
     /// One for all workers of the stage.
     #[serde(skip)]
-    compiled: OnceLock<Cache>,
+    compiled: OnceLock<Compiled<Template>>,
 }
 
 fn default_template() -> String {
@@ -62,27 +63,44 @@ impl OperatorSpec for FillSpec {
 
     fn build(&self, services: &Services) -> Result<Box<dyn Operator>, BoxError> {
         let options = Options { autoescape: self.autoescape, undefined: self.undefined, ..Options::default() };
-        let cache = self.compiled.get_or_init(|| Cache::new(self.cache, options)).clone();
-        let store = services.templates.clone().ok_or("there is no store of templates")?;
-        let compute = services.compute.clone().ok_or("there are no computing threads")?;
-        Ok(Box::new(Fill { parameter: self.template.clone(), cache, store, compute }))
+        let compiled = self.compiled.get_or_init(|| Compiled::new(self.cache, options)).clone();
+        let shelf = Shelf::new(self.template.clone(), compiled, services)?;
+        Ok(Box::new(Fill { shelf }))
+    }
+}
+
+impl Compile for Template {
+    type Options = Options;
+
+    fn compile(bytes: Bytes, options: &Options) -> Result<Self, Rejection> {
+        Ok(Self::compile(bytes, options)?)
+    }
+
+    fn resident_bytes(&self) -> usize {
+        self.resident_bytes()
     }
 }
 
 struct Fill {
-    parameter: String,
-    cache: Cache,
-    store: Arc<dyn TemplateStore>,
-    compute: Compute,
+    shelf: Shelf<Template>,
 }
 
 #[async_trait]
 impl Operator for Fill {
     async fn process(&mut self, batch: Vec<Event>, out: &mut Output) -> Result<(), Fault> {
         for (event, data) in take_kind(batch, out, |payload| Some(payload.clone())) {
-            match self.fill(&event, data).await? {
-                Ok(document) => out.emit(&event, Payload::Bytes(Content::inline(DOCX, document))).await?,
-                Err(why) => out.reject(&event, why),
+            if is_document(&data) {
+                out.forward(event).await?;
+                continue;
+            }
+            out.progress(&event, json!({ "step": "filling" })).await;
+            match self.fill(&event, data).await {
+                Ok(document) => {
+                    let content = Content::inline(Format::Docx.media_type(), document);
+                    out.emit(&event, Payload::Bytes(content)).await?;
+                }
+                Err(Failed::Rejected(why)) => out.reject(&event, why),
+                Err(Failed::Fault(fault)) => return Err(fault),
             }
         }
         Ok(())
@@ -90,43 +108,20 @@ impl Operator for Fill {
 }
 
 impl Fill {
-    async fn fill(&self, event: &Event, payload: Payload) -> Result<Result<Vec<u8>, Rejection>, Fault> {
-        let Some(name) = event.envelope.text_param(&self.parameter) else {
-            let detail = format!("the parameter {:?} must name a template", self.parameter);
-            return Ok(Err(Rejection::new(400, "missing_template", detail)));
-        };
-        let Some(template) = self.store.template(name).await.map_err(Fault::unavailable)? else {
-            let shown: String = name.chars().take(80).collect();
-            return Ok(Err(Rejection::new(404, "unknown_template", format!("there is no template named {shown:?}"))));
-        };
-        let cache = self.cache.clone();
-        let work = move || guarded(|| fill(&cache, &template, &payload));
-        self.compute.run(event.envelope.lane, work).await.map_err(Fault::retry)
+    async fn fill(&self, event: &Event, data: Payload) -> Result<Vec<u8>, Failed> {
+        let version = self.shelf.version(&event.envelope).await?;
+        if version.kind != TemplateKind::Docx {
+            let detail = "the template is written in typst: a `typeset` stage before this one makes a PDF of it";
+            return Err(Rejection::unsupported("template_kind", detail).into());
+        }
+        let render = |template: &Template, data: &_| Ok(template.render(data)?);
+        self.shelf.make(&event.envelope, &version, data, render).await
     }
 }
 
-fn fill(cache: &Cache, template: &Bytes, payload: &Payload) -> Result<Vec<u8>, Rejection> {
-    let template = cache.get(template)?;
-    match payload {
-        Payload::Json(data) => Ok(template.render(data)?),
-        Payload::Bytes(Content { body: Body::Inline(bytes), .. }) => {
-            let data: Json = serde_json::from_slice(bytes)
-                .map_err(|why| Rejection::new(400, "data_malformed", format!("the data are not JSON: {why}")))?;
-            Ok(template.render(&data)?)
-        }
-        other => {
-            let detail = format!("a template is filled with JSON, not with {}", other.kind());
-            Err(Rejection::unsupported("payload_kind", detail))
-        }
-    }
-}
-
-/// A template that makes the engine panic costs its own event alone.
-fn guarded(work: impl FnOnce() -> Result<Vec<u8>, Rejection>) -> Result<Vec<u8>, Rejection> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        tracing::warn!("a template made the engine panic; its event is rejected");
-        Err(Rejection::internal("the template could not be filled"))
-    })
+/// Whether a payload is a finished document rather than data.
+fn is_document(payload: &Payload) -> bool {
+    matches!(payload, Payload::Bytes(content) if *content.media_type == *Format::Pdf.media_type())
 }
 
 #[cfg(test)]
@@ -134,29 +129,22 @@ mod tests {
     use super::*;
     use crate::office::samples::docx;
     use crate::office::{Kind, Limits, sniff};
-    use pipeline::Params;
-    use pipeline::testing::run;
+    use pipeline::templates::Templates;
+    use pipeline::testing::{MemoryTransport, run};
+    use pipeline::{Body, Compute, Params, Token};
     use serde_json::json;
+    use std::sync::Arc;
 
-    /// Has one template, `letter`; out of reach for the name `away`.
-    struct OneTemplate(Bytes);
-
-    #[async_trait]
-    impl TemplateStore for OneTemplate {
-        async fn template(&self, name: &str) -> Result<Option<Bytes>, BoxError> {
-            match name {
-                "letter" => Ok(Some(self.0.clone())),
-                "away" => Err("no route to the store".into()),
-                _ => Ok(None),
-            }
-        }
-    }
-
-    async fn filled(name: &str, payloads: Vec<Payload>) -> pipeline::testing::Ran {
+    /// A store with one template, `letter`.
+    async fn filled(name: &str, payloads: Vec<Payload>, down: bool) -> pipeline::testing::Ran {
+        let transport = MemoryTransport::default();
         let template = docx("<w:p><w:r><w:t>Dear {{ name }}</w:t></w:r></w:p>").zip();
-        let templates: Arc<dyn TemplateStore> = Arc::new(OneTemplate(template.into()));
+        let letter = Token::new("letter").unwrap();
+        let templates = Templates::new(Arc::new(transport.clone()));
+        templates.put(None, &letter, TemplateKind::Docx, [], template.into()).await.unwrap();
+        transport.set_down(down);
         let compute = Some(Compute::new(1).unwrap());
-        let services = Services { templates: Some(templates), compute, ..Services::default() };
+        let services = Services { transport: Some(Arc::new(transport)), compute, ..Services::default() };
         let spec: FillSpec = serde_json::from_value(json!({})).unwrap();
         let params: Params = [("name".to_owned(), json!(name))].into();
         run(spec.build(&services).unwrap().as_mut(), params, payloads).await
@@ -167,10 +155,10 @@ mod tests {
         let json_text = Payload::Bytes(Content::inline("application/json", r#"{"name": "B"}"#));
         let broken = Payload::Bytes(Content::inline("application/json", "{"));
         let batch = vec![Payload::json(json!({"name": "A"})), Payload::json(json!({})), broken, json_text];
-        let ran = filled("letter", batch).await;
+        let ran = filled("letter", batch, false).await;
         assert_eq!(ran.emitted.iter().map(|(parent, _)| *parent).collect::<Vec<_>>(), [0, 3]);
         let Payload::Bytes(Content { body: Body::Inline(document), media_type }) = &ran.emitted[0].1 else { panic!() };
-        assert_eq!((sniff(document, &Limits::default()), &**media_type), (Ok(Kind::Docx), DOCX));
+        assert_eq!((sniff(document, &Limits::default()), &**media_type), (Ok(Kind::Docx), Format::Docx.media_type()));
         let told: Vec<_> = ran.rejected.iter().map(|(at, why)| (*at, why.status, &*why.code)).collect();
         assert_eq!(told, [(1, 422, "undefined_variable"), (2, 400, "data_malformed")]);
         assert!(ran.rejected[0].1.detail.contains("tag {{ name }} in paragraph 1"), "{:?}", ran.rejected[0].1);
@@ -178,11 +166,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_template_that_is_not_there_is_a_404_and_a_store_that_is_not_waits() {
-        for name in ["other", "../../etc/passwd", "a/b", "\0"] {
-            let ran = filled(name, vec![Payload::json(json!({}))]).await;
-            assert_eq!(ran.rejected[0].1.status, 404, "{name}");
+        for (name, status) in [("other", 404), ("../../etc/passwd", 400), ("a/b", 400), ("\0", 400)] {
+            let ran = filled(name, vec![Payload::json(json!({}))], false).await;
+            assert_eq!(ran.rejected[0].1.status, status, "{name}");
         }
-        let ran = filled("away", vec![Payload::json(json!({}))]).await;
+        let ran = filled("letter", vec![Payload::json(json!({}))], true).await;
         assert!(matches!(ran.fault, Some(Fault::Unavailable(_))));
+    }
+
+    #[tokio::test]
+    async fn what_is_a_document_already_passes() {
+        let document = Payload::Bytes(Content::inline("application/pdf", "%PDF-1.7"));
+        let ran = filled("letter", vec![document], false).await;
+        assert!(
+            matches!(&ran.emitted[..], [(0, Payload::Bytes(content))] if &*content.media_type == "application/pdf")
+        );
     }
 }

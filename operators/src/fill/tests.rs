@@ -245,11 +245,12 @@ fn headers_have_pictures_of_their_own_and_fields_are_listed() {
 
 #[test]
 fn a_template_is_compiled_once() {
-    let cache = Cache::new(pipeline::spec::ByteSize::mib(4), Options::default());
-    let bytes = Bytes::from(docx(&p("{{ a }}")).zip());
-    let first = cache.get(&bytes).unwrap();
-    assert!(std::sync::Arc::ptr_eq(&first, &cache.get(&bytes).unwrap()));
-    assert_eq!(cache.get(&Bytes::from_static(b"x")).unwrap_err().status, 415);
+    use crate::stored::Compiled;
+    let compiled = Compiled::<Template>::new(pipeline::spec::ByteSize::mib(4), Options::default());
+    let (bytes, digest) = (Bytes::from(docx(&p("{{ a }}")).zip()), pipeline::Digest([1; 32]));
+    let first = compiled.compile(digest, &bytes).unwrap();
+    assert!(std::sync::Arc::ptr_eq(&first, &compiled.compile(digest, &bytes).unwrap()));
+    assert_eq!(compiled.compile(pipeline::Digest([2; 32]), &Bytes::from_static(b"x")).unwrap_err().status, 415);
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub struct FlowShared {
     pub ledger: Arc<Ledger>,
     pub about: String,
     pub open: bool,
+    /// The flow that tells webhooks.
+    pub webhooks: Option<FlowName>,
     pub retry: RetrySpec,
     pub meter: FlowMeter,
     /// Faults of the events that will come again.
@@ -111,6 +113,7 @@ impl Flow {
             ledger: Arc::clone(&services.ledger),
             about: spec.settings.about.clone(),
             open: spec.settings.open,
+            webhooks: spec.settings.webhooks.clone(),
             retry: spec.settings.retry.clone(),
             meter: FlowMeter::default(),
             cancellations: Arc::clone(&services.cancellations),

@@ -20,6 +20,7 @@ mod root;
 mod settle;
 mod spans;
 mod stage;
+mod webhook;
 
 pub use cancel::Cancellations;
 pub use flow::{Busy, Engine, Flow, Running};

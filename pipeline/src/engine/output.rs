@@ -2,17 +2,21 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::edge::Edge;
 use super::{Queue, Response, Root};
 use crate::event::Event;
 use crate::fault::{Fault, Rejection};
-use crate::names::EventId;
+use crate::names::{EventId, FlowName};
+use crate::outcome::{Outcome, OutcomeKind};
 use crate::payload::{Content, Payload};
+use crate::transport::Transport;
 
 /// Where a stage's output goes.
 #[derive(Clone)]
@@ -25,9 +29,22 @@ pub enum Sink {
     End,
 }
 
+/// How long a word about progress may take: whoever works does not wait for a broker that is busy.
+const TELLING: Duration = Duration::from_millis(250);
+
+/// Tells requesters how far their request is.
+#[derive(Clone)]
+pub struct Teller {
+    pub transport: Arc<dyn Transport>,
+    /// Whose results these are.
+    pub flow: FlowName,
+}
+
 /// The way out of a stage, for one batch.
 pub struct Output {
     stage: Arc<str>,
+    /// `None` where nobody could hear.
+    teller: Option<Teller>,
     sink: Sink,
     ordinals: HashMap<EventId, u32>,
     failed: HashSet<EventId>,
@@ -37,9 +54,9 @@ pub struct Output {
 }
 
 impl Output {
-    pub(crate) fn new(stage: Arc<str>, sink: Sink) -> Self {
+    pub(crate) fn new(stage: Arc<str>, sink: Sink, teller: Option<Teller>) -> Self {
         let begun = Instant::now();
-        Self { stage, sink, ordinals: HashMap::new(), failed: HashSet::new(), blocked: Duration::ZERO, begun }
+        Self { stage, teller, sink, ordinals: HashMap::new(), failed: HashSet::new(), blocked: Duration::ZERO, begun }
     }
 
     /// Hands `payload` to the next stage as a child of `parent`; waits for room. The child's id follows from the parent,
@@ -65,6 +82,18 @@ impl Output {
     /// Answers the requester. The answer becomes visible when every event of the root is settled.
     pub fn respond(&mut self, event: &Event, content: Content) {
         event.root.respond(Response { order: event.order, event: event.id.clone(), content });
+    }
+
+    /// Tells the requester how far the request is, for example `{"step": "converting"}`. Best effort: where the broker is
+    /// slow or gone, or a repeat has told it before, it is left out.
+    pub async fn progress(&self, event: &Event, about: Value) {
+        let (Some(teller), Some(request)) = (&self.teller, &event.envelope.request) else { return };
+        let ordinal = event.root.next_ordinal.fetch_add(1, Ordering::Relaxed);
+        let outcome = Outcome::new(OutcomeKind::Progress, ordinal, teller.flow.clone(), Content::json(&about));
+        let told = tokio::time::timeout(TELLING, teller.transport.publish_outcome(request, &outcome)).await;
+        if !matches!(told, Ok(Ok(_))) {
+            tracing::debug!(%request, "progress not told");
+        }
     }
 
     /// Gives up one event for good, with the reason the requester will read; its neighbours go on.

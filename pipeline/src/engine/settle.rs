@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::flow::FlowShared;
 use super::root::{Settling, Verdict};
+use super::webhook::{self, Told};
 use super::{Place, Response, Root, spans};
 use crate::claims;
 use crate::fault::Rejection;
@@ -183,6 +184,7 @@ impl Settler {
     async fn publish_done(&self, root: &Root, responses: Vec<Response>) -> Result<(), TransportError> {
         let Some(request) = &root.envelope.request else { return Ok(()) };
         let content = self.within_inline_limit(join(responses)).await?;
+        webhook::submit(&self.flow, &*self.transport, root, Told::Done(&content)).await?;
         let outcome = self.outcome(root, OutcomeKind::Done, content.clone());
         let published = self.transport.publish_outcome(request, &outcome).await?;
         if published == Published::Refused {
@@ -217,6 +219,7 @@ impl Settler {
             root.dead.store(true, Ordering::Relaxed);
         }
         let Some(request) = &root.envelope.request else { return Ok(()) };
+        webhook::submit(&self.flow, &*self.transport, root, Told::Failed(&cause)).await?;
         let problem = serde_json::to_vec(&cause).map_err(TransportError::unavailable)?;
         let outcome = self.outcome(root, OutcomeKind::Failed, Content::inline("application/json", problem));
         if self.transport.publish_outcome(request, &outcome).await? == Published::Refused {

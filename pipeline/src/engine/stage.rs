@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::flow::FlowShared;
 use super::meter::StageMeter;
 use super::outage::Outage;
+use super::output::Teller;
 use super::{Output, Queue, Sink};
 use crate::claims;
 use crate::event::Event;
@@ -58,7 +59,8 @@ impl Worker {
     /// If the operator is broken; what it held comes again elsewhere.
     pub async fn run(mut self) -> Result<(), BoxError> {
         let stage = Arc::clone(&self.stage);
-        let mut out = Output::new(Arc::clone(&stage.name), stage.sink.clone());
+        let teller = Teller { transport: Arc::clone(&self.transport), flow: self.flow.answers_for.clone() };
+        let mut out = Output::new(Arc::clone(&stage.name), stage.sink.clone(), Some(teller));
         while let Some(mut taken) = stage.queue.pop(stage.batching, stage.meter.fitting(BULK_SLICE)).await {
             let batch = std::mem::take(&mut taken.events);
             self.handle(batch, &mut out).await?;

@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::stage::{Overflow, StageSpec, read_stage};
 use super::{ByteSize, Place, Problems, Section};
-use crate::kind::{Names, OperatorKind};
+use crate::kind::{Complaint, Names, OperatorKind};
 use crate::names::FlowName;
 use crate::operator::Gives;
 use crate::payload::PayloadKind;
@@ -46,6 +46,8 @@ pub struct FlowSettings {
     pub ack_wait_ms: u64,
     /// How long a request of this flow stays worth doing, in milliseconds; 0 for ever.
     pub deadline_ms: u64,
+    /// The flow that gets the result of every request that came with a webhook.
+    pub webhooks: Option<FlowName>,
 }
 
 impl Default for FlowSettings {
@@ -58,6 +60,7 @@ impl Default for FlowSettings {
             // Short enough that work of a killed process resumes soon; progress is reported at a third of it.
             ack_wait_ms: 15_000,
             deadline_ms: 0,
+            webhooks: None,
         }
     }
 }
@@ -151,6 +154,11 @@ impl FlowSpec {
             for complaint in stage.operator.check(names) {
                 problems.add(stage.places.of(complaint.key), complaint.message, complaint.remedy);
             }
+        }
+        if let Some(webhooks) = &self.settings.webhooks
+            && let Some(complaint) = Complaint::unless_declared("webhooks", "flow", webhooks.as_str(), &names.flows)
+        {
+            problems.add(place.clone(), complaint.message, complaint.remedy);
         }
         self.check_unique_names(problems);
         self.check_ends(problems);

@@ -70,7 +70,7 @@ pub async fn run_events(operator: &mut dyn Operator, events: Vec<(Params, Payloa
         event
     };
     let batch: Vec<Event> = events.into_iter().enumerate().map(begin).collect();
-    let mut out = Output::new("test".into(), Sink::Queue(Arc::clone(&queue)));
+    let mut out = Output::new("test".into(), Sink::Queue(Arc::clone(&queue)), None);
     let fault = operator.process(batch.clone(), &mut out).await.err();
 
     let position = |event: &Event| batch.iter().position(|parent| Arc::ptr_eq(&parent.root, &event.root));

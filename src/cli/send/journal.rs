@@ -1,6 +1,6 @@
 //! What a folder's earlier runs have sent: one JSON line per file, appended and synced as each is answered.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -9,20 +9,32 @@ use std::time::UNIX_EPOCH;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use super::answers::Answers;
+
 /// A file as it was when it was sent; a changed file is a new one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Entry {
     target: String,
     file: String,
     bytes: u64,
-    modified_ms: u128,
+    modified_ms: u64,
+}
+
+/// A line of the journal.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    #[serde(flatten)]
+    entry: Entry,
+    /// Name of the file that its answer was stored in, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    saved: Option<String>,
 }
 
 /// The journal of one folder and target.
 pub struct Journal {
     file: File,
     target: String,
-    sent: HashSet<Entry>,
+    sent: HashMap<Entry, Option<String>>,
 }
 
 impl Journal {
@@ -33,32 +45,33 @@ impl Journal {
     pub fn open(path: &Path, target: &str) -> anyhow::Result<Self> {
         let context = || format!("cannot use the journal {}", path.display());
         let file = OpenOptions::new().create(true).append(true).read(true).open(path).with_context(context)?;
-        let mut sent = HashSet::new();
+        let mut sent = HashMap::new();
         for line in BufReader::new(&file).lines() {
             // A line cut short by a crash names a file whose answer may be lost: it is sent again.
-            if let Ok(entry) = serde_json::from_str(&line.with_context(context)?) {
-                sent.insert(entry);
+            if let Ok(Line { entry, saved }) = serde_json::from_str(&line.with_context(context)?) {
+                sent.insert(entry, saved);
             }
         }
         Ok(Self { file, target: target.to_owned(), sent })
     }
 
-    /// Whether the file was sent as it is now.
-    pub fn has(&self, file: &Path) -> bool {
-        self.entry(file).is_ok_and(|entry| self.sent.contains(&entry))
+    /// Whether the file was sent as it is now, and its answer is still there where answers are wanted.
+    pub fn has(&self, file: &Path, answers: Option<&Answers>) -> bool {
+        let Some(saved) = self.entry(file).ok().and_then(|entry| self.sent.get(&entry)) else { return false };
+        answers.is_none_or(|answers| saved.as_ref().is_some_and(|name| answers.has(name)))
     }
 
-    /// Notes a file as sent.
+    /// Notes a file as sent, and the name of its stored answer.
     ///
     /// # Errors
     /// If the journal cannot be written.
-    pub fn add(&mut self, file: &Path) -> anyhow::Result<()> {
-        let entry = self.entry(file)?;
-        let mut line = serde_json::to_vec(&entry)?;
-        line.push(b'\n');
-        self.file.write_all(&line).context("cannot write the journal")?;
+    pub fn add(&mut self, file: &Path, saved: Option<String>) -> anyhow::Result<()> {
+        let line = Line { entry: self.entry(file)?, saved };
+        let mut text = serde_json::to_vec(&line)?;
+        text.push(b'\n');
+        self.file.write_all(&text).context("cannot write the journal")?;
         self.file.sync_data().context("cannot write the journal")?;
-        self.sent.insert(entry);
+        self.sent.insert(line.entry, line.saved);
         Ok(())
     }
 
@@ -69,7 +82,7 @@ impl Journal {
             target: self.target.clone(),
             file: file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             bytes: metadata.len(),
-            modified_ms: modified.as_millis(),
+            modified_ms: u64::try_from(modified.as_millis()).unwrap_or(u64::MAX),
         })
     }
 }

@@ -4,9 +4,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::multipart::{Form, Part};
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
+
+use super::answers::Answers;
+use super::media::type_of;
 
 /// Where the files go.
 pub struct Target {
@@ -15,12 +20,25 @@ pub struct Target {
     way: Way,
 }
 
-enum Way {
+/// How a file becomes a request.
+pub enum Way {
+    /// Its bytes, into an open flow.
     Flow(String),
-    Route { path: String, field: String },
+    /// As the form's field of this name, to a route.
+    Form {
+        /// `{name}` in it is the file's name.
+        path: String,
+        /// The form's field.
+        field: String,
+    },
+    /// Its bytes, to a route.
+    Raw {
+        /// `{name}` in it is the file's name.
+        path: String,
+    },
 }
 
-/// How often a file is offered again when the service says it is full.
+/// How often something is asked for again when the service says it is full.
 const OFFERS: u32 = 20;
 
 /// Longest pause between two offers, whatever the service asks for.
@@ -30,17 +48,21 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const RESULT_PATIENCE: Duration = Duration::from_secs(600);
 
 impl Target {
-    /// A target from the command line.
+    /// A service, and how it gets its files. It is told the key or token that it asks for, if any.
     ///
     /// # Errors
-    /// If neither a flow nor a route is given.
-    pub fn new(base: &str, flow: Option<&str>, route: Option<&str>, field: &str) -> anyhow::Result<Self> {
-        let way = match (flow, route) {
-            (Some(flow), None) => Way::Flow(flow.to_owned()),
-            (None, Some(path)) => Way::Route { path: path.to_owned(), field: field.to_owned() },
-            _ => bail!("give either --flow or --route"),
-        };
-        let client = Client::builder().connect_timeout(Duration::from_secs(5)).build()?;
+    /// If the token cannot stand in a header.
+    pub fn new(base: &str, way: Way, token: Option<&str>) -> anyhow::Result<Self> {
+        let mut headers = HeaderMap::new();
+        if let Some(token) = token.filter(|token| !token.is_empty()) {
+            // Not with the error's words, which might show it.
+            let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {token}")) else {
+                bail!("the token holds characters that a header cannot");
+            };
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        let client = Client::builder().connect_timeout(Duration::from_secs(5)).default_headers(headers).build()?;
         Ok(Self { client, base: base.trim_end_matches('/').to_owned(), way })
     }
 
@@ -48,62 +70,63 @@ impl Target {
     pub fn describe(&self) -> String {
         match &self.way {
             Way::Flow(flow) => format!("{}/v1/flows/{flow}", self.base),
-            Way::Route { path, .. } => format!("{}{path}", self.base),
+            Way::Form { path, .. } | Way::Raw { path } => format!("{}{path}", self.base),
         }
     }
 
     async fn post(&self, file: &Path) -> anyhow::Result<Response> {
-        let bytes = tokio::fs::read(file).await.context("cannot read it")?;
-        let media_type = media_type(file);
-        let request = match &self.way {
-            Way::Flow(flow) => {
-                let url = format!("{}/v1/flows/{flow}?lane=bulk", self.base);
-                self.client.post(url).header("content-type", media_type).body(bytes)
-            }
-            Way::Route { path, field } => {
-                let url = format!("{}{}", self.base, path.replace("{name}", &token(file)));
-                let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                let part = Part::bytes(bytes).file_name(name).mime_str(media_type)?;
-                self.client.post(url).multipart(Form::new().part(field.clone(), part))
-            }
+        let bytes = Bytes::from(tokio::fs::read(file).await.context("cannot read it")?);
+        let media_type = type_of(file);
+        let url = |path: &str| format!("{}{}", self.base, path.replace("{name}", &token(file)));
+        let raw = |url: String| self.client.post(url).header("content-type", media_type).body(bytes.clone());
+        let request = || -> anyhow::Result<RequestBuilder> {
+            let request = match &self.way {
+                Way::Flow(flow) => raw(format!("{}/v1/flows/{flow}?lane=bulk", self.base)),
+                Way::Raw { path } => raw(url(path)),
+                Way::Form { path, field } => {
+                    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                    let part = Part::stream(bytes.clone()).file_name(name).mime_str(media_type)?;
+                    self.client.post(url(path)).multipart(Form::new().part(field.clone(), part))
+                }
+            };
+            Ok(request.header("prefer", "respond-async"))
         };
-        Ok(request.header("prefer", "respond-async").send().await?)
+        patiently(request).await
+    }
+
+    async fn get(&self, path: &str) -> anyhow::Result<Response> {
+        patiently(|| Ok(self.client.get(format!("{}{path}", self.base)))).await
     }
 }
 
-/// Sends one file and waits for its terminal result.
+/// Sends one file, waits for its terminal result, and stores the answer where that is wanted; then gives its name.
 ///
 /// # Errors
 /// The service's own words if it refuses the file or fails on it.
-pub async fn upload(target: &Target, file: &Path) -> anyhow::Result<()> {
-    for _ in 0..OFFERS {
-        let response = target.post(file).await?;
-        let status = response.status();
-        if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
-            tokio::time::sleep(retry_after(&response)).await;
-            continue;
-        }
-        if status != StatusCode::ACCEPTED {
-            return if status.is_success() { Ok(()) } else { bail!(problem(response).await) };
-        }
-        let accepted: Value = response.json().await.context("the answer is not JSON")?;
+pub async fn upload(target: &Target, file: &Path, answers: Option<&Answers>) -> anyhow::Result<Option<String>> {
+    let mut answer = target.post(file).await?;
+    if answer.status() == StatusCode::ACCEPTED {
+        let accepted: Value = answer.json().await.context("the answer is not JSON")?;
         let id = accepted["id"].as_str().context("the answer has no id")?.to_owned();
-        return tokio::time::timeout(RESULT_PATIENCE, wait(target, &id))
+        tokio::time::timeout(RESULT_PATIENCE, wait(target, &id))
             .await
-            .with_context(|| format!("request {id} has no result after {} s", RESULT_PATIENCE.as_secs()))?;
+            .with_context(|| format!("request {id} has no result after {} s", RESULT_PATIENCE.as_secs()))??;
+        if answers.is_none() {
+            return Ok(None);
+        }
+        answer = target.get(&format!("/v1/requests/{id}/result")).await?;
     }
-    bail!("the service stayed full after {OFFERS} offers")
+    match answers {
+        Some(answers) => Ok(Some(answers.store(file, answer).await?)),
+        None => Ok(None),
+    }
 }
 
 /// Asks for the request's status until it is terminal, ever less often.
 async fn wait(target: &Target, id: &str) -> anyhow::Result<()> {
-    let url = format!("{}/v1/requests/{id}", target.base);
     let mut pause = Duration::from_millis(20);
     loop {
-        let response = target.client.get(&url).send().await?;
-        if !response.status().is_success() {
-            bail!(problem(response).await);
-        }
+        let response = target.get(&format!("/v1/requests/{id}")).await?;
         let request: Value = response.json().await.context("the answer is not JSON")?;
         match request["status"].as_str() {
             Some("done") => return Ok(()),
@@ -114,6 +137,21 @@ async fn wait(target: &Target, id: &str) -> anyhow::Result<()> {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(1));
     }
+}
+
+/// A successful answer, asked for as often as the service is full or has had enough of this client.
+async fn patiently(request: impl Fn() -> anyhow::Result<RequestBuilder>) -> anyhow::Result<Response> {
+    for _ in 0..OFFERS {
+        let response = request()?.send().await?;
+        match response.status() {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                tokio::time::sleep(retry_after(&response)).await;
+            }
+            status if status.is_success() => return Ok(response),
+            _ => bail!(problem(response).await),
+        }
+    }
+    bail!("the service stayed full after {OFFERS} offers")
 }
 
 async fn problem(response: Response) -> String {
@@ -139,20 +177,4 @@ fn token(file: &Path) -> String {
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
     let safe = |c: char| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' };
     stem.chars().map(safe).take(pipeline::MAX_TOKEN_BYTES).collect()
-}
-
-fn media_type(file: &Path) -> &'static str {
-    let extension = file.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    match extension.as_str() {
-        "jpg" | "jpeg" => "image/jpeg",
-        "png" => "image/png",
-        "webp" => "image/webp",
-        "gif" => "image/gif",
-        "json" => "application/json",
-        "pdf" => "application/pdf",
-        "txt" | "md" => "text/plain",
-        "csv" => "text/csv",
-        "docx" => "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-        _ => "application/octet-stream",
-    }
 }

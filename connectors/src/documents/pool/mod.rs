@@ -1,0 +1,211 @@
+//! The supervisor: workers, one document at a time each, one more than work at once kept warm.
+//!
+//! A conversion takes a seat (there are as many as conversions may run at once, first come first served), then an idle
+//! worker. Whatever ends a worker, the next conversion finds the spare, and the keeper starts another. A document that kills
+//! a worker is tried once more on another one; the second time it is refused for a while.
+
+mod config;
+mod figures;
+mod keeper;
+mod process;
+mod quarantine;
+mod recycle;
+mod run;
+mod spawner;
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use pipeline::BoxError;
+use pipeline::documents::{Conversion, ConvertError, Converted, Converter};
+use tempfile::TempDir;
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc};
+use tokio::task::JoinHandle;
+
+pub use config::{PoolConfig, Recycle};
+pub use figures::Snapshot;
+pub use process::StartError;
+pub use recycle::Reason;
+
+use self::figures::Figures;
+use self::process::Worker;
+use self::quarantine::Quarantine;
+use self::spawner::Spawner;
+use super::selftest::Hole;
+
+/// What holds the workers, and what does not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Containment {
+    /// Layers that the kernel does not offer, with the reason.
+    pub missing: Vec<String>,
+    /// What the self-test could do; empty unless the pool was told not to insist.
+    pub holes: Vec<Hole>,
+}
+
+/// What all parts of a pool share.
+struct Shared {
+    config: PoolConfig,
+    root: TempDir,
+    spawner: Spawner,
+    seats: Semaphore,
+    queue: Semaphore,
+    idle: AsyncMutex<mpsc::Receiver<Worker>>,
+    returned: mpsc::Sender<Worker>,
+    vacancies: mpsc::Sender<Option<Reason>>,
+    quarantine: Mutex<Quarantine>,
+    figures: Figures,
+    failing: AtomicBool,
+    jobs: AtomicU64,
+}
+
+/// Converts documents in worker processes.
+pub struct Pool {
+    shared: Arc<Shared>,
+    /// Taken when the pool closes.
+    keeper: Mutex<Option<Keeper>>,
+    version: String,
+    containment: Containment,
+}
+
+/// The task that starts workers; without an end to it, it would keep a dropped pool's workers alive.
+struct Keeper(JoinHandle<()>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Pool {
+    /// Starts the first worker, and the others behind it.
+    ///
+    /// # Errors
+    /// If the engine is missing, the sandbox leaks, or the machine refuses something: each says what to do.
+    pub async fn start(config: PoolConfig) -> Result<Self, StartError> {
+        std::fs::create_dir_all(&config.work_folder)?;
+        let root = tempfile::Builder::new().prefix("office-").tempdir_in(&config.work_folder)?;
+        process::place_canary(root.path())?;
+        let spawner = Spawner::start()?;
+        let first = Worker::start(&config, root.path(), &spawner).await?;
+        let version = first.version.clone();
+        let containment = Containment { missing: first.missing.clone(), holes: first.holes.clone() };
+        warn_of(&containment);
+        let all = config.workers + 1;
+        let (returned, idle) = mpsc::channel(all);
+        let (vacancies, vacant) = mpsc::channel(all);
+        let shared = Arc::new(Shared {
+            seats: Semaphore::new(config.workers),
+            queue: Semaphore::new(config.workers + config.queue),
+            idle: AsyncMutex::new(idle),
+            returned: returned.clone(),
+            vacancies,
+            quarantine: Mutex::default(),
+            figures: Figures::default(),
+            failing: AtomicBool::new(false),
+            jobs: AtomicU64::new(0),
+            config,
+            root,
+            spawner,
+        });
+        shared.figures.born(first.pid());
+        let full = |_| StartError::System(io::Error::other("no room for a worker"));
+        returned.try_send(first).map_err(|_| full(()))?;
+        for _ in 1..all {
+            shared.vacancies.try_send(None).map_err(|_| full(()))?;
+        }
+        let keeper = Keeper(tokio::spawn(keeper::keep(shared.clone(), vacant, returned)));
+        Ok(Self { shared, keeper: Mutex::new(Some(keeper)), version, containment })
+    }
+
+    /// Of the engine, for example `7.4.7.2`.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// What holds the workers.
+    #[must_use]
+    pub fn containment(&self) -> &Containment {
+        &self.containment
+    }
+
+    /// What the pool has counted.
+    #[must_use]
+    pub fn figures(&self) -> Snapshot {
+        self.shared.figures.snapshot()
+    }
+
+    /// Whether workers keep dying, so that new ones are started only slowly.
+    #[must_use]
+    pub fn failing(&self) -> bool {
+        self.shared.failing.load(Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl Converter for Pool {
+    async fn convert(&self, conversion: Conversion) -> Result<Converted, ConvertError> {
+        check(&conversion, &self.shared.config)?;
+        // In a task of its own, so that no caller that goes away leaves a worker in the middle of something.
+        tokio::spawn(run::convert(self.shared.clone(), conversion)).await.unwrap_or(Err(ConvertError::Stopping))
+    }
+
+    fn workers(&self) -> usize {
+        self.shared.config.workers
+    }
+
+    async fn ready(&self) -> Result<(), BoxError> {
+        if self.failing() {
+            return Err("workers of the document engine keep dying".into());
+        }
+        if self.figures().processes.is_empty() {
+            Err("no worker of the document engine is alive".into())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// When this returns, no process and no document is left.
+    async fn close(&self) {
+        self.shared.queue.close();
+        let seats = u32::try_from(self.shared.config.workers).unwrap_or(u32::MAX);
+        drop(self.shared.seats.acquire_many(seats).await);
+        self.shared.seats.close();
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut keeper) = keeper {
+            keeper.0.abort();
+            drop((&mut keeper.0).await);
+        }
+        let mut idle = self.shared.idle.lock().await;
+        while let Ok(worker) = idle.try_recv() {
+            self.shared.figures.gone(worker.pid(), None);
+            worker.stop().await;
+        }
+        let root = self.shared.root.path().to_path_buf();
+        drop(tokio::task::spawn_blocking(move || std::fs::remove_dir_all(root)).await);
+    }
+}
+
+/// What can be said without a worker.
+fn check(conversion: &Conversion, config: &PoolConfig) -> Result<(), ConvertError> {
+    let (from, to) = (conversion.from, conversion.to);
+    let size = conversion.input.len() as u64;
+    if !from.becomes(to) {
+        return Err(ConvertError::UnsupportedConversion { from, to });
+    }
+    if size > config.largest_input {
+        return Err(ConvertError::TooLarge { size, limit: config.largest_input });
+    }
+    Ok(conversion.options.check(from, to)?)
+}
+
+fn warn_of(containment: &Containment) {
+    for layer in &containment.missing {
+        tracing::warn!(layer, "the sandbox of the document engine lacks a layer");
+    }
+    for hole in &containment.holes {
+        tracing::error!(?hole, "the sandbox of the document engine leaks, and the config accepts it");
+    }
+}

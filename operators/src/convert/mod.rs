@@ -1,0 +1,246 @@
+//! `use = "convert"`: a document in, the same in another format out.
+//!
+//! What comes is told from its content, checked against bounds ([`crate::office`]), and handed to the engine of documents.
+//! A result is kept for a while under the digest of the document and of what was asked for: the same again costs nothing.
+//! Several documents become one PDF, or a ZIP archive.
+
+mod gotenberg;
+mod merge;
+mod pack;
+mod wish;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use pipeline::documents::{Conversion, ConvertError, Converter, Format};
+use pipeline::spec::ByteSize;
+use pipeline::{
+    Body, BoxError, Compute, Content, Digest, Ends, Envelope, Event, Fault, Gives, Operator, OperatorKind,
+    OperatorSpec, Output, Part, Payload, PayloadKind, Rejection, Services,
+};
+use serde::Deserialize;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use crate::office::{Kind, Limits, scan};
+use crate::stored::Failed;
+use wish::{Fields, Wish};
+
+/// `use = "convert"`.
+pub const KIND: OperatorKind =
+    OperatorKind::of::<ConvertSpec>("convert", "converts office documents, with LibreOffice in locked processes");
+
+/// How long a document may wait and be worked on where its request has no deadline.
+const PATIENCE: Duration = Duration::from_mins(2);
+/// Documents of one request.
+const MOST_FILES: usize = 100;
+
+/// The keys of a `convert` stage.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConvertSpec {
+    /// How requests say what they want: `"own"` parameters, or a form with `"gotenberg"`'s fields.
+    #[serde(default)]
+    fields: Fields,
+    /// Memory for results; 0 keeps none.
+    #[serde(default = "default_cache")]
+    cache: ByteSize,
+    /// One for all workers of the stage.
+    #[serde(skip)]
+    results: OnceLock<Results>,
+}
+
+/// Some thousand letters.
+fn default_cache() -> ByteSize {
+    ByteSize::mib(64)
+}
+
+/// What documents became, by the digest of what was asked for.
+type Results = moka::sync::Cache<Digest, Vec<Bytes>>;
+
+impl OperatorSpec for ConvertSpec {
+    fn ends(&self) -> Ends {
+        Ends { takes: &[PayloadKind::Bytes, PayloadKind::Parts], gives: Gives::Kind(PayloadKind::Bytes) }
+    }
+
+    fn build(&self, services: &Services) -> Result<Box<dyn Operator>, BoxError> {
+        let weigh = |_: &Digest, files: &Vec<Bytes>| {
+            u32::try_from(files.iter().map(|file| file.len() + 64).sum::<usize>()).unwrap_or(u32::MAX)
+        };
+        let build = || moka::sync::Cache::builder().max_capacity(self.cache.0).weigher(weigh).build();
+        let results = self.results.get_or_init(build).clone();
+        let converter = services.converter.clone().ok_or("no engine of documents was opened")?;
+        let compute = services.compute.clone().ok_or("there are no computing threads")?;
+        Ok(Box::new(Convert { fields: self.fields, results, converter, compute }))
+    }
+}
+
+struct Convert {
+    fields: Fields,
+    results: Results,
+    /// Or what to do about it.
+    converter: Result<Arc<dyn Converter>, Arc<str>>,
+    compute: Compute,
+}
+
+/// A document that may go on.
+struct Document {
+    bytes: Bytes,
+    format: Format,
+    /// Its file name without the extension.
+    stem: String,
+}
+
+#[async_trait]
+impl Operator for Convert {
+    async fn process(&mut self, batch: Vec<Event>, out: &mut Output) -> Result<(), Fault> {
+        for event in batch {
+            match self.convert(&event, out).await {
+                Ok(content) => out.emit(&event, Payload::Bytes(content)).await?,
+                Err(Failed::Rejected(why)) => out.reject(&event, why),
+                Err(Failed::Fault(fault)) => return Err(fault),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Convert {
+    async fn convert(&self, event: &Event, out: &Output) -> Result<Content, Failed> {
+        let wish = Wish::read(self.fields, &event.envelope.params)?;
+        let parts = match &event.payload {
+            Payload::Bytes(content) => {
+                vec![Part { name: "document".into(), file_name: None, content: content.clone() }]
+            }
+            Payload::Parts(parts) => parts.to_vec(),
+            other => {
+                return Err(Rejection::unsupported("payload_kind", format!("{} is no document", other.kind())).into());
+            }
+        };
+        if parts.is_empty() {
+            return Err(wish.nothing_sent().into());
+        }
+        if parts.len() > MOST_FILES {
+            let detail = format!("{} documents came, at most {MOST_FILES} are taken at once", parts.len());
+            return Err(Rejection::too_large("too_many_documents", detail).into());
+        }
+        let converted = parts.iter().map(|part| self.one(event, part, &wish, out));
+        let converted = try_join_all(converted).await?;
+        let lane = event.envelope.lane;
+        Ok(self.compute.run(lane, move || pack::pack(converted, &wish)).await.map_err(Fault::retry)??)
+    }
+
+    /// What one document becomes: a file, or a picture per page.
+    async fn one(&self, event: &Event, part: &Part, wish: &Wish, out: &Output) -> Result<pack::Converted, Failed> {
+        let envelope = &event.envelope;
+        let (lane, part, accepts) = (envelope.lane, part.clone(), wish.accepts());
+        let file_name = part.file_name.clone();
+        let look = move || looked_at(&part, accepts);
+        let document = self.compute.run(lane, look).await.map_err(Fault::retry)??;
+        let Document { bytes, format, stem } = document;
+        if format == wish.to && wish.is_met_by(&bytes) {
+            return Ok(pack::Converted { stem, files: vec![bytes] });
+        }
+        let options = wish.options_for(format);
+        let key = key_of(&bytes, format, wish);
+        if let Some(files) = self.results.get(&key) {
+            metrics::counter!("caudal_office_results_reused_total").increment(1);
+            return Ok(pack::Converted { stem, files });
+        }
+        let converter = self.converter.as_ref().map_err(|missing| {
+            Rejection::new(501, "office_missing", format!("documents are not converted here: {missing}"))
+        })?;
+        let class = envelope.text_param("name").unwrap_or_default().to_owned();
+        let deadline = deadline_of(envelope);
+        let conversion = Conversion { input: bytes, from: format, to: wish.to, options, class, deadline };
+        // Of several documents it is said which one.
+        let told = |step: &str| match &file_name {
+            Some(name) => json!({ "step": step, "document": name }),
+            None => json!({ "step": step }),
+        };
+        out.progress(event, told("converting")).await;
+        let converted = converter.convert(conversion).await.map_err(failed)?;
+        let mut done = told("converted");
+        done["pages"] = json!(converted.pages);
+        out.progress(event, done).await;
+        let files = converted.files;
+        if wish.options.password.is_none() {
+            self.results.insert(key, files.clone());
+        }
+        Ok(pack::Converted { stem, files })
+    }
+}
+
+/// When a result is of no use any more.
+fn deadline_of(envelope: &Envelope) -> Instant {
+    let left =
+        envelope.deadline.map(|deadline| Duration::try_from(deadline - OffsetDateTime::now_utc()).unwrap_or_default());
+    Instant::now() + left.unwrap_or(PATIENCE).min(PATIENCE)
+}
+
+fn failed(error: ConvertError) -> Failed {
+    match error {
+        // Not of the document's doing: it comes again.
+        ConvertError::Storage(_) | ConvertError::Stopping => Failed::Fault(Fault::retry(error)),
+        ConvertError::QueueFull { .. } => Failed::Fault(Fault::unavailable(error)),
+        error => Failed::Rejected(Rejection::new(error.status(), error.code(), error.to_string())),
+    }
+}
+
+/// The digest of a document and of all that is asked for of it.
+fn key_of(bytes: &Bytes, from: Format, wish: &Wish) -> Digest {
+    let mut hasher = Sha256::new();
+    hasher.update(format!("{from} {} {:?}\0", wish.to, wish.options).as_bytes());
+    hasher.update(bytes);
+    Digest(hasher.finalize().into())
+}
+
+/// Tells what a document is and refuses what the engine must not see.
+fn looked_at(part: &Part, accepts: wish::Accepts) -> Result<Document, Rejection> {
+    let Body::Inline(bytes) = &part.content.body else {
+        return Err(Rejection::internal("the document was not fetched"));
+    };
+    let name = part.file_name.as_deref().unwrap_or_default();
+    let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
+    let named = Format::from_extension(extension);
+    let scanned = scan(bytes, accepts.kinds(), &Limits::default()).map_err(|why| match name {
+        "" => why,
+        name => Rejection { detail: format!("{name:?}: {}", why.detail), ..why },
+    })?;
+    let format = format_of(scanned.kind, named).ok_or_else(|| {
+        Rejection::unsupported("document_type", format!("a document of type {} is not converted", scanned.kind))
+    })?;
+    let stem = if stem.is_empty() { "document" } else { stem };
+    Ok(Document { bytes: bytes.clone(), format, stem: stem.to_owned() })
+}
+
+/// The format of a kind. Of plain texts, which all look alike, the name says more than the content; behind a password
+/// nothing else does.
+fn format_of(kind: Kind, named: Option<Format>) -> Option<Format> {
+    let text = named.filter(|format| matches!(format, Format::Csv | Format::Txt | Format::Html));
+    Some(match kind {
+        Kind::Docx => Format::Docx,
+        Kind::Xlsx => Format::Xlsx,
+        Kind::Pptx => Format::Pptx,
+        Kind::Odt => Format::Odt,
+        Kind::Ods => Format::Ods,
+        Kind::Odp => Format::Odp,
+        Kind::Rtf => Format::Rtf,
+        Kind::Pdf => Format::Pdf,
+        Kind::Html => text.unwrap_or(Format::Html),
+        Kind::Csv => text.unwrap_or(Format::Csv),
+        Kind::Txt => text.unwrap_or(Format::Txt),
+        Kind::EncryptedOoxml => {
+            named.filter(|format| matches!(format, Format::Docx | Format::Xlsx | Format::Pptx)).unwrap_or(Format::Docx)
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! `use = "template"`: keeps templates under names, and says what is kept.
+//!
+//! One stage does one thing with them, by `action`: `put` checks a template, finds its fields and keeps it as the newest
+//! version; `list`, `show` and `file` answer what there is; `delete` forgets one. What is put twice is kept once.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pipeline::spec::ByteSize;
+use pipeline::templates::{Template, TemplateKind, Templates, Version};
+use pipeline::{
+    Body, BoxError, Compute, Content, Ends, Event, Fault, Gives, Operator, OperatorKind, OperatorSpec, Output, Payload,
+    PayloadKind, Rejection, Services,
+};
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+
+use crate::stored::{Failed, name_of, unknown};
+use crate::{fill, typeset};
+
+/// `use = "template"`.
+pub const KIND: OperatorKind =
+    OperatorKind::of::<TemplateSpec>("template", "keeps templates of documents under names, and says what is kept");
+
+/// The keys of a `template` stage.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TemplateSpec {
+    /// What the stage does.
+    action: Action,
+    /// The parameter that holds the template's name; all but `list` need it.
+    #[serde(default = "default_name")]
+    name: String,
+    /// Largest template.
+    #[serde(default = "default_max_bytes")]
+    max_bytes: ByteSize,
+}
+
+/// What is done with templates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Action {
+    /// Takes a template, keeps it, gives `{"name", "sha256", "kind", "fields", …}`.
+    Put,
+    /// Gives the same of one that is kept.
+    Show,
+    /// Gives its bytes.
+    File,
+    /// Gives `{"templates": […]}`.
+    List,
+    /// Forgets one, gives `{"name", "deleted": true}`.
+    Delete,
+}
+
+fn default_name() -> String {
+    "name".into()
+}
+
+/// Twice the largest that are seen with pictures.
+fn default_max_bytes() -> ByteSize {
+    ByteSize::mib(20)
+}
+
+impl OperatorSpec for TemplateSpec {
+    fn ends(&self) -> Ends {
+        match self.action {
+            Action::Put => Ends { takes: &[PayloadKind::Bytes], gives: Gives::Kind(PayloadKind::Json) },
+            Action::File => Ends { takes: &[PayloadKind::Json], gives: Gives::Kind(PayloadKind::Bytes) },
+            _ => Ends { takes: &[PayloadKind::Json], gives: Gives::Kind(PayloadKind::Json) },
+        }
+    }
+
+    fn build(&self, services: &Services) -> Result<Box<dyn Operator>, BoxError> {
+        let transport = services.transport.clone().ok_or("no transport was built")?;
+        let compute = services.compute.clone().ok_or("there are no computing threads")?;
+        Ok(Box::new(Keep { spec: self.clone(), templates: Templates::new(transport), compute }))
+    }
+}
+
+struct Keep {
+    spec: TemplateSpec,
+    templates: Templates,
+    compute: Compute,
+}
+
+#[async_trait]
+impl Operator for Keep {
+    async fn process(&mut self, batch: Vec<Event>, out: &mut Output) -> Result<(), Fault> {
+        for event in batch {
+            match self.act(&event).await {
+                Ok(payload) => out.emit(&event, payload).await?,
+                Err(Failed::Rejected(why)) => out.reject(&event, why),
+                Err(Failed::Fault(fault)) => return Err(fault),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Keep {
+    async fn act(&self, event: &Event) -> Result<Payload, Failed> {
+        let tenant = event.envelope.tenant();
+        if self.spec.action == Action::List {
+            let templates = self.templates.list(tenant).await?;
+            return Ok(Payload::json(json!({ "templates": templates })));
+        }
+        let name = name_of(&event.envelope, &self.spec.name)?;
+        match self.spec.action {
+            Action::Put => self.put(event).await,
+            Action::Delete if self.templates.remove(tenant, &name).await? => {
+                Ok(Payload::json(json!({ "name": name, "deleted": true })))
+            }
+            // A repeat of this very event has done it before.
+            Action::Delete if event.envelope.attempt > 1 => Ok(Payload::json(json!({ "name": name, "deleted": true }))),
+            Action::Delete => Err(unknown(&name).into()),
+            Action::Show | Action::File | Action::List => {
+                let template = self.templates.find(tenant, &name).await?.ok_or_else(|| unknown(&name))?;
+                if self.spec.action == Action::Show {
+                    return Ok(Payload::json(described(&template)));
+                }
+                let newest = template.version(None).ok_or_else(|| unknown(&name))?;
+                let bytes = self.templates.bytes(newest).await?;
+                Ok(Payload::Bytes(Content::inline(newest.kind.media_type(), bytes)))
+            }
+        }
+    }
+
+    async fn put(&self, event: &Event) -> Result<Payload, Failed> {
+        let Payload::Bytes(Content { body: Body::Inline(bytes), .. }) = &event.payload else {
+            let detail = format!("a template is a file, not {}", event.payload.kind());
+            return Err(Rejection::unsupported("payload_kind", detail).into());
+        };
+        if bytes.len() as u64 > self.spec.max_bytes.0 {
+            let detail = format!("the template has {} bytes, at most {} are taken", bytes.len(), self.spec.max_bytes);
+            return Err(Rejection::too_large("template_too_large", detail).into());
+        }
+        let (envelope, whole) = (&event.envelope, bytes.clone());
+        let read = self.compute.run(envelope.lane, move || fields_of(whole)).await.map_err(Fault::retry)?;
+        let (kind, fields) = read?;
+        let name = name_of(envelope, &self.spec.name)?;
+        let template = self.templates.put(envelope.tenant(), &name, kind, fields, bytes.clone()).await?;
+        Ok(Payload::json(described(&template)))
+    }
+}
+
+/// What a template is written in, and its fields; whatever is wrong with it is said here, and not when it is filled.
+fn fields_of(bytes: Bytes) -> Result<(TemplateKind, Vec<String>), Rejection> {
+    if bytes.starts_with(b"PK") || std::str::from_utf8(&bytes).is_err() {
+        let template = fill::Template::compile(bytes, &fill::Options::default())?;
+        return Ok((TemplateKind::Docx, template.fields().iter().cloned().collect()));
+    }
+    let template = typeset::Template::compile(bytes, &typeset::Options::default())?;
+    Ok((TemplateKind::Typst, template.fields().iter().cloned().collect()))
+}
+
+/// A template as a client sees it.
+fn described(template: &Template) -> Json {
+    let newest = template.versions.first().map(version);
+    let versions: Vec<Json> = template.versions.iter().map(version).collect();
+    let mut described = json!({ "name": template.name });
+    if let (Some(described), Some(Json::Object(newest))) = (described.as_object_mut(), newest) {
+        described.extend(newest);
+        described.insert("fields".into(), json!(template.fields));
+        described.insert("versions".into(), json!(versions));
+    }
+    described
+}
+
+fn version(version: &Version) -> Json {
+    let time = version.time.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
+    json!({ "sha256": version.sha256, "kind": version.kind, "length": version.length, "time": time })
+}

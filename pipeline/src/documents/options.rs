@@ -1,0 +1,183 @@
+//! What a conversion may be asked to do beyond changing the format, checked before any engine sees it.
+
+use serde::{Deserialize, Serialize};
+
+use super::format::{Family, Format};
+
+/// Longest list of pages, watermark or password, in bytes.
+const LONGEST_TEXT: usize = 256;
+
+/// Options of one conversion; all of them may be left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// PDF/A; PDF 1.6 without it, the one plain version that the engine writes.
+    pub pdf_version: Option<PdfVersion>,
+    /// Accessible PDF (PDF/UA-1): tagged, with a title.
+    pub pdf_ua: bool,
+    /// Which pages, for example `1-3,5`; all without it. PDF, and PNG of presentations.
+    pub pages: Option<String>,
+    /// Opens the input where it is encrypted.
+    pub password: Option<String>,
+    /// Encrypts a PDF: this password opens it.
+    pub encrypt: Option<String>,
+    /// Text across every page of a PDF.
+    pub watermark: Option<String>,
+    /// JPEG quality of pictures in a PDF, 1 to 100; 90 without it.
+    pub image_quality: Option<u8>,
+    /// Pictures in a PDF have at most this many dots per inch: 75, 150, 300, 600 or 1200.
+    pub image_dpi: Option<u16>,
+    /// Keeps the pictures of a PDF as they are.
+    pub image_lossless: bool,
+    /// Refreshes tables of contents and other indexes first. Text documents.
+    pub update_indexes: bool,
+    /// Turns the paper of a text document to landscape.
+    pub landscape: bool,
+    /// Width of PNG pages in pixels, 16 to 4096; the engine's choice without it.
+    pub png_width: Option<u16>,
+}
+
+/// Versions of PDF/A that can be asked for. (For PDF/A-1 the engine claims more conformance than was asked for.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PdfVersion {
+    /// PDF/A-2b, for archives.
+    #[serde(rename = "a2b")]
+    A2b,
+    /// PDF/A-3b, for archives, attachments allowed.
+    #[serde(rename = "a3b")]
+    A3b,
+}
+
+/// An option that cannot be fulfilled.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{option}: {why}")]
+pub struct InvalidOption {
+    /// Which key.
+    pub option: &'static str,
+    /// What is wrong, with the bound, and what to do.
+    pub why: String,
+}
+
+fn invalid(option: &'static str, why: impl Into<String>) -> InvalidOption {
+    InvalidOption { option, why: why.into() }
+}
+
+impl Options {
+    /// Checks every value, and that it means something for this pair of formats.
+    ///
+    /// # Errors
+    /// The first option that is out of bounds or does not fit.
+    pub fn check(&self, from: Format, to: Format) -> Result<(), InvalidOption> {
+        self.check_values()?;
+        self.check_fit(from, to)
+    }
+
+    fn check_values(&self) -> Result<(), InvalidOption> {
+        let texts = [
+            ("pages", &self.pages),
+            ("password", &self.password),
+            ("encrypt", &self.encrypt),
+            ("watermark", &self.watermark),
+        ];
+        for (name, text) in texts {
+            let Some(text) = text else { continue };
+            if text.is_empty() || text.len() > LONGEST_TEXT || text.chars().any(char::is_control) {
+                return Err(invalid(name, format!("takes 1 to {LONGEST_TEXT} bytes without control characters")));
+            }
+        }
+        if let Some(pages) = &self.pages {
+            page_numbers(pages)?;
+        }
+        if self.image_quality.is_some_and(|quality| !(1..=100).contains(&quality)) {
+            return Err(invalid("image_quality", "takes 1 to 100"));
+        }
+        if self.image_dpi.is_some_and(|dpi| ![75, 150, 300, 600, 1200].contains(&dpi)) {
+            return Err(invalid("image_dpi", "takes 75, 150, 300, 600 or 1200"));
+        }
+        if self.png_width.is_some_and(|width| !(16..=4096).contains(&width)) {
+            return Err(invalid("png_width", "takes 16 to 4096"));
+        }
+        Ok(())
+    }
+
+    fn check_fit(&self, from: Format, to: Format) -> Result<(), InvalidOption> {
+        let only_pdf = [
+            ("pdf_version", self.pdf_version.is_some()),
+            ("pdf_ua", self.pdf_ua),
+            ("encrypt", self.encrypt.is_some()),
+            ("watermark", self.watermark.is_some()),
+            ("image_quality", self.image_quality.is_some()),
+            ("image_dpi", self.image_dpi.is_some()),
+            ("image_lossless", self.image_lossless),
+        ];
+        if let Some((name, _)) = only_pdf.into_iter().find(|(_, set)| *set && to != Format::Pdf) {
+            return Err(invalid(name, format!("is for PDF, not for {to}")));
+        }
+        let slides = from.family() == Family::Slides && to == Format::Png;
+        if self.pages.is_some() && to != Format::Pdf && !slides {
+            return Err(invalid("pages", format!("is for PDF and for pictures of slides, not for {from} to {to}")));
+        }
+        if self.png_width.is_some() && to != Format::Png {
+            return Err(invalid("png_width", format!("is for PNG, not for {to}")));
+        }
+        if from.family() != Family::Text && (self.update_indexes || self.landscape) {
+            let name = if self.update_indexes { "update_indexes" } else { "landscape" };
+            return Err(invalid(name, format!("is for text documents, not for {from}")));
+        }
+        if self.encrypt.is_some() && self.pdf_version.is_some() {
+            return Err(invalid("encrypt", "PDF/A forbids encryption: leave out one of `encrypt` and `pdf_version`"));
+        }
+        Ok(())
+    }
+
+    /// Whether page `number`, counted from 1, is asked for.
+    #[must_use]
+    pub fn takes_page(&self, number: u32) -> bool {
+        let Some(pages) = &self.pages else { return true };
+        page_numbers(pages).is_ok_and(|ranges| ranges.iter().any(|(first, last)| (*first..=*last).contains(&number)))
+    }
+}
+
+/// Reads `1-3,5`: ranges of page numbers, counted from 1.
+fn page_numbers(text: &str) -> Result<Vec<(u32, u32)>, InvalidOption> {
+    let wrong = || invalid("pages", format!("takes page numbers from 1 and ranges, for example `1-3,5`, not {text:?}"));
+    let number = |part: &str| part.trim().parse().ok().filter(|page| *page > 0).ok_or_else(wrong);
+    let mut ranges = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last {
+            return Err(wrong());
+        }
+        ranges.push((first, last));
+    }
+    Ok(ranges)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_numbers_and_ranges() {
+        assert_eq!(page_numbers("1-3,5").unwrap(), [(1, 3), (5, 5)]);
+        for wrong in ["", "0", "3-1", "a", "1,,2", "-", "1-", "1;2"] {
+            assert!(page_numbers(wrong).is_err(), "{wrong}");
+        }
+        let options = Options { pages: Some("2-3,7".into()), ..Options::default() };
+        assert_eq!((1..=8).filter(|page| options.takes_page(*page)).collect::<Vec<_>>(), [2, 3, 7]);
+    }
+
+    #[test]
+    fn an_option_that_does_not_fit_is_named() {
+        let name = |options: Options, from, to| options.check(from, to).unwrap_err().option;
+        let encrypted = Options { encrypt: Some("x".into()), ..Options::default() };
+        assert_eq!(name(encrypted.clone(), Format::Docx, Format::Odt), "encrypt");
+        let archive = Options { pdf_version: Some(PdfVersion::A2b), ..encrypted };
+        assert_eq!(name(archive, Format::Docx, Format::Pdf), "encrypt");
+        let indexes = Options { update_indexes: true, ..Options::default() };
+        assert_eq!(name(indexes, Format::Csv, Format::Pdf), "update_indexes");
+        let quality = Options { image_quality: Some(0), ..Options::default() };
+        assert_eq!(name(quality, Format::Docx, Format::Pdf), "image_quality");
+    }
+}

@@ -1,0 +1,79 @@
+//! The folder that answers are stored in: one file for each that was sent, whole or not there.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use futures_util::StreamExt;
+use reqwest::{Response, header};
+use tokio::fs::File;
+use tokio::io::AsyncWriteExt;
+
+use super::media::extension_of;
+
+/// The folder.
+pub struct Answers {
+    folder: PathBuf,
+}
+
+impl Answers {
+    /// The folder, made where it is missing, for answers to these files.
+    ///
+    /// # Errors
+    /// If it cannot be made, is the one that is sent, or two files' answers would have the same name.
+    pub fn open(folder: &Path, sent: &Path, files: &[PathBuf]) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let of_files = if sent.is_file() { sent.parent().unwrap_or(Path::new("")) } else { sent };
+        let of_files = if of_files.as_os_str().is_empty() { Path::new(".") } else { of_files };
+        if folder.canonicalize()? == of_files.canonicalize()? {
+            bail!("answers in {} could replace what is sent from there: save them elsewhere", folder.display());
+        }
+        let mut stems = HashMap::new();
+        for file in files {
+            if let Some(other) = stems.insert(stem(file), file) {
+                let (one, two) = (other.display(), file.display());
+                bail!("the answers to {one} and {two} would have the same name: rename one of them");
+            }
+        }
+        Ok(Self { folder: folder.to_path_buf() })
+    }
+
+    /// Whether an answer of this name is there.
+    pub fn has(&self, name: &str) -> bool {
+        self.folder.join(name).is_file()
+    }
+
+    /// Stores the answer to a file while it comes in, and gives its name: that of the file, with the extension of what
+    /// was answered. It has that name only once all of it is on the disk.
+    ///
+    /// # Errors
+    /// If the answer breaks off or cannot be written.
+    pub async fn store(&self, file: &Path, answer: Response) -> anyhow::Result<String> {
+        let media_type = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let extension = extension_of(media_type.unwrap_or_default());
+        let name = format!("{}.{extension}", stem(file).to_string_lossy());
+        let part = self.folder.join(format!(".{name}.part"));
+        let written = async {
+            let mut whole = File::create(&part).await.with_context(|| format!("cannot write {}", part.display()))?;
+            let mut pieces = answer.bytes_stream();
+            while let Some(piece) = pieces.next().await {
+                whole.write_all(&piece.context("the answer broke off")?).await?;
+            }
+            whole.flush().await?;
+            whole.sync_all().await?;
+            tokio::fs::rename(&part, self.folder.join(&name))
+                .await
+                .with_context(|| format!("cannot store {name} in {}", self.folder.display()))
+        };
+        if let Err(error) = written.await {
+            let _ = tokio::fs::remove_file(&part).await;
+            return Err(error);
+        }
+        Ok(name)
+    }
+}
+
+fn stem(file: &Path) -> &OsStr {
+    file.file_stem().unwrap_or_default()
+}

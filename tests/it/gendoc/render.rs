@@ -1,0 +1,68 @@
+//! A template and data become a document.
+
+use serde_json::{Value, json};
+
+use super::docx::{code, docx, gendoc, good, letter, put, read_pdf, render};
+
+#[tokio::test]
+async fn data_become_a_pdf_and_the_same_again_comes_from_memory() {
+    let caudal = gendoc(&[]).await;
+    put(&caudal, "letter", letter()).await;
+    let context = json!({ "name": "Żółć & Søn", "items": ["rent", "gas"] });
+    let pdf = good(render(&caudal, "letter", "", &context).await, "application/pdf").await;
+    let (pages, text) = read_pdf(&pdf);
+    assert_eq!(pages, 1);
+    for part in ["Żółć & Søn", "rent is due", "gas is due"] {
+        assert!(text.contains(part), "{part:?} is not in {text:?}");
+    }
+    assert_eq!(good(render(&caudal, "letter", "", &context).await, "application/pdf").await, pdf);
+    let metrics = caudal.get("/metrics").await.text().await.unwrap();
+    assert!(metrics.contains("caudal_office_results_reused_total 1"), "{metrics}");
+    for (format, media_type, begins) in [
+        ("odt", "application/vnd.oasis.opendocument.text", &b"PK"[..]),
+        ("pdfa-2b", "application/pdf", b"%PDF-"),
+        ("png", "image/png", b"\x89PNG"),
+        ("txt", "text/plain", b""),
+    ] {
+        let document = good(render(&caudal, "letter", &format!("?format={format}"), &context).await, media_type).await;
+        assert!(document.starts_with(begins), "{format}");
+        if format == "pdfa-2b" {
+            assert!(String::from_utf8_lossy(&document).contains("<pdfaid:part>2</pdfaid:part>"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_the_clients_and_says_where() {
+    let caudal = gendoc(&[]).await;
+    put(&caudal, "letter", letter()).await;
+    let (wrong, detail) = code(render(&caudal, "letter", "", &json!({ "items": [] })).await, 422).await;
+    assert_eq!(wrong, "undefined_variable");
+    assert!(detail.contains("{{ name }}"), "{detail}");
+    assert_eq!(code(render(&caudal, "other", "", &json!({})).await, 404).await.0, "unknown_template");
+    assert_eq!(code(render(&caudal, "letter", "?format=exe", &json!({})).await, 400).await.0, "bad_parameter");
+    let version = format!("?version={}", "0".repeat(64));
+    assert_eq!(code(render(&caudal, "letter", &version, &json!({})).await, 404).await.0, "unknown_version");
+    let url = caudal.url("/templates/letter/render");
+    let broken = caudal.client.post(url).header("content-type", "application/json").body("{").send().await.unwrap();
+    assert_eq!(code(broken, 400).await.0, "data_malformed");
+    let pages = render(&caudal, "letter", "?pages=9-1", &json!({ "name": "x", "items": [] })).await;
+    assert_eq!(code(pages, 400).await.0, "invalid_option");
+}
+
+#[tokio::test]
+async fn whoever_streams_hears_how_far_it_is() {
+    let caudal = gendoc(&[]).await;
+    put(&caudal, "letter", docx(&["Dear {{ name }}"])).await;
+    let url = caudal.url("/templates/letter/render");
+    let request = caudal.client.post(url).header("accept", "text/event-stream").json(&json!({ "name": "x" }));
+    let text = request.send().await.unwrap().text().await.unwrap();
+    let steps: Vec<String> = text
+        .split("\n\n")
+        .filter(|event| event.contains("event: progress"))
+        .filter_map(|event| event.lines().find_map(|line| line.strip_prefix("data: ")))
+        .map(|data| serde_json::from_str::<Value>(data).unwrap()["step"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(steps, ["filling", "converting", "converted"], "{text}");
+    assert!(text.contains("event: done"), "{text}");
+}

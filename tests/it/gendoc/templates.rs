@@ -1,0 +1,53 @@
+//! Templates under names: kept, listed, versioned, forgotten, and still there after a kill.
+
+use serde_json::{Value, json};
+
+use super::docx::{code, document_part, docx, gendoc, gendoc_in, good, letter, put, render};
+
+const DOCX: &str = "application/vnd.openxmlformats-officedocument.wordprocessingml.document";
+
+#[tokio::test]
+async fn a_template_is_kept_by_version_and_outlives_the_process() {
+    let caudal = gendoc(&[]).await;
+    let first: Value = put(&caudal, "letter", letter()).await.json().await.unwrap();
+    assert_eq!((&first["name"], &first["kind"]), (&json!("letter"), &json!("docx")));
+    assert_eq!(first["fields"], json!(["items", "name"]));
+    let again: Value = put(&caudal, "letter", letter()).await.json().await.unwrap();
+    assert_eq!(again, first, "the same bytes are the same version");
+    let second: Value = put(&caudal, "letter", docx(&["Hello {{ who.name }}"])).await.json().await.unwrap();
+    assert_ne!(second["sha256"], first["sha256"]);
+    assert_eq!((second["versions"].as_array().unwrap().len(), &second["fields"]), (2, &json!(["who.name"])));
+
+    let folder = caudal.kill().await;
+    let caudal = gendoc_in(folder, &[]).await;
+    let listed: Value = caudal.get("/templates").await.json().await.unwrap();
+    assert_eq!(listed["templates"][0]["sha256"], second["sha256"]);
+    let shown: Value = caudal.get("/templates/letter").await.json().await.unwrap();
+    assert_eq!(shown, second);
+    assert_eq!(good(caudal.get("/templates/letter/file").await, DOCX).await, docx(&["Hello {{ who.name }}"]));
+    let filled = render(&caudal, "letter", "?format=docx", &json!({ "who": { "name": "Ada" } })).await;
+    assert!(document_part(&good(filled, DOCX).await).contains("Hello Ada"));
+    let older = format!("?format=docx&version={}", first["sha256"].as_str().unwrap());
+    let filled = render(&caudal, "letter", &older, &json!({ "name": "Bo", "items": ["rent"] })).await;
+    let text = document_part(&good(filled, DOCX).await);
+    assert!(text.contains("Dear Bo") && text.contains("rent is due"), "{text}");
+
+    let delete = || caudal.client.delete(caudal.url("/templates/letter")).send();
+    assert_eq!(delete().await.unwrap().status(), 200);
+    assert_eq!(code(delete().await.unwrap(), 404).await.0, "unknown_template");
+    assert_eq!(caudal.get("/templates/letter").await.status(), 404);
+    let listed: Value = caudal.get("/templates").await.json().await.unwrap();
+    assert_eq!(listed, json!({ "templates": [] }));
+}
+
+#[tokio::test]
+async fn a_template_that_is_wrong_is_refused_when_it_is_put() {
+    let caudal = gendoc(&[]).await;
+    let (wrong, detail) = code(put(&caudal, "x", docx(&["fine", "{% if a %} no end"])).await, 400).await;
+    assert_eq!(wrong, "template_syntax");
+    assert!(detail.contains("word/document.xml"), "{detail}");
+    let (wrong, _) = code(put(&caudal, "x", b"PK\x03\x04 and nothing".to_vec()).await, 422).await;
+    assert!(!wrong.is_empty());
+    assert_eq!(code(put(&caudal, "a%20b", letter()).await, 400).await.0, "bad_parameter");
+    assert_eq!(caudal.get("/templates/x").await.status(), 404);
+}
