@@ -1,6 +1,6 @@
 //! Options of a conversion as the filters of LibreOffice read them.
 
-use pipeline::documents::{Options, PdfVersion};
+use pipeline::documents::{Options, PdfVersion, Setting};
 use serde_json::{Map, Value, json};
 
 /// The engine's number of a version (`SelectPdfVersion`).
@@ -11,13 +11,17 @@ fn number(version: PdfVersion) -> u8 {
     }
 }
 
-/// The options as the PDF filter reads them: JSON of typed values, empty where there are none.
+/// The options as the PDF filter reads them: JSON of typed values. What it would do unasked and nobody expects (comments as
+/// annotations, fewer pixels) is set as well.
 pub(super) fn of_pdf(options: &Options) -> String {
     let mut filter = Map::new();
     let long = |value: u64| json!({"type": "long", "value": value.to_string()});
     let string = |value: &str| json!({"type": "string", "value": value});
-    let yes = || json!({"type": "boolean", "value": "true"});
+    let yes = || setting(Setting::Switch(true));
+    let no = || setting(Setting::Switch(false));
     let mut put = |key: &str, value: Value| filter.insert(key.to_owned(), value);
+    put("ExportNotes", no());
+    put("ReduceImageResolution", no());
     if let Some(version) = options.pdf_version {
         put("SelectPdfVersion", long(number(version).into()));
     }
@@ -27,10 +31,6 @@ pub(super) fn of_pdf(options: &Options) -> String {
     }
     if let Some(pages) = &options.pages {
         put("PageRange", string(pages));
-    }
-    if let Some(password) = &options.encrypt {
-        put("EncryptFile", yes());
-        put("DocumentOpenPassword", string(password));
     }
     if let Some(text) = &options.watermark {
         put("Watermark", string(text));
@@ -45,7 +45,17 @@ pub(super) fn of_pdf(options: &Options) -> String {
     if options.image_lossless {
         put("UseLosslessCompression", yes());
     }
-    if filter.is_empty() { String::new() } else { Value::Object(filter).to_string() }
+    for (name, value) in &options.settings {
+        filter.insert(name.clone(), setting(*value));
+    }
+    Value::Object(filter).to_string()
+}
+
+fn setting(value: Setting) -> Value {
+    match value {
+        Setting::Switch(on) => json!({"type": "boolean", "value": on.to_string()}),
+        Setting::Number(number) => json!({"type": "long", "value": number.to_string()}),
+    }
 }
 
 #[cfg(test)]
@@ -54,9 +64,13 @@ mod tests {
 
     #[test]
     fn text_in_options_stays_text() {
-        let options = Options { watermark: Some("a\"},{\"EncryptFile".into()), ..Options::default() };
+        let settings = [("Zoom".into(), Setting::Number(50)), ("ExportNotes".into(), Setting::Switch(true))].into();
+        let options = Options { watermark: Some("a\"},{\"EncryptFile".into()), settings, ..Options::default() };
         let filter: Value = serde_json::from_str(&of_pdf(&options)).unwrap();
-        assert_eq!(filter.as_object().unwrap().len(), 1);
-        assert_eq!(of_pdf(&Options::default()), "");
+        assert_eq!(filter.as_object().unwrap().len(), 4);
+        assert_eq!(filter["Zoom"], json!({"type": "long", "value": "50"}));
+        assert_eq!(filter["ExportNotes"], json!({"type": "boolean", "value": "true"}));
+        let usual: Value = serde_json::from_str(&of_pdf(&Options::default())).unwrap();
+        assert_eq!(usual["ExportNotes"], json!({"type": "boolean", "value": "false"}));
     }
 }

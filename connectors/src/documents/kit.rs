@@ -2,7 +2,7 @@
 //!
 //! The engine is a shared library with a C interface: a structure whose first word points at a table of functions, which
 //! starts with its own size (`LibreOfficeKit/LibreOfficeKit.h` of the LibreOffice SDK). A function is called only if its
-//! slot lies within that size; those of the interface that may change with any release (from [`slot::PARTS`] on) only in
+//! slot lies within that size; those of the interface that may change with any release (from [`slot::PAGE_RECTANGLES`] on) only in
 //! releases that were looked at. Everything runs on one thread, one document at a time; the engine itself is never
 //! destroyed, since it cannot be made twice in one process, which therefore leaves by [`leave`].
 //!
@@ -36,9 +36,7 @@ mod slot {
     pub(super) const DESTROY: usize = 0;
     pub(super) const SAVE_AS: usize = 1;
     /// The first of the unstable ones.
-    pub(super) const PARTS: usize = 3;
     pub(super) const PAGE_RECTANGLES: usize = 4;
-    pub(super) const SET_PART: usize = 6;
     pub(super) const POST_UNO_COMMAND: usize = 16;
 }
 
@@ -263,28 +261,6 @@ impl Document<'_> {
         let arguments = arguments.as_ref().map_or(std::ptr::null(), |text| text.as_ptr());
         // SAFETY: the type is that of postUnoCommand in the releases looked at; the strings live through the call.
         unsafe { post(self.object, name.as_ptr(), arguments, false) };
-        Ok(())
-    }
-
-    /// Number of slides or sheets.
-    ///
-    /// # Errors
-    /// If this release was not tried for it.
-    pub fn parts(&self) -> Result<u32, KitError> {
-        type Parts = unsafe extern "C" fn(*mut Object) -> c_int;
-        // SAFETY: the type is that of getParts in the releases looked at.
-        let parts = unsafe { self.unstable::<Parts>(slot::PARTS)?(self.object) };
-        Ok(u32::try_from(parts).unwrap_or(0))
-    }
-
-    /// Turns to a slide or sheet, counted from 0.
-    ///
-    /// # Errors
-    /// If this release was not tried for it.
-    pub fn turn_to(&self, part: u32) -> Result<(), KitError> {
-        type Turn = unsafe extern "C" fn(*mut Object, c_int);
-        // SAFETY: the type is that of setPart in the releases looked at.
-        unsafe { self.unstable::<Turn>(slot::SET_PART)?(self.object, part.cast_signed()) };
         Ok(())
     }
 

@@ -10,6 +10,7 @@ mod office;
 mod pool;
 mod profile;
 mod protocol;
+mod raster;
 mod sample;
 mod sandbox;
 mod selftest;

@@ -1,15 +1,17 @@
 //! One conversion by LibreOffice: open, prepare, save, verify, rename.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use pipeline::documents::{Family, Format, Options};
+use pipeline::documents::{Format, Options};
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::kit::{Document, Kit, KitError, OpenError};
 use super::protocol::{Done, Fault, Job, Reply};
+use super::raster::Drawing;
 use super::usage::Usage;
 use super::{filter, sheet, verify};
 
@@ -40,14 +42,7 @@ fn unreadable(why: impl ToString) -> Rejected {
 /// Converts; whatever happens short of a crash is an answer.
 pub(super) fn convert(kit: &mut Kit, job: &Job, usage: &Usage) -> Reply {
     let (began, cpu) = (Instant::now(), usage.cpu_ms());
-    let outcome = open(kit, job).and_then(|document| {
-        let ms_load = millis(began);
-        let saving = Instant::now();
-        prepare(&document, job)?;
-        let (files, pages) = if job.to == Format::Png { pictures(&document, job)? } else { one_file(&document, job)? };
-        Ok((files, pages, ms_load, millis(saving)))
-    });
-    match outcome {
+    match made(kit, job, began) {
         Ok((files, pages, ms_load, ms_save)) => Reply::Done(Done {
             ms_load,
             ms_save,
@@ -58,6 +53,31 @@ pub(super) fn convert(kit: &mut Kit, job: &Job, usage: &Usage) -> Reply {
         }),
         Err((fault, why)) => Reply::Rejected { fault, why },
     }
+}
+
+/// Files, pages, and how long reading and writing took.
+type Made = (Vec<String>, u32, u64, u64);
+
+fn made(kit: &mut Kit, job: &Job, began: Instant) -> Result<Made, Rejected> {
+    if job.from == Format::Pdf {
+        // Nothing of it is the engine's.
+        let (files, pages) = pictures(&job.folder.join("in.pdf"), job)?;
+        return Ok((files, pages, 0, millis(began)));
+    }
+    let document = open(kit, job)?;
+    let (ms_load, saving) = (millis(began), Instant::now());
+    prepare(&document, job)?;
+    let (files, pages) = if job.to == Format::Png {
+        let pdf = job.folder.join("drawn.pdf");
+        document
+            .save(&pdf, Format::Pdf.extension(), &filter::of_pdf(&Options::default()))
+            .map_err(|why| unwritten(&why, job))?;
+        verify::file(&pdf, Format::Pdf, job.largest_output, u32::MAX).map_err(unreadable)?;
+        pictures(&pdf, job)?
+    } else {
+        one_file(&document, job)?
+    };
+    Ok((files, pages, ms_load, millis(saving)))
 }
 
 fn millis(since: Instant) -> u64 {
@@ -78,7 +98,10 @@ fn open<'kit>(kit: &'kit mut Kit, job: &Job) -> Result<Document<'kit>, Rejected>
     kit.open(&file, &options, job.options.password.as_deref()).map_err(|error| match error {
         OpenError::PasswordRequired => (Fault::PasswordRequired, String::new()),
         OpenError::PasswordWrong => (Fault::PasswordWrong, String::new()),
-        OpenError::Unreadable(why) => (Fault::Unreadable, why),
+        OpenError::Unreadable(why) => {
+            log(&why);
+            unreadable(format!("LibreOffice does not read it as {}", job.from))
+        }
     })
 }
 
@@ -132,58 +155,42 @@ fn one_file(document: &Document<'_>, job: &Job) -> Result<(Vec<String>, u32), Re
         _ => String::new(),
     };
     let name = format!("out.{}", job.to);
-    let pages = save(document, job, &name, &filter)?;
+    let unfinished = job.folder.join(format!("unfinished-{name}"));
+    document.save(&unfinished, job.to.extension(), &filter).map_err(|why| unwritten(&why, job))?;
+    let pages = verify::file(&unfinished, job.to, job.largest_output, job.most_pages).map_err(unreadable)?;
+    fs::rename(&unfinished, job.folder.join(&name)).map_err(unreadable)?;
     Ok((vec![name], pages))
 }
 
-fn save(document: &Document<'_>, job: &Job, name: &str, filter: &str) -> Result<u32, Rejected> {
-    let unfinished = job.folder.join(format!("unfinished-{name}"));
-    document.save(&unfinished, job.to.extension(), filter).map_err(unreadable)?;
-    let pages = verify::file(&unfinished, job.to, job.largest_output, job.most_pages).map_err(unreadable)?;
-    fs::rename(&unfinished, job.folder.join(name)).map_err(unreadable)?;
-    Ok(pages)
+/// What the engine says is full of paths and lines of its source, which are nobody's business outside. Whether anybody reads
+/// the log is not this worker's.
+fn log(why: &str) {
+    drop(writeln!(std::io::stderr(), "{why}"));
 }
 
-/// A picture of each slide that is asked for; of a text or a spreadsheet the engine draws the first page only.
-fn pictures(document: &Document<'_>, job: &Job) -> Result<(Vec<String>, u32), Rejected> {
-    let slides = job.from.family() == Family::Slides;
-    let parts = if slides { document.parts().map_err(unreadable)? } else { 1 };
-    let mut files = Vec::new();
-    for part in (0..parts).filter(|part| job.options.takes_page(part + 1)) {
-        if files.len() >= job.most_pages as usize {
-            return Err(unreadable(format!("more than {} pages", job.most_pages)));
-        }
-        if slides {
-            document.turn_to(part).map_err(unreadable)?;
-        }
-        let name = format!("page-{}.png", part + 1);
-        save(document, job, &name, "")?;
-        if let Some(filter) = rescaled(job, &job.folder.join(&name))? {
-            save(document, job, &name, &filter)?;
-        }
-        files.push(name);
+fn unwritten(why: &str, job: &Job) -> Rejected {
+    log(why);
+    match &job.options.pages {
+        Some(pages) => unreadable(format!("LibreOffice wrote nothing: has it the pages {pages:?}?")),
+        None => unreadable(format!("LibreOffice did not write it as {}", job.to)),
     }
-    if files.is_empty() {
-        return Err(unreadable(format!("none of the pages asked for is among the {parts} of the document")));
-    }
-    let pages = u32::try_from(files.len()).unwrap_or(u32::MAX);
-    Ok((files, pages))
 }
 
-/// The options that draw a picture again at the width asked for: the engine wants both sides, so its first drawing tells the
-/// proportions.
-fn rescaled(job: &Job, drawn: &Path) -> Result<Option<String>, Rejected> {
-    let Some(width) = job.options.png_width else { return Ok(None) };
-    let bytes = fs::read(drawn).map_err(unreadable)?;
-    // The header chunk of a PNG begins with both sides (PNG specification, 11.2.2).
-    let side = |at: usize| bytes.get(at..at + 4).and_then(|side| side.try_into().ok()).map(u32::from_be_bytes);
-    let (Some(from), Some(height)) = (side(16), side(20)) else { return Err(unreadable("a PNG without a header")) };
-    let height = (u64::from(height) * u64::from(width)).div_ceil(u64::from(from.max(1)));
-    let filter = json!({
-        "PixelWidth": {"type": "long", "value": width.to_string()},
-        "PixelHeight": {"type": "long", "value": height.to_string()},
-    });
-    Ok(Some(filter.to_string()))
+/// A picture of each page of a PDF that is asked for.
+fn pictures(pdf: &Path, job: &Job) -> Result<(Vec<String>, u32), Rejected> {
+    let wanted = |number| job.options.takes_page(number);
+    let drawing = Drawing { wanted: &wanted, width: job.options.png_width, most: job.most_pages };
+    let mut names = Vec::new();
+    let mut left = job.largest_output;
+    let keep = |number, picture: Vec<u8>| {
+        left = left.checked_sub(picture.len() as u64).ok_or("the pictures are more bytes than are allowed")?;
+        let name = format!("page-{number}.png");
+        fs::write(job.folder.join(&name), picture).map_err(|error| error.to_string())?;
+        names.push(name);
+        Ok(())
+    };
+    let pages = drawing.draw(fs::read(pdf).map_err(unreadable)?, keep).map_err(unreadable)?;
+    Ok((names, pages))
 }
 
 /// Loads the engine and converts the sample once.

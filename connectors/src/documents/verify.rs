@@ -24,18 +24,18 @@ pub(super) fn file(path: &Path, format: Format, largest: u64, most_pages: u32) -
     let starts = |signature: &[u8]| head[..read].starts_with(signature);
     let right = match format {
         Format::Pdf => starts(b"%PDF-"),
-        Format::Png => starts(b"\x89PNG\r\n\x1a\n"),
         Format::Rtf => starts(b"{\\rtf"),
         Format::Docx | Format::Odt | Format::Xlsx | Format::Ods | Format::Pptx | Format::Odp => starts(b"PK\x03\x04"),
         Format::Html => size > 0,
         Format::Txt | Format::Csv => true,
+        // Not of the engine's making.
+        Format::Png => false,
     };
     if !right {
         return Err(format!("the engine wrote {size} bytes that are no {format}"));
     }
     match format {
         Format::Pdf => pdf_pages(&mut file, size, most_pages),
-        Format::Png => Ok(1),
         _ => Ok(0),
     }
 }

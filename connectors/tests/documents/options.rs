@@ -1,6 +1,6 @@
 //! What a conversion can be asked for, seen in the result.
 
-use pipeline::documents::{Format, Options, PdfVersion};
+use pipeline::documents::{Format, Options, PdfVersion, Setting};
 
 use crate::samples::{self, PAGE_BREAK, paragraph};
 use crate::world::{World, count, page_text, text};
@@ -33,15 +33,24 @@ async fn only_the_pages_asked_for_are_written() {
     let made = world.with(&input, Format::Docx, Format::Pdf, pages("2-3")).await.unwrap();
     assert_eq!((made.pages, text(&made.files[0])), (2, "BetaGamma".into()));
     let slides = samples::odp(&["One", "Two", "Three"]);
-    let options = Options { pages: Some("1,3".into()), png_width: Some(320), ..Options::default() };
-    let drawn = world.with(&slides, Format::Odp, Format::Png, options).await.unwrap();
-    assert_eq!((drawn.pages, drawn.files.len()), (2, 2));
-    assert_ne!(drawn.files[0], drawn.files[1], "two slides are two pictures");
-    for picture in &drawn.files {
-        assert_eq!(picture[16..20], 320_u32.to_be_bytes(), "width");
+    for (from, input) in [(Format::Docx, &input), (Format::Odp, &slides)] {
+        let options = Options { pages: Some("1,3".into()), png_width: Some(320), ..Options::default() };
+        let drawn = world.with(input, from, Format::Png, options).await.unwrap();
+        assert_eq!((drawn.pages, drawn.files.len()), (2, 2));
+        assert_ne!(drawn.files[0], drawn.files[1], "two pages are two pictures");
+        for picture in &drawn.files {
+            let picture = image::load_from_memory(picture).unwrap().into_luma8();
+            assert_eq!(picture.width(), 320);
+            assert!(picture.pixels().any(|pixel| pixel.0 < [100]), "there is something on it");
+        }
+        let none = world.with(input, from, Format::Png, pages("9")).await.unwrap_err();
+        assert_eq!(none.code(), "document_unreadable");
     }
-    let none = world.with(&slides, Format::Odp, Format::Png, pages("9")).await.unwrap_err();
-    assert_eq!(none.code(), "document_unreadable");
+    let none = world.with(&input, Format::Docx, Format::Pdf, pages("9")).await.unwrap_err();
+    assert!(none.to_string().contains("\"9\"") && !none.to_string().contains('/'), "nothing of the inside: {none}");
+    let drawn = world.convert(&made.files[0], Format::Pdf, Format::Png).await.unwrap();
+    assert_eq!((drawn.pages, drawn.files.len()), (2, 2), "a PDF is drawn as well");
+    assert_eq!(world.convert(b"%PDF-no", Format::Pdf, Format::Png).await.unwrap_err().code(), "document_unreadable");
     world.close().await;
 }
 
@@ -50,18 +59,45 @@ fn pages(pages: &str) -> Options {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_encrypted_pdf_opens_with_its_password_alone() {
+async fn a_document_behind_a_password_opens_with_it_alone() {
     let world = World::office(|_| {}).await;
-    let options = Options { encrypt: Some("sésame".into()), ..Options::default() };
-    let made = pdf(&world, &samples::letter("Secret"), options).await;
-    assert_eq!(count(&made, "/Encrypt"), 1);
-    let locked = lopdf::Document::load_mem(&made).unwrap();
-    assert!(locked.extract_text(&[1]).map_or(true, |text| !text.contains("Secret")));
-    let mut opened = lopdf::Document::load_mem(&made).unwrap();
-    if opened.is_encrypted() {
-        assert!(opened.decrypt("wrong").is_err());
-        opened.decrypt("sésame").unwrap();
+    let input = samples::locked(&samples::letter("Secret"), "sésame");
+    let open = |password: Option<&str>| {
+        let options = Options { password: password.map(str::to_owned), ..Options::default() };
+        world.with(&input, Format::Docx, Format::Pdf, options)
+    };
+    assert_eq!(text(&open(Some("sésame")).await.unwrap().files[0]), "Secret");
+    assert_eq!(open(None).await.unwrap_err().code(), "password_required");
+    assert_eq!(open(Some("other")).await.unwrap_err().code(), "password_wrong");
+    assert_eq!(text(&open(Some("sésame")).await.unwrap().files[0]), "Secret");
+    assert!(world.pool.figures().restarts.is_empty());
+    world.close().await;
+}
+
+/// Each setting by what it leaves in the file.
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_of_the_export_are_kept() {
+    let world = World::office(|_| {}).await;
+    let (letter, noted) = (samples::letter("Mark"), samples::commented("Mark"));
+    let switch = |name: &str| (name.to_owned(), Setting::Switch(true));
+    for (setting, left) in [
+        (switch("HideViewerMenubar"), "/HideMenubar true"),
+        (switch("CenterWindow"), "/CenterWindow true"),
+        (switch("OpenInFullScreenMode"), "/FullScreen"),
+        (("InitialView".into(), Setting::Number(2)), "/UseThumbs"),
+        (("PageLayout".into(), Setting::Number(3)), "/TwoColumnRight"),
+        (("Magnification".into(), Setting::Number(2)), "/FitH"),
+        (switch("IsAddStream"), "/AdditionalStreams"),
+    ] {
+        let made = pdf(&world, &letter, Options { settings: [setting].into(), ..Options::default() }).await;
+        let usual = pdf(&world, &letter, Options::default()).await;
+        assert!(count(&made, left) > count(&usual, left), "{left}");
     }
+    let notes = Options { settings: [switch("ExportNotes")].into(), ..Options::default() };
+    let made = world.with(&noted, Format::Odt, Format::Pdf, notes).await.unwrap();
+    let plain = world.convert(&noted, Format::Odt, Format::Pdf).await.unwrap();
+    let comments = |pdf: &[u8]| count(pdf, "/Subtype /Text");
+    assert_eq!((comments(&made.files[0]), comments(&plain.files[0])), (1, 0));
     world.close().await;
 }
 

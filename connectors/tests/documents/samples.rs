@@ -2,6 +2,7 @@
 
 use std::io::{Cursor, Write as _};
 
+use ms_offcrypto_writer::Ecma376AgileWriter;
 use pipeline::documents::Format;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
@@ -170,4 +171,12 @@ pub fn written(text: &str) -> Vec<(Format, Vec<u8>)> {
 pub fn commented(text: &str) -> Vec<u8> {
     let comment = "<office:annotation><text:p>A remark</text:p></office:annotation>";
     open_document("text", &format!("<office:text><text:p>{comment}{text}</text:p></office:text>"))
+}
+
+/// An Office Open XML document behind a password (MS-OFFCRYPTO, agile encryption).
+pub fn locked(document: &[u8], password: &str) -> Vec<u8> {
+    let file = Cursor::new(Vec::new());
+    let mut writer = Ecma376AgileWriter::create(&mut rand::rng(), password, file).unwrap();
+    writer.write_all(document).unwrap();
+    writer.into_inner().unwrap().into_inner()
 }

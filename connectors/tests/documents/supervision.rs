@@ -7,7 +7,7 @@ use pipeline::documents::{ConvertError, Format};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::samples;
-use crate::world::{World, alive, eventually, text};
+use crate::world::{World, alive, eventually, running, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_document_comes_back_as_itself() {
@@ -88,6 +88,39 @@ async fn a_crash_that_does_not_come_again_is_not_seen() {
     let world = World::fake(|_| {}).await;
     assert_eq!(world.say("abort-once", 60_000).await.unwrap().files[0], "abort-once");
     assert_eq!(world.pool.figures().retried, 1);
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_killed_while_idle_is_no_documents_fault() {
+    let world = World::fake(|_| {}).await;
+    for pid in world.workers(2).await {
+        kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
+        eventually(|| !running(pid)).await;
+    }
+    assert_eq!(world.say("abort-once", 60_000).await.unwrap().files[0], "abort-once", "both attempts were left");
+    let figures = world.pool.figures();
+    assert_eq!((figures.retried, figures.restarts[&Reason::Crash]), (1, 3));
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_workers_that_die_without_having_been_of_use_are_a_crash_loop() {
+    let world = World::fake(|_| {}).await;
+    for word in ["abort", "garbage", "leave"] {
+        world.workers(2).await;
+        for _ in 0..2 {
+            assert_eq!(world.say("echo", 60_000).await.unwrap().files[0], "echo");
+        }
+        assert_eq!(world.say(word, 60_000).await.unwrap_err().code(), "engine_crashed");
+    }
+    world.workers(2).await;
+    assert_eq!(world.pool.figures().restarts[&Reason::Crash], 6);
+    assert!(!world.pool.failing());
+    for word in ["half", "abort\nagain", "abort\nand again"] {
+        assert_eq!(world.say(word, 60_000).await.unwrap_err().code(), "engine_crashed");
+    }
+    eventually(|| world.pool.failing()).await;
     world.close().await;
 }
 

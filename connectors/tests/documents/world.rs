@@ -93,6 +93,12 @@ pub fn alive(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
+/// Whether it does anything: what has ended and was not asked for yet does not.
+pub fn running(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().any(|line| line.starts_with("State:") && !line.contains('Z'))
+}
+
 /// Waits for a condition, for a minute at most.
 pub async fn eventually(mut condition: impl FnMut() -> bool) {
     let limit = Instant::now() + Duration::from_mins(1);

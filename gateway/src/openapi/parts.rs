@@ -38,11 +38,12 @@ impl Answers {
         self
     }
 
-    /// What the guard answers before any handler: a URI that is too long; whoever is not known.
+    /// What is answered before any handler: headers or a URI that are too long; whoever is not known.
     pub fn guarded(self, setting: Setting, open: bool) -> Self {
         let known = setting.identity && !open;
         let tried = known && setting.limits && !self.0.contains_key("429");
-        self.problem(414, "the URI is longer than 8 KiB")
+        self.empty(431, "the headers are too many or too long")
+            .problem(414, "the URI is longer than 8 KiB")
             .problem_if(known, 401, "no good key or token was sent")
             .problem_if(tried, 429, "too many keys or tokens that are no good came from this address")
     }

@@ -113,12 +113,14 @@ impl Walk {
         self.send(method, template, request).await
     }
 
-    /// What every operation answers whatever it does: long addresses, bad ids, no broker, nobody known.
+    /// What every operation answers whatever it does: long addresses and headers, bad ids, no broker, nobody known.
     async fn everywhere(&mut self) {
         let all: Vec<(String, String)> = self.listed.keys().cloned().collect();
         for (method, template) in &all {
             let long = format!("{}?{}", fill(template, "x"), "y".repeat(9_000));
             self.send(method, template, self.request(method, &long)).await;
+            let heavy = self.request(method, &fill(template, "x")).header("x-heavy", "y".repeat(64 << 10));
+            self.send(method, template, heavy).await;
             if template.contains('{') {
                 self.call(method, template, "a.b").await;
                 self.call(method, template, "nothing").await;

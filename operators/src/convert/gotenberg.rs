@@ -2,53 +2,21 @@
 //!
 //! A field that asks for what is not there is an error, and not silence; with its default it asks for nothing.
 
-use pipeline::documents::{Format, Options, PdfVersion};
+use std::cmp::Ordering;
+
+use pipeline::documents::{Format, Options, PdfVersion, page_ranges};
 use pipeline::{Params, Rejection};
 use serde_json::{Map, Value as Json};
 
+use super::pdf::{Finish, Info, LONGEST_PASSWORD, Lock, Split};
+use super::settings;
 use super::wish::{Fields, Wish};
 
 /// The parameter that holds the form's fields.
 const FORM_PARAM: &str = "form";
 
-/// Fields that are known and do nothing else than their default here.
-const FIXED: [(&str, &str); 32] = [
-    ("exportFormFields", "true"),
-    ("allowDuplicateFieldNames", "false"),
-    ("exportBookmarks", "true"),
-    ("exportBookmarksToPdfDestination", "false"),
-    ("exportPlaceholders", "false"),
-    ("exportNotes", "false"),
-    ("exportNotesPages", "false"),
-    ("exportOnlyNotesPages", "false"),
-    ("exportNotesInMargin", "false"),
-    ("convertOooTargetToPdfTarget", "false"),
-    ("exportLinksRelativeFsys", "false"),
-    ("exportHiddenSlides", "false"),
-    ("skipEmptyPages", "false"),
-    ("addOriginalDocumentAsStream", "false"),
-    ("singlePageSheets", "false"),
-    ("initialView", "0"),
-    ("initialPage", "1"),
-    ("magnification", "0"),
-    ("zoom", "100"),
-    ("pageLayout", "0"),
-    ("firstPageOnLeft", "false"),
-    ("resizeWindowToInitialPage", "false"),
-    ("centerWindow", "false"),
-    ("openInFullScreenMode", "false"),
-    ("displayPDFDocumentTitle", "true"),
-    ("hideViewerMenubar", "false"),
-    ("hideViewerToolbar", "false"),
-    ("hideViewerWindowControls", "false"),
-    ("useTransitionEffects", "true"),
-    ("openBookmarkLevels", "-1"),
-    ("flatten", "false"),
-    ("ownerPassword", ""),
-];
-
-/// Fields that do something.
-const KNOWN: [&str; 15] = [
+/// Fields that are not settings of the export.
+const KNOWN: [&str; 19] = [
     "password",
     "landscape",
     "nativePageRanges",
@@ -59,11 +27,15 @@ const KNOWN: [&str; 15] = [
     "maxImageResolution",
     "nativeWatermarkText",
     "merge",
+    "splitMode",
+    "splitSpan",
+    "splitUnify",
+    "metadata",
     "pdfa",
     "pdfua",
     "nativePdfFormats",
     "userPassword",
-    "downloadFrom",
+    "ownerPassword",
 ];
 
 /// Its own word for extensions that are taken.
@@ -93,7 +65,6 @@ pub fn read(params: &Params) -> Result<Wish, Rejection> {
         pdf_ua: form.yes("pdfua", false)?,
         pages: form.text("nativePageRanges"),
         password: form.text("password"),
-        encrypt: form.text("userPassword"),
         watermark: form.text("nativeWatermarkText"),
         image_quality: form.number("quality")?,
         image_dpi,
@@ -101,19 +72,27 @@ pub fn read(params: &Params) -> Result<Wish, Rejection> {
         update_indexes: form.yes("updateIndexes", true)?,
         landscape: form.yes("landscape", false)?,
         png_width: None,
+        settings: settings::read(|field| form.text(field))
+            .map_err(|(field, given, takes)| bad_field(field, &given, &takes))?,
     };
-    let merge = form.yes("merge", false)?;
-    if merge && options.encrypt.is_some() {
-        return Err(invalid("form fields 'merge' and 'userPassword' do not go together"));
-    }
-    if merge && options.pdf_ua {
-        // The tags that make a PDF accessible are lost in a merge.
-        return Err(invalid("form fields 'merge' and 'pdfua' do not go together"));
-    }
-    if options.encrypt.is_some() && options.pdf_version.is_some() {
-        return Err(invalid("form fields 'pdfa' and 'userPassword' do not go together: PDF/A forbids encryption"));
-    }
-    Ok(Wish { to: Format::Pdf, options, merge, fields: Fields::Gotenberg })
+    let finish = form.finish()?;
+    check_fit(&options, &finish)?;
+    Ok(Wish { to: Format::Pdf, options, finish, fields: Fields::Gotenberg })
+}
+
+/// What does not go together.
+fn check_fit(options: &Options, finish: &Finish) -> Result<(), Rejection> {
+    let (archival, accessible) = (options.pdf_version.is_some(), options.pdf_ua);
+    let torn = [
+        ("pdfa", archival && finish.lock.is_some(), "userPassword", "PDF/A forbids encryption"),
+        ("pdfa", archival && !finish.info.is_empty(), "metadata", "PDF/A wants it in another form too"),
+        ("pdfua", accessible && !finish.info.is_empty(), "metadata", "PDF/UA wants it in another form too"),
+        ("pdfua", accessible && finish.merge, "merge", "the tags that make a PDF accessible are lost"),
+        ("pdfua", accessible && finish.split.is_some(), "splitMode", "the tags that make a PDF accessible are lost"),
+    ];
+    torn.into_iter().find(|(_, both, ..)| *both).map_or(Ok(()), |(one, _, other, why)| {
+        Err(invalid(format!("form fields '{one}' and '{other}' do not go together: {why}")))
+    })
 }
 
 struct Form<'f>(&'f Map<String, Json>);
@@ -147,26 +126,87 @@ impl Form<'_> {
         }
     }
 
+    fn finish(&self) -> Result<Finish, Rejection> {
+        let info = match self.text("metadata") {
+            None => Info::default(),
+            Some(json) => {
+                Info::read(&json).map_err(|why| invalid(format!("form field 'metadata' is invalid: {why}")))?
+            }
+        };
+        Ok(Finish { merge: self.yes("merge", false)?, split: self.split()?, info, lock: self.lock()? })
+    }
+
+    fn split(&self) -> Result<Option<Split>, Rejection> {
+        let (mode, span) = (self.text("splitMode"), self.text("splitSpan").unwrap_or_default());
+        let unify = self.yes("splitUnify", false)?;
+        let bad_span = |takes| match &*span {
+            "" => invalid("form field 'splitSpan' is required"),
+            given => bad_field("splitSpan", given, takes),
+        };
+        match mode.as_deref() {
+            None => Ok(None),
+            Some("intervals") => {
+                let every = span.parse().ok().filter(|every| *every > 0);
+                Ok(Some(Split::Every(every.ok_or_else(|| bad_span("a whole number from 1"))?)))
+            }
+            Some("pages") => {
+                let ranges = page_ranges(&span).map_err(|_| bad_span("page numbers and ranges as 1-3,5"))?;
+                Ok(Some(Split::Ranges { ranges, unify }))
+            }
+            Some(other) => Err(bad_field("splitMode", other, "intervals or pages")),
+        }
+    }
+
+    fn lock(&self) -> Result<Option<Lock>, Rejection> {
+        let password = |field: &str| match self.text(field).unwrap_or_default() {
+            long if long.len() > LONGEST_PASSWORD => {
+                Err(invalid(format!("form field '{field}' is longer than {LONGEST_PASSWORD} bytes")))
+            }
+            password => Ok(password),
+        };
+        let lock = Lock { user: password("userPassword")?, owner: password("ownerPassword")? };
+        Ok((!lock.user.is_empty() || !lock.owner.is_empty()).then_some(lock))
+    }
+
     /// Refuses fields that ask for what is not done here.
     fn check(&self) -> Result<(), Rejection> {
         for (field, value) in self.0 {
             let given = value.as_str().unwrap_or_default();
-            if KNOWN.contains(&field.as_str()) && field != "downloadFrom" {
-                continue;
+            let known = KNOWN.contains(&field.as_str()) || settings::has(field);
+            if !known && !given.is_empty() && (field != "flatten" || given != "false") {
+                let (field, given) = (cut(field), cut(given));
+                return Err(invalid(format!("form field '{field}' is not supported (got '{given}'): leave it out")));
             }
-            let default = FIXED.iter().find(|(known, _)| known == field).map(|(_, default)| *default);
-            if given.is_empty() || default == Some(given) {
-                continue;
-            }
-            let only = default.map_or("leave it out".to_owned(), |default| format!("only '{default}' is"));
-            return Err(invalid(format!(
-                "form field '{}' is not supported (got '{}'): {only}",
-                cut(field),
-                cut(given)
-            )));
         }
         Ok(())
     }
+}
+
+/// How its clients expect files to follow each other: by name, with numbers by their value (`2` before `10` before `a`).
+pub fn order(one: &str, other: &str) -> Ordering {
+    let (mut one, mut other) = (one, other);
+    loop {
+        let (left, right) = (piece(one), piece(other));
+        let number = |piece: &str| piece.trim_start_matches('0').to_owned();
+        let both_numbers =
+            left.starts_with(|c: char| c.is_ascii_digit()) && right.starts_with(|c: char| c.is_ascii_digit());
+        let found = if both_numbers {
+            let (left, right) = (number(left), number(right));
+            left.len().cmp(&right.len()).then(left.cmp(&right))
+        } else {
+            left.cmp(right)
+        };
+        if found.is_ne() || left.is_empty() {
+            return found;
+        }
+        (one, other) = (&one[left.len()..], &other[right.len()..]);
+    }
+}
+
+/// What a name begins with: a number, or all up to the next one.
+fn piece(name: &str) -> &str {
+    let is_number = name.starts_with(|c: char| c.is_ascii_digit());
+    &name[..name.find(|c: char| c.is_ascii_digit() != is_number).unwrap_or(name.len())]
 }
 
 fn bad_field(field: &str, given: &str, takes: &str) -> Rejection {
@@ -179,8 +219,10 @@ fn cut(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use pipeline::documents::Setting;
     use serde_json::json;
+
+    use super::*;
 
     fn form(fields: Json) -> Result<Wish, Rejection> {
         read(&serde_json::from_value(json!({ "form": fields })).unwrap())
@@ -189,14 +231,19 @@ mod tests {
     #[test]
     fn fields_become_options_and_defaults_nothing() {
         let wish = form(json!({})).unwrap();
-        assert!(wish.is_met_by(b"") && wish.options.update_indexes && !wish.merge);
+        assert!(wish.is_met_by(b"") && wish.options.update_indexes && wish.finish == Finish::default());
         let fields = json!({
             "nativePageRanges": "1-3", "landscape": "true", "pdfa": "PDF/A-3b", "merge": "true",
             "quality": "70", "reduceImageResolution": "true", "exportBookmarks": "true", "updateIndexes": "false",
+            "exportNotes": "true", "zoom": "75", "magnification": "4",
         });
         let wish = form(fields).unwrap();
         let options = wish.options;
-        assert!(wish.merge && options.landscape && !options.update_indexes);
+        assert!(wish.finish.merge && options.landscape && !options.update_indexes);
+        let set = |name: &str| options.settings[name];
+        let told = [set("ExportNotes"), set("Zoom"), set("Magnification"), set("ExportBookmarks")];
+        let (on, number) = (Setting::Switch(true), Setting::Number);
+        assert_eq!(told, [on, number(75), number(4), on]);
         assert_eq!(
             (options.pages.as_deref(), options.image_quality, options.image_dpi),
             (Some("1-3"), Some(70), Some(300))
@@ -207,19 +254,61 @@ mod tests {
     #[test]
     fn what_is_not_done_is_said() {
         for (field, value) in [
-            ("exportNotes", "true"),
+            ("exportNotes", "loudly"),
+            ("zoom", "0"),
+            ("flatten", "true"),
             ("pdfa", "PDF/A-1b"),
             ("quality", "good"),
             ("merge", "maybe"),
-            ("splitMode", "pages"),
+            ("splitMode", "halves"),
+            ("metadata", "[]"),
+            ("userPassword", &*"x".repeat(128)),
             ("downloadFrom", "[{}]"),
         ] {
             let why = form(json!({ field: value })).unwrap_err();
             assert_eq!((why.status, &*why.code), (400, "invalid_form"));
             assert!(why.detail.starts_with("Invalid form data: ") && why.detail.contains(field), "{why}");
         }
-        assert!(form(json!({ "merge": "true", "userPassword": "x" })).is_err());
-        assert!(form(json!({ "merge": "true", "pdfua": "true" })).is_err());
+        for span in ["", "0", "two"] {
+            let why = form(json!({ "splitMode": "intervals", "splitSpan": span })).unwrap_err();
+            assert!(why.detail.contains("splitSpan"), "{why}");
+        }
+        assert!(form(json!({ "flatten": "false" })).is_ok());
+    }
+
+    #[test]
+    fn numbers_in_names_count() {
+        let mut names = ["b", "a10", "10", "a9", "2", "a9b", "a09", "", "a"];
+        names.sort_by(|one, other| order(one, other));
+        assert_eq!(names, ["", "2", "10", "a", "a9", "a09", "a9b", "a10", "b"]);
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_said() {
+        for fields in [
+            json!({ "pdfa": "PDF/A-2b", "userPassword": "x" }),
+            json!({ "pdfa": "PDF/A-2b", "metadata": "{\"Author\":\"A\"}" }),
+            json!({ "pdfua": "true", "metadata": "{\"Author\":\"A\"}" }),
+            json!({ "pdfua": "true", "merge": "true" }),
+            json!({ "pdfua": "true", "splitMode": "intervals", "splitSpan": "1" }),
+        ] {
+            let why = form(fields.clone()).unwrap_err();
+            assert!(why.detail.contains("do not go together"), "{fields}: {why}");
+        }
         assert!(form(json!({ "pdfua": "true" })).unwrap().options.pdf_ua);
+    }
+
+    #[test]
+    fn pdfs_are_finished_as_the_form_says() {
+        let fields = json!({
+            "merge": "true", "splitMode": "pages", "splitSpan": "1-2,4", "splitUnify": "true",
+            "metadata": "{\"Title\":\"T\"}", "ownerPassword": "o",
+        });
+        let finish = form(fields).unwrap().finish;
+        assert_eq!(finish.split, Some(Split::Ranges { ranges: vec![(1, 2), (4, 4)], unify: true }));
+        assert_eq!(finish.lock, Some(Lock { user: String::new(), owner: "o".into() }));
+        assert!(finish.merge && !finish.info.is_empty());
+        let every = form(json!({ "splitMode": "intervals", "splitSpan": "3" })).unwrap().finish.split;
+        assert_eq!(every, Some(Split::Every(3)));
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! What comes is told from its content, checked against bounds ([`crate::office`]), and handed to the engine of documents.
 //! A result is kept for a while under the digest of the document and of what was asked for: the same again costs nothing.
-//! Several documents become one PDF, or a ZIP archive.
+//! PDFs are merged, split, described and locked as is wished; several files become a ZIP archive.
 
 mod gotenberg;
-mod merge;
 mod pack;
+mod pdf;
+mod settings;
 mod wish;
 
 use std::sync::{Arc, OnceLock};
@@ -15,10 +16,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
-use pipeline::documents::{Conversion, ConvertError, Converter, Format};
+use pipeline::documents::{Conversion, ConvertError, Converter, Format, page_ranges};
 use pipeline::spec::ByteSize;
 use pipeline::{
-    Body, BoxError, Compute, Content, Digest, Ends, Envelope, Event, Fault, Gives, Operator, OperatorKind,
+    Body, BoxError, Compute, Content, Digest, Ends, Envelope, Event, Fault, Gives, Lane, Operator, OperatorKind,
     OperatorSpec, Output, Part, Payload, PayloadKind, Rejection, Services,
 };
 use serde::Deserialize;
@@ -144,7 +145,12 @@ impl Convert {
         let document = self.compute.run(lane, look).await.map_err(Fault::retry)??;
         let Document { bytes, format, stem } = document;
         if format == wish.to && wish.is_met_by(&bytes) {
-            return Ok(pack::Converted { stem, files: vec![bytes] });
+            let file = self.pages_of(lane, &stem, bytes, wish).await?;
+            return Ok(pack::Converted { stem, files: vec![file] });
+        }
+        if (format, wish.to) == (Format::Pdf, Format::Pdf) {
+            let detail = "this is a PDF already, and only `pages` can be asked of it: leave the other options out";
+            return Err(Rejection::unsupported("unsupported_conversion", detail).into());
         }
         let options = wish.options_for(format);
         let key = key_of(&bytes, format, wish);
@@ -173,6 +179,16 @@ impl Convert {
             self.results.insert(key, files.clone());
         }
         Ok(pack::Converted { stem, files })
+    }
+}
+
+impl Convert {
+    /// Those pages of what need not be converted that are asked for.
+    async fn pages_of(&self, lane: Lane, name: &str, file: Bytes, wish: &Wish) -> Result<Bytes, Failed> {
+        let Some(pages) = &wish.options.pages else { return Ok(file) };
+        let ranges = page_ranges(pages).map_err(|error| failed(error.into()))?;
+        let name = name.to_owned();
+        Ok(self.compute.run(lane, move || pdf::pick(&name, file, ranges)).await.map_err(Fault::retry)??)
     }
 }
 

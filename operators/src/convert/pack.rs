@@ -1,4 +1,4 @@
-//! Several files as one answer: a PDF of all pages, or a ZIP archive.
+//! Several files as one answer: finished PDFs, or a ZIP archive.
 
 use std::collections::HashSet;
 
@@ -6,8 +6,9 @@ use bytes::Bytes;
 use pipeline::documents::Format;
 use pipeline::{Content, Rejection};
 
-use super::merge::merge;
-use super::wish::Wish;
+use super::gotenberg;
+use super::pdf::Named;
+use super::wish::{Fields, Wish};
 use crate::office::Writer;
 
 /// What one document became.
@@ -18,43 +19,47 @@ pub struct Converted {
     pub files: Vec<Bytes>,
 }
 
-/// One file as it is; several merged where that is wished, or else as an archive.
+/// One file as it is, several as an archive; PDFs finished as that is wished.
 ///
 /// # Errors
-/// 422 if PDFs cannot be merged.
+/// 422 if PDFs cannot be taken apart.
 pub fn pack(converted: Vec<Converted>, wish: &Wish) -> Result<Content, Rejection> {
-    let count: usize = converted.iter().map(|converted| converted.files.len()).sum();
-    if wish.merge && count > 1 && wish.to == Format::Pdf {
-        let files: Vec<Bytes> = converted.into_iter().flat_map(|converted| converted.files).collect();
-        return Ok(Content::inline(Format::Pdf.media_type(), merge(&files)?));
+    let mut files: Vec<Named> = converted.into_iter().flat_map(named).collect();
+    if wish.fields == Fields::Gotenberg {
+        files.sort_by(|one, other| gotenberg::order(&one.0, &other.0));
     }
-    let mut converted = converted;
-    if count == 1
-        && let Some(file) = converted.iter_mut().find_map(|converted| converted.files.pop())
+    let mut files = if wish.to == Format::Pdf { wish.finish.apply(files)? } else { files };
+    if files.len() == 1
+        && let Some((_, file)) = files.pop()
     {
         return Ok(Content::inline(wish.to.media_type(), file));
     }
-    Ok(Content::inline("application/zip", archive(converted, wish.to)))
+    Ok(Content::inline("application/zip", archive(files, wish.to)))
+}
+
+/// `letter`, or `letter-1`, `letter-2`, … where there are several.
+fn named(converted: Converted) -> Vec<Named> {
+    let Converted { stem, mut files } = converted;
+    match files.len() {
+        1 => vec![(stem, files.remove(0))],
+        _ => files.into_iter().zip(1..).map(|(file, page)| (format!("{stem}-{page}"), file)).collect(),
+    }
 }
 
 /// An archive in which no two files have one name.
-fn archive(converted: Vec<Converted>, to: Format) -> Vec<u8> {
+fn archive(files: Vec<Named>, to: Format) -> Vec<u8> {
     let mut writer = Writer::default();
     let mut taken = HashSet::new();
-    for Converted { stem, files } in converted {
-        let single = files.len() == 1;
-        for (page, file) in files.iter().enumerate() {
-            let base = if single { stem.clone() } else { format!("{stem}-{}", page + 1) };
-            let mut name = format!("{base}.{to}");
-            for number in 2_u32.. {
-                if taken.insert(name.clone()) {
-                    break;
-                }
-                name = format!("{base} ({number}).{to}");
+    for (stem, file) in files {
+        let mut name = format!("{stem}.{to}");
+        for number in 2_u32.. {
+            if taken.insert(name.clone()) {
+                break;
             }
-            // Pictures and PDFs are packed already.
-            writer.add_stored(&name, file);
+            name = format!("{stem} ({number}).{to}");
         }
+        // Pictures and PDFs are packed already.
+        writer.add_stored(&name, &file);
     }
     writer.finish()
 }

@@ -1,18 +1,21 @@
 //! What a request asks for: the format, and how, from its parameters.
 
+use std::collections::BTreeMap;
+
 use pipeline::documents::{Family, Format, Options, PdfVersion};
 use pipeline::{Params, Rejection};
 use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::gotenberg;
+use super::pdf::Finish;
 use crate::office::Kind;
 
 /// How requests say what they want.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fields {
-    /// Parameters: `format`, `pages`, `password`, `watermark`, `quality`, `landscape`, `update_indexes`.
+    /// Parameters: `format`, `pages`, `password`, `watermark`, `quality`, `width`, `landscape`, `update_indexes`.
     #[default]
     Own,
     /// The fields of Gotenberg's form for LibreOffice.
@@ -26,8 +29,8 @@ pub struct Wish {
     pub to: Format,
     /// How.
     pub options: Options,
-    /// Whether several PDFs become one.
-    pub merge: bool,
+    /// What is done to PDFs afterwards.
+    pub finish: Finish,
     /// How it was said.
     pub fields: Fields,
 }
@@ -75,13 +78,13 @@ impl Wish {
         }
     }
 
-    /// Which documents are taken: behind a password where there is one, PDF where it may stay what it is.
+    /// Which documents are taken: behind a password where there is one, PDF where it may stay what it is or be drawn.
     pub fn accepts(&self) -> Accepts {
-        Accepts { password: self.options.password.is_some(), pdf: self.to == Format::Pdf }
+        Accepts { password: self.options.password.is_some(), pdf: self.to.family() == Family::Pages }
     }
 
-    /// Whether a document of the wished format is what was asked for already: nothing but the format was, or a standard
-    /// that the PDF says it keeps to (XMP, which these standards want in plain text).
+    /// Whether a document of the wished format is what was asked for already: nothing but the format was, pages of a PDF, or
+    /// a standard that the PDF says it keeps to (XMP, which these standards want in plain text).
     pub fn is_met_by(&self, document: &[u8]) -> bool {
         let says = |text: &str| memchr::memmem::find(document, text.as_bytes()).is_some();
         let archival = match self.options.pdf_version {
@@ -90,7 +93,14 @@ impl Wish {
             Some(PdfVersion::A3b) => says("<pdfaid:part>3<"),
         };
         let accessible = !self.options.pdf_ua || says("<pdfuaid:part>1<");
-        let rest = Options { update_indexes: false, pdf_version: None, pdf_ua: false, ..self.options.clone() };
+        // Settings are of the making, and it is made.
+        let settings = BTreeMap::new();
+        let mut rest =
+            Options { update_indexes: false, pdf_version: None, pdf_ua: false, settings, ..self.options.clone() };
+        // The tags of PDF/UA would not survive.
+        if self.to == Format::Pdf && !self.options.pdf_ua {
+            rest.pages = None;
+        }
         archival && accessible && rest == Options::default()
     }
 
@@ -131,13 +141,11 @@ fn own(params: &Params) -> Result<Wish, Rejection> {
     options.pages = text(params, "pages")?;
     options.password = text(params, "password")?;
     options.watermark = text(params, "watermark")?;
-    options.image_quality = match text(params, "quality")? {
-        None => None,
-        Some(given) => Some(given.parse().map_err(|_| bad("quality", &given, "1 to 100"))?),
-    };
+    options.image_quality = number(params, "quality", "1 to 100")?;
+    options.png_width = number(params, "width", "16 to 4096")?;
     options.landscape = yes(params, "landscape")?;
     options.update_indexes = yes(params, "update_indexes")?;
-    Ok(Wish { to, options, merge: false, fields: Fields::Own })
+    Ok(Wish { to, options, finish: Finish::default(), fields: Fields::Own })
 }
 
 fn bad(field: &str, given: &str, takes: &str) -> Rejection {
@@ -153,6 +161,11 @@ fn text(params: &Params, name: &str) -> Result<Option<String>, Rejection> {
         Some(value @ (Json::Number(_) | Json::Bool(_))) => Ok(Some(value.to_string())),
         Some(other) => Err(bad(name, &other.to_string(), "text")),
     }
+}
+
+fn number<N: std::str::FromStr>(params: &Params, name: &str, takes: &str) -> Result<Option<N>, Rejection> {
+    let Some(given) = text(params, name)? else { return Ok(None) };
+    given.parse().map(Some).map_err(|_| bad(name, &given, takes))
 }
 
 fn yes(params: &Params, name: &str) -> Result<bool, Rejection> {
@@ -178,10 +191,11 @@ mod tests {
         assert_eq!((wish.to, wish.options.pdf_version), (Format::Pdf, Some(PdfVersion::A2b)));
         assert_eq!(own(&params(json!({}))).unwrap().to, Format::Pdf);
         assert!(own(&params(json!({}))).unwrap().is_met_by(b""));
-        assert!(wish.options.pages.is_some() && !wish.is_met_by(b"<pdfaid:part>2<"));
+        assert!(wish.options.pages.is_some() && wish.is_met_by(b"<pdfaid:part>2<"));
+        assert!(!own(&params(json!({ "watermark": "x" }))).unwrap().is_met_by(b""));
         let archival = own(&params(json!({ "format": "pdfa-2b" }))).unwrap();
         assert!(archival.is_met_by(b"<pdfaid:part>2</pdfaid:part>") && !archival.is_met_by(b"%PDF-1.7"));
-        for (field, value) in [("format", "exe"), ("landscape", "yes"), ("quality", "good")] {
+        for (field, value) in [("format", "exe"), ("landscape", "yes"), ("quality", "good"), ("width", "wide")] {
             let why = own(&params(json!({ field: value }))).unwrap_err();
             assert!(why.status == 400 && why.detail.contains(field) && why.detail.contains(value), "{why}");
         }

@@ -30,7 +30,7 @@ pub struct TypesetSpec {
     /// The parameter that holds the template's name.
     #[serde(default = "default_template")]
     template: String,
-    /// The parameter that holds the format: `pdf`, `pdfa-2b`, `pdfa-3b` or `pdfua`.
+    /// The parameter that holds the format: `pdf`, `pdfa-2b`, `pdfa-3b`, `pdfua` or `png`.
     #[serde(default = "default_format")]
     format: String,
     /// Memory for compiled templates. The default is some hundred of them.
@@ -113,13 +113,14 @@ impl Operator for Typeset {
 impl Typeset {
     async fn typeset(&self, envelope: &Envelope, version: &Version, data: Payload) -> Result<Vec<u8>, Failed> {
         let standard = match envelope.text_param(&self.format) {
-            None | Some("pdf") => Standard::Pdf,
+            // Pictures are drawn of the PDF, by `convert`.
+            None | Some("pdf" | "png") => Standard::Pdf,
             Some("pdfa-2b") => Standard::A2b,
             Some("pdfa-3b") => Standard::A3b,
             Some("pdfua") => Standard::Ua1,
             Some(other) => {
                 let shown: String = other.chars().take(80).collect();
-                let detail = format!("a typst template becomes pdf, pdfa-2b, pdfa-3b or pdfua, not {shown:?}");
+                let detail = format!("a typst template becomes pdf, pdfa-2b, pdfa-3b, pdfua or png, not {shown:?}");
                 return Err(Rejection::unsupported("unsupported_conversion", detail).into());
             }
         };

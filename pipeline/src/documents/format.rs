@@ -26,7 +26,7 @@ pub enum Format {
     Pptx,
     /// OpenDocument presentation.
     Odp,
-    /// Portable Document Format; only written.
+    /// Portable Document Format.
     Pdf,
     /// A picture per page; only written.
     Png,
@@ -121,11 +121,12 @@ impl Format {
 
     /// Whether a document of this format can be written as `target`.
     ///
-    /// Everything that is read becomes pages, and every format of its own family; sheets and slides become HTML too.
+    /// Everything that is read becomes pages, and every format of its own family; sheets and slides become HTML too. A PDF
+    /// becomes pictures.
     #[must_use]
     pub fn becomes(self, target: Self) -> bool {
         match (self.family(), target.family()) {
-            (Family::Pages, _) => false,
+            (Family::Pages, _) => self == Self::Pdf && target == Self::Png,
             (_, Family::Pages) => true,
             (from, to) => from == to || target == Self::Html,
         }
@@ -157,6 +158,6 @@ mod tests {
         assert!(Format::Csv.becomes(Format::Pdf));
         assert!(!Format::Csv.becomes(Format::Docx));
         assert!(!Format::Odp.becomes(Format::Xlsx));
-        assert!(!Format::Pdf.becomes(Format::Docx));
+        assert!(Format::Pdf.becomes(Format::Png) && !Format::Pdf.becomes(Format::Docx));
     }
 }

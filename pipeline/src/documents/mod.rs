@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 pub use error::ConvertError;
 pub use format::{Family, Format};
-pub use options::{InvalidOption, Options, PdfVersion};
+pub use options::{InvalidOption, Options, PdfVersion, Setting, page_ranges};
 
 use crate::BoxError;
 

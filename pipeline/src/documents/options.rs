@@ -1,5 +1,7 @@
 //! What a conversion may be asked to do beyond changing the format, checked before any engine sees it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::format::{Family, Format};
@@ -15,12 +17,10 @@ pub struct Options {
     pub pdf_version: Option<PdfVersion>,
     /// Accessible PDF (PDF/UA-1): tagged, with a title.
     pub pdf_ua: bool,
-    /// Which pages, for example `1-3,5`; all without it. PDF, and PNG of presentations.
+    /// Which pages, for example `1-3,5`; all without it. PDF and PNG.
     pub pages: Option<String>,
     /// Opens the input where it is encrypted.
     pub password: Option<String>,
-    /// Encrypts a PDF: this password opens it.
-    pub encrypt: Option<String>,
     /// Text across every page of a PDF.
     pub watermark: Option<String>,
     /// JPEG quality of pictures in a PDF, 1 to 100; 90 without it.
@@ -33,8 +33,20 @@ pub struct Options {
     pub update_indexes: bool,
     /// Turns the paper of a text document to landscape.
     pub landscape: bool,
-    /// Width of PNG pages in pixels, 16 to 4096; the engine's choice without it.
+    /// Width of PNG pages in pixels, 16 to 4096; 1240 without it.
     pub png_width: Option<u16>,
+    /// Settings of the PDF export by the engine's names for them, for example `ExportNotes`.
+    pub settings: BTreeMap<String, Setting>,
+}
+
+/// The value of a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Setting {
+    /// On or off.
+    Switch(bool),
+    /// A number, or one of several possibilities.
+    Number(i32),
 }
 
 /// Versions of PDF/A that can be asked for. (For PDF/A-1 the engine claims more conformance than was asked for.)
@@ -73,12 +85,7 @@ impl Options {
     }
 
     fn check_values(&self) -> Result<(), InvalidOption> {
-        let texts = [
-            ("pages", &self.pages),
-            ("password", &self.password),
-            ("encrypt", &self.encrypt),
-            ("watermark", &self.watermark),
-        ];
+        let texts = [("pages", &self.pages), ("password", &self.password), ("watermark", &self.watermark)];
         for (name, text) in texts {
             let Some(text) = text else { continue };
             if text.is_empty() || text.len() > LONGEST_TEXT || text.chars().any(char::is_control) {
@@ -86,7 +93,7 @@ impl Options {
             }
         }
         if let Some(pages) = &self.pages {
-            page_numbers(pages)?;
+            page_ranges(pages)?;
         }
         if self.image_quality.is_some_and(|quality| !(1..=100).contains(&quality)) {
             return Err(invalid("image_quality", "takes 1 to 100"));
@@ -104,7 +111,7 @@ impl Options {
         let only_pdf = [
             ("pdf_version", self.pdf_version.is_some()),
             ("pdf_ua", self.pdf_ua),
-            ("encrypt", self.encrypt.is_some()),
+            ("settings", !self.settings.is_empty()),
             ("watermark", self.watermark.is_some()),
             ("image_quality", self.image_quality.is_some()),
             ("image_dpi", self.image_dpi.is_some()),
@@ -113,9 +120,8 @@ impl Options {
         if let Some((name, _)) = only_pdf.into_iter().find(|(_, set)| *set && to != Format::Pdf) {
             return Err(invalid(name, format!("is for PDF, not for {to}")));
         }
-        let slides = from.family() == Family::Slides && to == Format::Png;
-        if self.pages.is_some() && to != Format::Pdf && !slides {
-            return Err(invalid("pages", format!("is for PDF and for pictures of slides, not for {from} to {to}")));
+        if self.pages.is_some() && to.family() != Family::Pages {
+            return Err(invalid("pages", format!("is for PDF and PNG, not for {to}")));
         }
         if self.png_width.is_some() && to != Format::Png {
             return Err(invalid("png_width", format!("is for PNG, not for {to}")));
@@ -124,9 +130,6 @@ impl Options {
             let name = if self.update_indexes { "update_indexes" } else { "landscape" };
             return Err(invalid(name, format!("is for text documents, not for {from}")));
         }
-        if self.encrypt.is_some() && self.pdf_version.is_some() {
-            return Err(invalid("encrypt", "PDF/A forbids encryption: leave out one of `encrypt` and `pdf_version`"));
-        }
         Ok(())
     }
 
@@ -134,12 +137,15 @@ impl Options {
     #[must_use]
     pub fn takes_page(&self, number: u32) -> bool {
         let Some(pages) = &self.pages else { return true };
-        page_numbers(pages).is_ok_and(|ranges| ranges.iter().any(|(first, last)| (*first..=*last).contains(&number)))
+        page_ranges(pages).is_ok_and(|ranges| ranges.iter().any(|(first, last)| (*first..=*last).contains(&number)))
     }
 }
 
 /// Reads `1-3,5`: ranges of page numbers, counted from 1.
-fn page_numbers(text: &str) -> Result<Vec<(u32, u32)>, InvalidOption> {
+///
+/// # Errors
+/// If it is no such list.
+pub fn page_ranges(text: &str) -> Result<Vec<(u32, u32)>, InvalidOption> {
     let wrong = || invalid("pages", format!("takes page numbers from 1 and ranges, for example `1-3,5`, not {text:?}"));
     let number = |part: &str| part.trim().parse().ok().filter(|page| *page > 0).ok_or_else(wrong);
     let mut ranges = Vec::new();
@@ -160,9 +166,9 @@ mod tests {
 
     #[test]
     fn pages_are_numbers_and_ranges() {
-        assert_eq!(page_numbers("1-3,5").unwrap(), [(1, 3), (5, 5)]);
+        assert_eq!(page_ranges("1-3,5").unwrap(), [(1, 3), (5, 5)]);
         for wrong in ["", "0", "3-1", "a", "1,,2", "-", "1-", "1;2"] {
-            assert!(page_numbers(wrong).is_err(), "{wrong}");
+            assert!(page_ranges(wrong).is_err(), "{wrong}");
         }
         let options = Options { pages: Some("2-3,7".into()), ..Options::default() };
         assert_eq!((1..=8).filter(|page| options.takes_page(*page)).collect::<Vec<_>>(), [2, 3, 7]);
@@ -171,10 +177,14 @@ mod tests {
     #[test]
     fn an_option_that_does_not_fit_is_named() {
         let name = |options: Options, from, to| options.check(from, to).unwrap_err().option;
-        let encrypted = Options { encrypt: Some("x".into()), ..Options::default() };
-        assert_eq!(name(encrypted.clone(), Format::Docx, Format::Odt), "encrypt");
-        let archive = Options { pdf_version: Some(PdfVersion::A2b), ..encrypted };
-        assert_eq!(name(archive, Format::Docx, Format::Pdf), "encrypt");
+        let archive = Options { pdf_version: Some(PdfVersion::A2b), ..Options::default() };
+        assert_eq!(name(archive, Format::Docx, Format::Odt), "pdf_version");
+        let notes = Options { settings: [("ExportNotes".into(), Setting::Switch(true))].into(), ..Options::default() };
+        assert_eq!(name(notes.clone(), Format::Docx, Format::Png), "settings");
+        assert_eq!(notes.check(Format::Docx, Format::Pdf), Ok(()));
+        let pages = Options { pages: Some("1".into()), ..Options::default() };
+        assert_eq!(name(pages.clone(), Format::Docx, Format::Odt), "pages");
+        assert_eq!(pages.check(Format::Docx, Format::Png), Ok(()));
         let indexes = Options { update_indexes: true, ..Options::default() };
         assert_eq!(name(indexes, Format::Csv, Format::Pdf), "update_indexes");
         let quality = Options { image_quality: Some(0), ..Options::default() };

@@ -1,37 +1,39 @@
 //! Many at once, while workers are killed: everybody gets their own document.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
 use super::docx::{docx, gendoc, good, put, read_pdf, render};
 use crate::caudal::{Caudal, descendants};
 
 const CLIENTS: usize = 8;
 const DOCUMENTS: usize = 50;
-/// Between two kills.
-const PAUSE: Duration = Duration::from_secs(2);
+/// Documents from one kill to the next: one or two seconds' work of two processors.
+const PACE: usize = 25;
 
+/// How many documents each client has.
+type Progress = [usize; CLIENTS];
+
+/// A document may lose one worker and not two, so no worker is killed before every client has got what it waited for when
+/// the last one was.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_gets_anothers_document_while_workers_are_killed() {
     let caudal = Arc::new(gendoc(&["--set", "office.workers=2"]).await);
     put(&caudal, "letter", docx(&["Dear {{ name }}", "yours, {{ name }}"])).await;
-    let (done, kills) = (CancellationToken::new(), Arc::new(AtomicU32::new(0)));
-    let killer = tokio::spawn(kill_workers(caudal.pid(), done.clone(), Arc::clone(&kills)));
-    let clients: Vec<_> = (0..CLIENTS).map(|client| tokio::spawn(ask(Arc::clone(&caudal), client))).collect();
+    let progress = watch::Sender::new(Progress::default());
+    let killer = tokio::spawn(kill_workers(caudal.pid(), progress.subscribe()));
+    let clients: Vec<_> =
+        (0..CLIENTS).map(|client| tokio::spawn(ask(Arc::clone(&caudal), client, progress.clone()))).collect();
     for client in clients {
         client.await.unwrap();
     }
-    done.cancel();
-    killer.await.unwrap();
-    assert!(kills.load(Ordering::Relaxed) >= 3, "too few workers were killed to tell anything");
+    assert!(killer.await.unwrap() >= 10, "too few workers were killed to tell anything");
 }
 
-async fn ask(caudal: Arc<Caudal>, client: usize) {
+async fn ask(caudal: Arc<Caudal>, client: usize, progress: watch::Sender<Progress>) {
     for number in 0..DOCUMENTS {
         let marker = format!("marker{client:02}x{number:03}end");
         let answer = render(&caudal, "letter", "", &json!({ "name": marker })).await;
@@ -39,21 +41,26 @@ async fn ask(caudal: Arc<Caudal>, client: usize) {
         assert_eq!(pages, 1);
         assert_eq!(text.matches("marker").count(), 2, "{text}");
         assert_eq!(text.matches(&marker).count(), 2, "{text}");
+        progress.send_modify(|progress| progress[client] += 1);
     }
 }
 
-/// Kills one worker after the other, the oldest first.
-async fn kill_workers(service: u32, done: CancellationToken, kills: Arc<AtomicU32>) {
+/// Kills the oldest worker again and again, until all documents are there; how many it killed.
+async fn kill_workers(service: u32, mut progress: watch::Receiver<Progress>) -> usize {
+    let mut kills = 0;
     loop {
-        tokio::select! {
-            () = done.cancelled() => return,
-            () = tokio::time::sleep(PAUSE) => {}
+        let before = *progress.borrow_and_update();
+        let goal = |now: &Progress| {
+            let all = now.iter().zip(before).all(|(now, before)| *now > before || *now == DOCUMENTS);
+            all && (now.iter().sum::<usize>() >= before.iter().sum::<usize>() + PACE || *now == [DOCUMENTS; CLIENTS])
+        };
+        let now = *progress.wait_for(goal).await.unwrap();
+        if now == [DOCUMENTS; CLIENTS] {
+            return kills;
         }
         let Some(worker) = descendants(service).into_iter().find(|pid| is_worker(*pid)) else { continue };
         let Some(pid) = i32::try_from(worker).ok().and_then(Pid::from_raw) else { continue };
-        if kill_process(pid, Signal::KILL).is_ok() {
-            kills.fetch_add(1, Ordering::Relaxed);
-        }
+        kills += usize::from(kill_process(pid, Signal::KILL).is_ok());
     }
 }
 

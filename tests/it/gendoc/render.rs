@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::docx::{code, docx, gendoc, good, letter, put, read_pdf, render};
+use super::docx::{code, docx, gendoc, good, letter, names, put, read_pdf, render};
 
 #[tokio::test]
 async fn data_become_a_pdf_and_the_same_again_comes_from_memory() {
@@ -48,6 +48,21 @@ async fn what_is_wrong_is_the_clients_and_says_where() {
     assert_eq!(code(broken, 400).await.0, "data_malformed");
     let pages = render(&caudal, "letter", "?pages=9-1", &json!({ "name": "x", "items": [] })).await;
     assert_eq!(code(pages, 400).await.0, "invalid_option");
+}
+
+#[tokio::test]
+async fn pages_are_picked_and_drawn_whoever_made_them() {
+    let caudal = gendoc(&[]).await;
+    put(&caudal, "notice", b"= One\n#pagebreak()\n= Two\n#pagebreak()\n= Three".to_vec()).await;
+    let data = json!({});
+    let ask = |query| render(&caudal, "notice", query, &data);
+    let (pages, text) = read_pdf(&good(ask("?pages=3,1").await, "application/pdf").await);
+    assert_eq!((pages, text.split_whitespace().collect::<String>()), (2, "ThreeOne".into()));
+    let picture = good(ask("?format=png&pages=2&width=300").await, "image/png").await;
+    assert_eq!(picture[16..20], 300_u32.to_be_bytes(), "width");
+    assert_eq!(names(&good(ask("?format=png").await, "application/zip").await).len(), 3);
+    assert_eq!(code(ask("?pages=4").await, 422).await.0, "pages_missing");
+    assert_eq!(code(ask("?watermark=x").await, 415).await.0, "unsupported_conversion");
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
-//! Keeps the number of workers: one is started for each that left, slower and slower while they keep dying.
+//! Keeps the number of workers: one is started for each that left, slower and slower while they die without having
+//! converted anything.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -10,14 +10,22 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::process::Worker;
-use super::recycle::Reason;
 
-/// That many abnormal ends in [`WINDOW`] are a crash loop.
+/// A place for a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Vacancy {
+    /// It is new, or its worker was of use.
+    Ordinary,
+    /// Its worker died before it had converted anything: a sign that the next will too.
+    Fruitless,
+}
+
+/// That many fruitless ends in [`WINDOW`] are a crash loop.
 const LOOP: usize = 5;
 const WINDOW: Duration = Duration::from_mins(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Abnormal ends of late, and how long to wait because of them.
+/// Fruitless ends of late, and how long to wait because of them.
 #[derive(Default)]
 struct Alarm {
     ends: VecDeque<Instant>,
@@ -32,34 +40,34 @@ impl Alarm {
         }
     }
 
+    /// Until when workers count as dying one after the other.
+    fn looping(&self, now: Instant) -> Option<Instant> {
+        let first = self.ends.front().filter(|_| self.ends.len() == LOOP);
+        first.map(|first| *first + WINDOW).filter(|until| now < *until)
+    }
+
     /// How long to wait before the next start: nothing, or twice as long as the last time.
     fn pause(&mut self, now: Instant) -> Duration {
-        let looping =
-            self.ends.len() == LOOP && self.ends.front().is_some_and(|first| now.duration_since(*first) < WINDOW);
-        self.pause = match (looping, self.pause) {
-            (false, _) => Duration::ZERO,
-            (true, Duration::ZERO) => Duration::from_secs(1),
-            (true, last) => (last * 2).min(LONGEST_PAUSE),
+        self.pause = match (self.looping(now), self.pause) {
+            (None, _) => Duration::ZERO,
+            (Some(_), Duration::ZERO) => Duration::from_secs(1),
+            (Some(_), last) => (last * 2).min(LONGEST_PAUSE),
         };
         self.pause
     }
 }
 
 /// Starts a worker for each vacancy, one after the other, until the pool is closed.
-pub(super) async fn keep(
-    shared: Arc<Shared>,
-    mut vacancies: mpsc::Receiver<Option<Reason>>,
-    idle: mpsc::Sender<Worker>,
-) {
+pub(super) async fn keep(shared: Arc<Shared>, mut vacancies: mpsc::Receiver<Vacancy>, idle: mpsc::Sender<Worker>) {
     let mut alarm = Alarm::default();
-    while let Some(reason) = vacancies.recv().await {
-        if matches!(reason, Some(Reason::Crash)) {
+    while let Some(vacancy) = vacancies.recv().await {
+        if vacancy == Vacancy::Fruitless {
             alarm.note(Instant::now());
         }
         loop {
-            let pause = alarm.pause(Instant::now());
-            shared.failing.store(!pause.is_zero(), Ordering::Relaxed);
-            tokio::time::sleep(pause).await;
+            let now = Instant::now();
+            *shared.failing.lock().unwrap_or_else(PoisonError::into_inner) = alarm.looping(now);
+            tokio::time::sleep(alarm.pause(now)).await;
             match Worker::start(&shared.config, shared.root.path(), &shared.spawner).await {
                 Ok(worker) => {
                     shared.figures.born(worker.pid());
@@ -95,6 +103,7 @@ mod tests {
             pauses.push(alarm.pause(start).as_secs());
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
-        assert_eq!(alarm.pause(start + WINDOW), Duration::ZERO);
+        assert_eq!(alarm.looping(start), Some(start + WINDOW));
+        assert_eq!((alarm.looping(start + WINDOW), alarm.pause(start + WINDOW)), (None, Duration::ZERO));
     }
 }

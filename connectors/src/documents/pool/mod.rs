@@ -14,7 +14,7 @@ mod run;
 mod spawner;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -23,6 +23,7 @@ use pipeline::documents::{Conversion, ConvertError, Converted, Converter};
 use tempfile::TempDir;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 pub use config::{PoolConfig, Recycle};
 pub use figures::Snapshot;
@@ -30,6 +31,7 @@ pub use process::StartError;
 pub use recycle::Reason;
 
 use self::figures::Figures;
+use self::keeper::Vacancy;
 use self::process::Worker;
 use self::quarantine::Quarantine;
 use self::spawner::Spawner;
@@ -53,10 +55,11 @@ struct Shared {
     queue: Semaphore,
     idle: AsyncMutex<mpsc::Receiver<Worker>>,
     returned: mpsc::Sender<Worker>,
-    vacancies: mpsc::Sender<Option<Reason>>,
+    vacancies: mpsc::Sender<Vacancy>,
     quarantine: Mutex<Quarantine>,
     figures: Figures,
-    failing: AtomicBool,
+    /// Until when workers count as dying one after the other.
+    failing: Mutex<Option<Instant>>,
     jobs: AtomicU64,
 }
 
@@ -103,7 +106,7 @@ impl Pool {
             vacancies,
             quarantine: Mutex::default(),
             figures: Figures::default(),
-            failing: AtomicBool::new(false),
+            failing: Mutex::default(),
             jobs: AtomicU64::new(0),
             config,
             root,
@@ -113,7 +116,7 @@ impl Pool {
         let full = |_| StartError::System(io::Error::other("no room for a worker"));
         returned.try_send(first).map_err(|_| full(()))?;
         for _ in 1..all {
-            shared.vacancies.try_send(None).map_err(|_| full(()))?;
+            shared.vacancies.try_send(Vacancy::Ordinary).map_err(|_| full(()))?;
         }
         let keeper = Keeper(tokio::spawn(keeper::keep(shared.clone(), vacant, returned)));
         Ok(Self { shared, keeper: Mutex::new(Some(keeper)), version, containment })
@@ -137,10 +140,11 @@ impl Pool {
         self.shared.figures.snapshot()
     }
 
-    /// Whether workers keep dying, so that new ones are started only slowly.
+    /// Whether workers keep dying before they are of any use, so that new ones are started only slowly.
     #[must_use]
     pub fn failing(&self) -> bool {
-        self.shared.failing.load(Ordering::Relaxed)
+        let until = *self.shared.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
     }
 }
 

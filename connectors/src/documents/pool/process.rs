@@ -130,6 +130,11 @@ impl Worker {
         self.pid
     }
 
+    /// Whether it has not ended yet.
+    pub(super) fn lives(&mut self) -> bool {
+        matches!(self.process.0.try_wait(), Ok(None))
+    }
+
     /// Makes the folder of one job and puts the document there.
     pub(super) async fn put(&self, name: &str, file: &str, bytes: &[u8]) -> io::Result<PathBuf> {
         let folder = self.folder.path().join("jobs").join(name);

@@ -73,6 +73,11 @@ impl Wear {
         Self { bounds: *bounds, most_jobs: most_jobs.max(1), jobs: 0, born: Instant::now(), rss: 0, paces }
     }
 
+    /// Whether it has not converted anything yet.
+    pub(super) fn fresh(&self) -> bool {
+        self.jobs == 0
+    }
+
     /// Notes a conversion of a document of `class`; why the worker should leave now, if it should.
     pub(super) fn note(&mut self, class: &str, done: &Done) -> Option<Reason> {
         self.jobs += 1;

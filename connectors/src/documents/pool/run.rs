@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::super::protocol::{Done, Fault, Job, Reply};
 use super::Shared;
+use super::keeper::Vacancy;
 use super::process::Worker;
 use super::quarantine::Digest;
 use super::recycle::Reason;
@@ -71,8 +72,7 @@ async fn digest(input: Bytes) -> Digest {
 }
 
 async fn once(shared: &Shared, conversion: &Conversion, attempt: u32) -> Result<Converted, Failure> {
-    let worker = timeout_at(conversion.deadline, async { shared.idle.lock().await.recv().await }).await;
-    let mut worker = worker.map_err(|_| ConvertError::Busy)?.ok_or(ConvertError::Stopping)?;
+    let mut worker = timeout_at(conversion.deadline, living(shared)).await.map_err(|_| ConvertError::Busy)??;
     shared.figures.busy(true);
     let began = Instant::now();
     let limit = conversion.deadline.min(began + shared.config.job_timeout);
@@ -88,6 +88,17 @@ async fn once(shared: &Shared, conversion: &Conversion, attempt: u32) -> Result<
             dismiss(shared, worker, Reason::Timeout, None).await;
             Err(ConvertError::Timeout { after: began.elapsed() }.into())
         }
+    }
+}
+
+/// The next idle worker. One that died while it had nothing to do is replaced, and no document is blamed for it.
+async fn living(shared: &Shared) -> Result<Worker, ConvertError> {
+    loop {
+        let mut worker = shared.idle.lock().await.recv().await.ok_or(ConvertError::Stopping)?;
+        if worker.lives() {
+            return Ok(worker);
+        }
+        dismiss(shared, worker, Reason::Crash, None).await;
     }
 }
 
@@ -179,6 +190,8 @@ async fn settle(shared: &Shared, worker: Worker, recycle: Option<Reason>) {
 /// Ends a worker and asks for another; how it ended, in words.
 async fn dismiss(shared: &Shared, worker: Worker, reason: Reason, error: Option<std::io::Error>) -> String {
     let pid = worker.pid();
+    let fruitless = reason == Reason::Crash && worker.wear.fresh();
+    let vacancy = if fruitless { Vacancy::Fruitless } else { Vacancy::Ordinary };
     let end = worker.stop().await;
     shared.figures.gone(pid, Some(reason));
     match reason {
@@ -189,6 +202,6 @@ async fn dismiss(shared: &Shared, worker: Worker, reason: Reason, error: Option<
         _ => tracing::debug!(pid, reason = reason.name(), "a document worker is replaced"),
     }
     // As many vacancies as workers have room.
-    let _ = shared.vacancies.try_send(Some(reason));
+    let _ = shared.vacancies.try_send(vacancy);
     end
 }

@@ -1,0 +1,156 @@
+//! What a PDF says of itself: the document information dictionary (ISO 32000-1, 14.3.3).
+
+use std::collections::BTreeMap;
+
+use lopdf::{Dictionary, Document, Object, text_string};
+use serde_json::Value as Json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Entries, and bytes of a name and of a value, at most.
+const MOST: usize = 50;
+const LONGEST_NAME: usize = 64;
+const LONGEST: usize = 4096;
+
+/// Entries by their names, as the dictionary has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Info(BTreeMap<String, Entry>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Entry {
+    Text(String),
+    /// `Trapped` alone is one.
+    Name(&'static str),
+}
+
+impl Info {
+    /// Reads a JSON object: texts, numbers, switches and lists of them, dates as RFC 3339.
+    ///
+    /// # Errors
+    /// What is wrong with which entry.
+    pub fn read(json: &str) -> Result<Self, String> {
+        let given: BTreeMap<String, Json> =
+            serde_json::from_str(json).map_err(|error| format!("no JSON object: {error}"))?;
+        if given.len() > MOST {
+            return Err(format!("{} entries, at most {MOST} are taken", given.len()));
+        }
+        given
+            .into_iter()
+            .map(|(name, value)| entry(&name, &value).map(|entry| (name, entry)))
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Sets the entries, and leaves others as they are.
+    pub fn write(&self, document: &mut Document) {
+        if self.is_empty() {
+            return;
+        }
+        let mut info = old(document).unwrap_or_default();
+        for (name, entry) in &self.0 {
+            let value = match entry {
+                Entry::Text(text) => text_string(text),
+                Entry::Name(name) => Object::Name(name.as_bytes().to_vec()),
+            };
+            info.set(name.as_bytes(), value);
+        }
+        let info = document.add_object(info);
+        document.trailer.set("Info", info);
+        // It would go on saying what was.
+        if let Ok(catalog) = document.catalog_mut() {
+            catalog.remove(b"Metadata");
+        }
+    }
+}
+
+fn old(document: &Document) -> Option<Dictionary> {
+    let info = document.trailer.get(b"Info").ok()?;
+    document.dereference(info).ok()?.1.as_dict().ok().cloned()
+}
+
+fn entry(name: &str, value: &Json) -> Result<Entry, String> {
+    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b':'));
+    if name.is_empty() || name.len() > LONGEST_NAME || !plain {
+        return Err(format!("{:?} is no name of an entry: up to {LONGEST_NAME} letters and digits are", cut(name)));
+    }
+    let text = text(value).filter(|text| text.len() <= LONGEST);
+    let text = text.ok_or_else(|| format!("{name} takes a text of at most {LONGEST} bytes, or a list of them"))?;
+    match name {
+        "PDFVersion" => Err("PDFVersion is not for setting".into()),
+        "CreationDate" | "ModDate" => date(&text)
+            .map(Entry::Text)
+            .ok_or_else(|| format!("{name} takes a date as 2026-01-31T12:00:00+01:00, not {:?}", cut(&text))),
+        "Trapped" => ["True", "False", "Unknown"]
+            .into_iter()
+            .find(|known| known.eq_ignore_ascii_case(&text))
+            .map(Entry::Name)
+            .ok_or_else(|| format!("Trapped takes True, False or Unknown, not {:?}", cut(&text))),
+        _ => Ok(Entry::Text(text)),
+    }
+}
+
+fn text(value: &Json) -> Option<String> {
+    match value {
+        Json::String(text) => Some(text.clone()),
+        Json::Number(_) | Json::Bool(_) => Some(value.to_string()),
+        Json::Array(items) if !items.iter().any(Json::is_array) => {
+            items.iter().map(text).collect::<Option<Vec<_>>>().map(|items| items.join(", "))
+        }
+        _ => None,
+    }
+}
+
+/// `D:20260131120000+01'00'` (7.9.4).
+fn date(text: &str) -> Option<String> {
+    let date = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    let (hours, minutes, _) = date.offset().as_hms();
+    let sign = if date.offset().is_negative() { '-' } else { '+' };
+    Some(format!(
+        "D:{:04}{:02}{:02}{:02}{:02}{:02}{sign}{:02}'{:02}'",
+        date.year(),
+        u8::from(date.month()),
+        date.day(),
+        date.hour(),
+        date.minute(),
+        date.second(),
+        hours.abs(),
+        minutes.abs()
+    ))
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_written_as_pdf_has_them() {
+        assert_eq!(date("2026-01-31T12:00:00+01:30").unwrap(), "D:20260131120000+01'30'");
+        assert_eq!(date("2026-01-31T12:00:00Z").unwrap(), "D:20260131120000+00'00'");
+        assert_eq!(date("2026-01-31T12:00:00-08:00").unwrap(), "D:20260131120000-08'00'");
+    }
+
+    #[test]
+    fn what_is_no_entry_says_so() {
+        for (json, needle) in [
+            ("[]", "no JSON object"),
+            (r#"{"a b":"x"}"#, "no name"),
+            (r#"{"Author":{}}"#, "Author takes a text"),
+            (r#"{"ModDate":"yesterday"}"#, "yesterday"),
+            (r#"{"Trapped":"maybe"}"#, "maybe"),
+            (r#"{"PDFVersion":"1.4"}"#, "PDFVersion"),
+        ] {
+            let why = Info::read(json).unwrap_err();
+            assert!(why.contains(needle), "{json}: {why}");
+        }
+        assert!(Info::read("{}").unwrap().is_empty());
+    }
+}
