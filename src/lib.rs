@@ -11,6 +11,7 @@
 
 mod assembly;
 mod cli;
+mod client;
 mod figures;
 mod locate;
 mod logging;

@@ -23,6 +23,8 @@ use pipeline::{Span, SpanKind, SpanValue, Spans, TraceContext};
 use serde::Deserialize;
 use tokio::runtime::Handle;
 
+use crate::client;
+
 /// Where a collector takes traces, by its own specification.
 const PATH: &str = "/v1/traces";
 /// Spans that wait to be sent.
@@ -40,7 +42,7 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TelemetrySpec {
-    /// Address of a collector, `http://HOST:4318`; nothing is sent without it.
+    /// Address of a collector, `http://HOST:4318` or `https://…`; nothing is sent without it.
     pub otlp: Option<String>,
     /// Headers that the collector wants, for example `authorization = { env = "NAME" }`.
     pub headers: BTreeMap<String, Secret>,
@@ -58,7 +60,7 @@ impl TelemetrySpec {
     /// Checks it without a connection.
     pub fn check(&self, places: &Places, problems: &mut Problems) {
         if let Some(otlp) = self.otlp.as_deref().filter(|otlp| !is_collector(otlp)) {
-            let remedy = "write it as http://HOST:4318; where a collector is far away, run one beside the service";
+            let remedy = "write it as http://HOST:4318 or https://HOST:4318";
             problems.add(places.of("otlp"), format!("{otlp:?} is not the address of a collector"), remedy);
         }
         if !(0.0..=1.0).contains(&self.sample) {
@@ -73,11 +75,15 @@ impl TelemetrySpec {
     }
 }
 
-/// Whether a text is `http://HOST:PORT` without a path, query or credentials.
+/// Whether a text is `http://HOST:PORT` or `https://HOST:PORT` without a path, query or credentials.
 fn is_collector(text: &str) -> bool {
     let Ok(url) = reqwest::Url::parse(text) else { return false };
     let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
-    url.scheme() == "http" && url.has_host() && bare && url.username().is_empty() && url.password().is_none()
+    matches!(url.scheme(), "http" | "https")
+        && url.has_host()
+        && bare
+        && url.username().is_empty()
+        && url.password().is_none()
 }
 
 /// Spans on their way to a collector.
@@ -99,7 +105,7 @@ impl Telemetry {
             let value = secret.read().with_context(|| format!("[telemetry] headers.{name}"))?;
             headers.insert(name.clone(), value.expose().to_owned());
         }
-        let client = reqwest::Client::builder().no_proxy().timeout(SEND_LIMIT).build()?;
+        let client = client::builder()?.no_proxy().timeout(SEND_LIMIT).build()?;
         let exporter = SpanExporter::builder()
             .with_http()
             .with_http_client(Collector { client, runtime, lost: AtomicBool::new(false) })
@@ -210,14 +216,14 @@ mod tests {
 
     #[test]
     fn a_collector_has_an_address_and_no_path() {
-        for good in ["http://127.0.0.1:4318", "http://collector:4318/", "http://[::1]:4318"] {
+        for good in ["http://127.0.0.1:4318", "http://collector:4318/", "http://[::1]:4318", "https://x:4318"] {
             assert!(is_collector(good), "{good}");
         }
         for bad in [
             "",
             "127.0.0.1:4318",
             "grpc://x:4317",
-            "https://x:4318",
+            "ftp://x:4318",
             "http://x/v1/traces",
             "http://a:b@x",
             "http://x?k=1",

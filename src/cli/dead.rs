@@ -8,6 +8,8 @@ use clap::{Args, Subcommand};
 use reqwest::{Client, Method, Response};
 use serde_json::Value;
 
+use crate::client;
+
 #[derive(Args)]
 pub struct DeadArgs {
     #[command(subcommand)]
@@ -15,6 +17,9 @@ pub struct DeadArgs {
     /// Address of the service
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", global = true)]
     to: String,
+    /// Key or token, if the service asks for one
+    #[arg(long, env = "CAUDAL_TOKEN", hide_env_values = true, global = true)]
+    token: Option<String>,
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
@@ -50,7 +55,8 @@ pub fn run(args: &DeadArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn execute(args: &DeadArgs) -> anyhow::Result<()> {
-    let service = Service { client: Client::new(), base: args.to.trim_end_matches('/').to_owned() };
+    let client = client::to_service(args.token.as_deref())?;
+    let service = Service { client, base: args.to.trim_end_matches('/').to_owned() };
     match &args.command {
         DeadCommand::List { flow } => list(&service, flow.as_deref(), args.json).await,
         DeadCommand::Show { id } => {

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
+use tokio_rustls::rustls::crypto::ring;
 
 /// How long a test waits for what must happen.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -223,6 +224,8 @@ impl Process {
         let first = tokio::time::timeout(PATIENCE, lines.next_line()).await;
         let Ok(Ok(Some(line))) = first else { return Err(format!("{first:?}")) };
         let base = line.strip_prefix("ready ").ok_or(line.clone())?.to_owned();
+        // For plain HTTP, but the library wants to know of ciphers all the same.
+        drop(ring::default_provider().install_default());
         let client = Client::builder().timeout(REQUEST_LIMIT).build().unwrap();
         Ok(Self { base, client, pid: child.id().unwrap(), child })
     }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::caudal::{PATIENCE, descendants};
+use crate::caudal::{PATIENCE, descendants, plain_client};
 
 /// The key under which WebDriver names an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -65,7 +65,7 @@ impl Browser {
         let mut args: Vec<String> = FLAGS.iter().map(ToString::to_string).collect();
         args.push(format!("--user-data-dir={}", profile.path().display()));
         let wanted = json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": { "args": args } } } });
-        let client = Client::new();
+        let client = plain_client();
         let base = format!("http://127.0.0.1:{port}/session");
         let started: Value = client.post(&base).json(&wanted).send().await.unwrap().json().await.unwrap();
         let id = started["value"]["sessionId"].as_str().unwrap_or_else(|| panic!("no browser: {started}"));

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio_rustls::rustls::crypto::ring;
 
 /// How long a test waits for what must happen.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -81,7 +82,12 @@ impl Caudal {
             panic!("not ready: {first:?}\n{}", std::fs::read_to_string(folder.path().join("log")).unwrap());
         };
         let base = line.strip_prefix("ready ").unwrap_or_else(|| panic!("{line:?}")).to_owned();
-        Self { base, client: Client::new(), child, folder }
+        Self { base, client: plain_client(), child, folder }
+    }
+
+    /// A file of its folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -146,6 +152,12 @@ fn form(bytes: Vec<u8>) -> Form {
 /// Resident memory of a process and all its descendants, in bytes.
 pub fn tree_memory(pid: u32) -> u64 {
     descendants(pid).iter().map(|pid| resident(*pid)).sum()
+}
+
+/// For plain HTTP, but the library wants to know of ciphers all the same.
+pub fn plain_client() -> Client {
+    drop(ring::default_provider().install_default());
+    Client::new()
 }
 
 /// A process and all its descendants.

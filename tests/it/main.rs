@@ -16,5 +16,6 @@ mod onnx;
 mod photos;
 mod pictures;
 mod reports;
+mod secure;
 mod send;
 mod tenants;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::sample::Sample;
 use super::tree::{Memory, cpu};
-use crate::caudal::Caudal;
+use crate::caudal::{Caudal, plain_client};
 use crate::numbers::millis;
 
 /// One answer of so many is read as a PDF, after the clock has stopped.
@@ -69,7 +69,7 @@ struct Ask {
 /// `clients` ask for `documents` PDFs of a template together, each waiting for its answer before the next.
 pub async fn closed_loop(caudal: &Caudal, sample: Sample, numbers: Numbers, clients: usize, documents: usize) -> Seen {
     let url = caudal.url(&format!("/templates/{}/render?format=pdf", sample.name));
-    let ask = Ask { client: reqwest::Client::new(), url, sample, numbers, left: AtomicUsize::new(documents) };
+    let ask = Ask { client: plain_client(), url, sample, numbers, left: AtomicUsize::new(documents) };
     let (ask, stop) = (Arc::new(ask), Arc::new(AtomicBool::new(false)));
     let health = tokio::spawn(ask_health(caudal.url("/health"), Arc::clone(&stop)));
     let memory = tokio::spawn(weigh(caudal.pid(), Arc::clone(&stop)));
@@ -129,7 +129,7 @@ fn wrong(sample: Sample, answer: &Answer) -> Option<String> {
 }
 
 async fn ask_health(url: String, stop: Arc<AtomicBool>) -> Vec<f64> {
-    let client = reqwest::Client::new();
+    let client = plain_client();
     let mut latencies = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let begun = Instant::now();

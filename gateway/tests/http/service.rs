@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_rustls::rustls::crypto::ring;
 use tokio_util::sync::CancellationToken;
 
 /// Flows every test has, with the bound of each lane.
@@ -61,6 +62,8 @@ impl Service {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let served = tokio::spawn(gateway::serve(Door { listener, tls }, state, stop.clone()));
+        // For plain HTTP, but the library wants to know of ciphers all the same.
+        drop(ring::default_provider().install_default());
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
         Self { address, transport, client, stop, served }
     }

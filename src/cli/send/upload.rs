@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 
 use super::answers::Answers;
 use super::media::type_of;
+use crate::client;
 
 /// Where the files go.
 pub struct Target {
@@ -53,16 +53,7 @@ impl Target {
     /// # Errors
     /// If the token cannot stand in a header.
     pub fn new(base: &str, way: Way, token: Option<&str>) -> anyhow::Result<Self> {
-        let mut headers = HeaderMap::new();
-        if let Some(token) = token.filter(|token| !token.is_empty()) {
-            // Not with the error's words, which might show it.
-            let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {token}")) else {
-                bail!("the token holds characters that a header cannot");
-            };
-            value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
-        }
-        let client = Client::builder().connect_timeout(Duration::from_secs(5)).default_headers(headers).build()?;
+        let client = client::to_service(token)?;
         Ok(Self { client, base: base.trim_end_matches('/').to_owned(), way })
     }
 
