@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pipeline::spec::ByteSize;
-use pipeline::templates::{TemplateError, Templates, Version};
+use pipeline::templates::{Template, TemplateError, Templates, Version};
 use pipeline::{
     Body, BoxError, Compute, Content, Digest, Envelope, Fault, Payload, Rejection, Services, Token, TransportError,
 };
@@ -128,14 +128,7 @@ impl<T: Compile> Shelf<T> {
     pub async fn version(&self, envelope: &Envelope) -> Result<Version, Failed> {
         let name = name_of(envelope, &self.parameter)?;
         let template = self.templates.find(envelope.tenant(), &name).await?.ok_or_else(|| unknown(&name))?;
-        let wanted = envelope.text_param(VERSION_PARAM).map(str::parse).transpose();
-        let wanted = wanted.map_err(|why: String| Rejection::new(400, "bad_version", why))?;
-        let missing = || {
-            let kept: Vec<String> = template.versions.iter().map(|version| version.sha256.to_string()).collect();
-            let detail = format!("template {name} has no such version; it has {}", kept.join(", "));
-            Rejection::new(404, "unknown_version", detail)
-        };
-        Ok(template.version(wanted).ok_or_else(missing)?.clone())
+        Ok(version_of(envelope, &template)?.clone())
     }
 
     /// Compiles the version, where that was not done before, and makes a document of it and the data.
@@ -173,6 +166,20 @@ pub fn name_of(envelope: &Envelope, parameter: &str) -> Result<Token, Rejection>
     let name = envelope.text_param(parameter).ok_or_else(missing)?;
     let shown: String = name.chars().take(80).collect();
     Token::new(name).map_err(|why| Rejection::new(400, "bad_template_name", format!("template name {shown:?} {why}")))
+}
+
+/// The version of a template that an event asks for.
+///
+/// # Errors
+/// 400 if that is no digest, 404 if there is none of it.
+pub fn version_of<'t>(envelope: &Envelope, template: &'t Template) -> Result<&'t Version, Rejection> {
+    let wanted = envelope.text_param(VERSION_PARAM).map(str::parse).transpose();
+    let wanted = wanted.map_err(|why: String| Rejection::new(400, "bad_version", why))?;
+    template.version(wanted).ok_or_else(|| {
+        let kept: Vec<String> = template.versions.iter().map(|version| version.sha256.to_string()).collect();
+        let detail = format!("template {} has no such version; it has {}", template.name, kept.join(", "));
+        Rejection::new(404, "unknown_version", detail)
+    })
 }
 
 /// 404: no template has this name.

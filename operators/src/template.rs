@@ -14,7 +14,7 @@ use pipeline::{
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
-use crate::stored::{Failed, name_of, unknown};
+use crate::stored::{Failed, name_of, unknown, version_of};
 use crate::{fill, typeset};
 
 /// `use = "template"`.
@@ -117,9 +117,9 @@ impl Keep {
                 if self.spec.action == Action::Show {
                     return Ok(Payload::json(described(&template)));
                 }
-                let newest = template.version(None).ok_or_else(|| unknown(&name))?;
-                let bytes = self.templates.bytes(newest).await?;
-                Ok(Payload::Bytes(Content::inline(newest.kind.media_type(), bytes)))
+                let version = version_of(&event.envelope, &template)?;
+                let bytes = self.templates.bytes(version).await?;
+                Ok(Payload::Bytes(Content::inline(version.kind.media_type(), bytes)))
             }
         }
     }

@@ -7,6 +7,7 @@ mod fake;
 mod filter;
 mod kit;
 mod office;
+mod pdf;
 mod pool;
 mod profile;
 mod protocol;

@@ -21,6 +21,8 @@ const LOAD_OPTIONS: &str = "Batch=1,MacroSecurityLevel=3";
 const TEXT_FILTER: &str = "UTF8,LF";
 /// Commas, double quotes, UTF-8, cells as shown.
 const CSV_FILTER: &str = "44,34,76,1,,0,false,true,false";
+/// Pictures inside.
+const HTML_FILTER: &str = "EmbedImages";
 /// 1/100 mm in a twip, times 1000.
 const HUNDREDTHS_PER_KILOTWIP: i64 = 1764;
 
@@ -152,6 +154,8 @@ fn one_file(document: &Document<'_>, job: &Job) -> Result<(Vec<String>, u32), Re
         Format::Pdf => filter::of_pdf(&job.options),
         Format::Txt => TEXT_FILTER.to_owned(),
         Format::Csv => CSV_FILTER.to_owned(),
+        // Files beside it would be lost.
+        Format::Html => HTML_FILTER.to_owned(),
         _ => String::new(),
     };
     let name = format!("out.{}", job.to);

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::sandbox::{Layers, Limits};
 use super::selftest::Hole;
-use pipeline::documents::{Format, Options};
+use pipeline::documents::{Finish, Format, Options};
 
 /// Longest message, in bytes; a longer one is not from a worker in its right mind.
 const LONGEST: usize = 64 << 10;
@@ -52,6 +52,31 @@ pub struct Canary {
     pub address: SocketAddr,
     /// A folder with a file `secret` that the worker must not read, and in which it must not write.
     pub folder: PathBuf,
+}
+
+/// What a worker is told to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Make another document of one.
+    Convert(Job),
+    /// Merge, split, describe, lock.
+    Finish(FinishJob),
+}
+
+/// PDFs to finish.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FinishJob {
+    /// Its folder, inside the worker's own: holds `0.pdf` and so on, gets `done-0.pdf` or `done-0_0.pdf` and so on.
+    pub folder: PathBuf,
+    /// How many files.
+    pub count: usize,
+    /// What is done to them.
+    pub finish: Finish,
+    /// All output together, in bytes.
+    pub largest_output: u64,
+    /// Most pages of all results together.
+    pub most_pages: u32,
 }
 
 /// A conversion to do.
@@ -138,6 +163,16 @@ pub enum Fault {
     PasswordRequired,
     /// Encrypted, wrong password.
     PasswordWrong,
+    /// No PDF that can be taken apart.
+    PdfUnreadable,
+    /// A PDF behind a password.
+    PdfEncrypted,
+    /// It has not the pages that are asked for.
+    PagesMissing,
+    /// More bytes, pages or files than are made.
+    TooLarge,
+    /// A password that none can be.
+    BadPassword,
 }
 
 /// Sends one message.

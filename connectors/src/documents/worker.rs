@@ -12,10 +12,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::kit::{self, Kit};
-use super::protocol::{Engine, Job, Reply, Setup, receive, send};
+use super::protocol::{Engine, Order, Reply, Setup, receive, send};
 use super::sandbox::{self, Reach};
 use super::usage::Usage;
-use super::{fake, office, profile, selftest};
+use super::{fake, office, pdf, profile, selftest};
 
 /// Runs a worker until its supervisor is gone. `arguments` are those behind the subcommand: the process id of the
 /// supervisor.
@@ -56,10 +56,11 @@ fn run(parent: u32) -> io::Result<()> {
     };
     let version = loaded.as_ref().map_or("fake", Kit::version).to_owned();
     send(&mut pipe, &Reply::Ready { version, rss: usage.resident(), missing, holes })?;
-    while let Some(job) = receive::<Job>(&mut pipe)? {
-        let reply = match &mut loaded {
-            Some(kit) => office::convert(kit, &job, &usage),
-            None => fake::convert(&job, &mut pipe),
+    while let Some(order) = receive::<Order>(&mut pipe)? {
+        let reply = match (order, &mut loaded) {
+            (Order::Finish(job), _) => pdf::finish(&job, &usage),
+            (Order::Convert(job), Some(kit)) => office::convert(kit, &job, &usage),
+            (Order::Convert(job), None) => fake::convert(&job, &mut pipe),
         };
         send(&mut pipe, &reply)?;
     }

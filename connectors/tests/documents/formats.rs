@@ -1,5 +1,6 @@
 //! Every format that is read, as every format that is written.
 
+use base64::Engine as _;
 use pipeline::documents::{Family, Format};
 
 use crate::samples;
@@ -54,6 +55,20 @@ async fn letters_beyond_ascii_survive_text_and_tables() {
     }
     let csv = world.convert("Grüße;5 €\n1;2\n".as_bytes(), Format::Csv, Format::Csv).await.unwrap();
     assert_eq!(std::str::from_utf8(&csv.files[0]).unwrap().trim_end(), "Grüße,5 €\n1,2");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pictures_are_inside_of_html() {
+    let world = World::office(|_| {}).await;
+    let mut png = std::io::Cursor::new(Vec::new());
+    image::GrayImage::new(40, 30).write_to(&mut png, image::ImageFormat::Png).unwrap();
+    let picture = base64::engine::general_purpose::STANDARD.encode(png.into_inner());
+    let page = format!("<p>{MARK}</p><img src=\"data:image/png;base64,{picture}\" width=\"40\" height=\"30\"/>");
+    let odt = world.convert(page.as_bytes(), Format::Html, Format::Odt).await.unwrap();
+    let html = world.convert(&odt.files[0], Format::Odt, Format::Html).await.unwrap();
+    let html = String::from_utf8_lossy(&html.files[0]);
+    assert!(html.contains(MARK) && html.contains("src=\"data:image/"), "{html}");
     world.close().await;
 }
 

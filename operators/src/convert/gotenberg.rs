@@ -3,14 +3,14 @@
 //! A field that asks for what is not there is an error, and not silence; with its default it asks for nothing.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
-use pipeline::documents::{Format, Options, PdfVersion, page_ranges};
+use pipeline::documents::{Finish, Format, LONGEST_PASSWORD, Lock, Options, PdfVersion, Split, page_ranges};
 use pipeline::{Params, Rejection};
 use serde_json::{Map, Value as Json};
 
-use super::pdf::{Finish, Info, LONGEST_PASSWORD, Lock, Split};
-use super::settings;
 use super::wish::{Fields, Wish};
+use super::{info, settings};
 
 /// The parameter that holds the form's fields.
 const FORM_PARAM: &str = "form";
@@ -128,9 +128,9 @@ impl Form<'_> {
 
     fn finish(&self) -> Result<Finish, Rejection> {
         let info = match self.text("metadata") {
-            None => Info::default(),
+            None => BTreeMap::new(),
             Some(json) => {
-                Info::read(&json).map_err(|why| invalid(format!("form field 'metadata' is invalid: {why}")))?
+                info::read(&json).map_err(|why| invalid(format!("form field 'metadata' is invalid: {why}")))?
             }
         };
         Ok(Finish { merge: self.yes("merge", false)?, split: self.split()?, info, lock: self.lock()? })

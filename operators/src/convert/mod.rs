@@ -2,11 +2,12 @@
 //!
 //! What comes is told from its content, checked against bounds ([`crate::office`]), and handed to the engine of documents.
 //! A result is kept for a while under the digest of the document and of what was asked for: the same again costs nothing.
-//! PDFs are merged, split, described and locked as is wished; several files become a ZIP archive.
+//! PDFs are merged, split, described and locked as is wished, by the engine's workers too, for they may be anybody's; several
+//! files become a ZIP archive.
 
 mod gotenberg;
+mod info;
 mod pack;
-mod pdf;
 mod settings;
 mod wish;
 
@@ -15,12 +16,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::future::try_join_all;
-use pipeline::documents::{Conversion, ConvertError, Converter, Format, page_ranges};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use pipeline::documents::{Conversion, ConvertError, Converter, Finish, Finishing, Format, Named, Split, page_ranges};
 use pipeline::spec::ByteSize;
 use pipeline::{
-    Body, BoxError, Compute, Content, Digest, Ends, Envelope, Event, Fault, Gives, Lane, Operator, OperatorKind,
-    OperatorSpec, Output, Part, Payload, PayloadKind, Rejection, Services,
+    BoxError, Compute, Content, Digest, Ends, Envelope, Event, Fault, Gives, Operator, OperatorKind, OperatorSpec,
+    Output, Part, Payload, PayloadKind, Rejection, Services, Transport, TransportError, claims,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -51,6 +52,9 @@ pub struct ConvertSpec {
     /// Memory for results; 0 keeps none.
     #[serde(default = "default_cache")]
     cache: ByteSize,
+    /// How long a result is kept, in milliseconds: some documents show the date.
+    #[serde(default = "default_cache_ms")]
+    cache_ms: u64,
     /// One for all workers of the stage.
     #[serde(skip)]
     results: OnceLock<Results>,
@@ -59,6 +63,11 @@ pub struct ConvertSpec {
 /// Some thousand letters.
 fn default_cache() -> ByteSize {
     ByteSize::mib(64)
+}
+
+/// Ten minutes.
+fn default_cache_ms() -> u64 {
+    600_000
 }
 
 /// What documents became, by the digest of what was asked for.
@@ -73,11 +82,14 @@ impl OperatorSpec for ConvertSpec {
         let weigh = |_: &Digest, files: &Vec<Bytes>| {
             u32::try_from(files.iter().map(|file| file.len() + 64).sum::<usize>()).unwrap_or(u32::MAX)
         };
-        let build = || moka::sync::Cache::builder().max_capacity(self.cache.0).weigher(weigh).build();
+        let keep = Duration::from_millis(self.cache_ms);
+        let build =
+            || moka::sync::Cache::builder().max_capacity(self.cache.0).weigher(weigh).time_to_live(keep).build();
         let results = self.results.get_or_init(build).clone();
         let converter = services.converter.clone().ok_or("no engine of documents was opened")?;
         let compute = services.compute.clone().ok_or("there are no computing threads")?;
-        Ok(Box::new(Convert { fields: self.fields, results, converter, compute }))
+        let transport = services.transport.clone().ok_or("no transport was built")?;
+        Ok(Box::new(Convert { fields: self.fields, results, converter, compute, transport }))
     }
 }
 
@@ -87,6 +99,8 @@ struct Convert {
     /// Or what to do about it.
     converter: Result<Arc<dyn Converter>, Arc<str>>,
     compute: Compute,
+    /// Large parts of a form are still in its store.
+    transport: Arc<dyn Transport>,
 }
 
 /// A document that may go on.
@@ -130,23 +144,42 @@ impl Convert {
             let detail = format!("{} documents came, at most {MOST_FILES} are taken at once", parts.len());
             return Err(Rejection::too_large("too_many_documents", detail).into());
         }
-        let converted = parts.iter().map(|part| self.one(event, part, &wish, out));
-        let converted = try_join_all(converted).await?;
-        let lane = event.envelope.lane;
-        Ok(self.compute.run(lane, move || pack::pack(converted, &wish)).await.map_err(Fault::retry)??)
+        // No more at once than are worked on at once, so that one request alone never fills the queue.
+        let at_once = self.converter.as_ref().map_or(1, |converter| converter.workers());
+        let work: Vec<_> = parts.iter().map(|part| self.one(event, part, &wish, out)).collect();
+        let converted: Vec<pack::Converted> = stream::iter(work).buffered(at_once.max(1)).try_collect().await?;
+        let files = pack::named(converted, &wish);
+        let files = if wish.to == Format::Pdf { self.finished(event, files, &wish.finish).await? } else { files };
+        let to = wish.to;
+        Ok(self.compute.run(event.envelope.lane, move || pack::pack(files, to)).await.map_err(Fault::retry)?)
+    }
+
+    async fn finished(&self, event: &Event, files: Vec<Named>, finish: &Finish) -> Result<Vec<Named>, Failed> {
+        if !finish.is_needed(files.len()) {
+            return Ok(files);
+        }
+        let finishing = Finishing { files, finish: finish.clone(), deadline: deadline_of(&event.envelope) };
+        self.engine()?.finish(finishing).await.map_err(failed)
+    }
+
+    fn engine(&self) -> Result<&Arc<dyn Converter>, Failed> {
+        let missing = |missing: &Arc<str>| {
+            Rejection::new(501, "office_missing", format!("documents are not converted here: {missing}")).into()
+        };
+        self.converter.as_ref().map_err(missing)
     }
 
     /// What one document becomes: a file, or a picture per page.
     async fn one(&self, event: &Event, part: &Part, wish: &Wish, out: &Output) -> Result<pack::Converted, Failed> {
         let envelope = &event.envelope;
-        let (lane, part, accepts) = (envelope.lane, part.clone(), wish.accepts());
-        let file_name = part.file_name.clone();
-        let look = move || looked_at(&part, accepts);
+        let (lane, accepts, file_name) = (envelope.lane, wish.accepts(), part.file_name.clone());
+        let bytes = claims::fetch(self.transport.as_ref(), &part.content).await.map_err(fetched)?;
+        let name = file_name.clone();
+        let look = move || looked_at(bytes, name.as_deref().unwrap_or_default(), accepts);
         let document = self.compute.run(lane, look).await.map_err(Fault::retry)??;
         let Document { bytes, format, stem } = document;
         if format == wish.to && wish.is_met_by(&bytes) {
-            let file = self.pages_of(lane, &stem, bytes, wish).await?;
-            return Ok(pack::Converted { stem, files: vec![file] });
+            return self.pages_of(event, stem, bytes, wish).await;
         }
         if (format, wish.to) == (Format::Pdf, Format::Pdf) {
             let detail = "this is a PDF already, and only `pages` can be asked of it: leave the other options out";
@@ -158,9 +191,7 @@ impl Convert {
             metrics::counter!("caudal_office_results_reused_total").increment(1);
             return Ok(pack::Converted { stem, files });
         }
-        let converter = self.converter.as_ref().map_err(|missing| {
-            Rejection::new(501, "office_missing", format!("documents are not converted here: {missing}"))
-        })?;
+        let converter = self.engine()?;
         let class = envelope.text_param("name").unwrap_or_default().to_owned();
         let deadline = deadline_of(envelope);
         let conversion = Conversion { input: bytes, from: format, to: wish.to, options, class, deadline };
@@ -183,12 +214,24 @@ impl Convert {
 }
 
 impl Convert {
-    /// Those pages of what need not be converted that are asked for.
-    async fn pages_of(&self, lane: Lane, name: &str, file: Bytes, wish: &Wish) -> Result<Bytes, Failed> {
-        let Some(pages) = &wish.options.pages else { return Ok(file) };
+    /// What need not be converted, or those pages of it that are asked for.
+    async fn pages_of(&self, event: &Event, stem: String, file: Bytes, wish: &Wish) -> Result<pack::Converted, Failed> {
+        let Some(pages) = wish.options.pages.as_ref().filter(|_| wish.to == Format::Pdf) else {
+            return Ok(pack::Converted { stem, files: vec![file] });
+        };
         let ranges = page_ranges(pages).map_err(|error| failed(error.into()))?;
-        let name = name.to_owned();
-        Ok(self.compute.run(lane, move || pdf::pick(&name, file, ranges)).await.map_err(Fault::retry)??)
+        let split = Some(Split::Ranges { ranges, unify: true });
+        let files = vec![(stem.clone(), file)];
+        let picked = self.finished(event, files, &Finish { split, ..Finish::default() }).await?;
+        Ok(pack::Converted { stem, files: picked.into_iter().map(|(_, file)| file).collect() })
+    }
+}
+
+/// What is in the store is gone or cannot be reached.
+fn fetched(error: TransportError) -> Failed {
+    match error {
+        gone @ TransportError::Claim { .. } => Rejection::new(500, "payload_lost", gone.to_string()).into(),
+        error => Fault::unavailable(error).into(),
     }
 }
 
@@ -217,14 +260,10 @@ fn key_of(bytes: &Bytes, from: Format, wish: &Wish) -> Digest {
 }
 
 /// Tells what a document is and refuses what the engine must not see.
-fn looked_at(part: &Part, accepts: wish::Accepts) -> Result<Document, Rejection> {
-    let Body::Inline(bytes) = &part.content.body else {
-        return Err(Rejection::internal("the document was not fetched"));
-    };
-    let name = part.file_name.as_deref().unwrap_or_default();
+fn looked_at(bytes: Bytes, name: &str, accepts: wish::Accepts) -> Result<Document, Rejection> {
     let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
     let named = Format::from_extension(extension);
-    let scanned = scan(bytes, accepts.kinds(), &Limits::default()).map_err(|why| match name {
+    let scanned = scan(&bytes, accepts.kinds(), &Limits::default()).map_err(|why| match name {
         "" => why,
         name => Rejection { detail: format!("{name:?}: {}", why.detail), ..why },
     })?;
@@ -232,7 +271,7 @@ fn looked_at(part: &Part, accepts: wish::Accepts) -> Result<Document, Rejection>
         Rejection::unsupported("document_type", format!("a document of type {} is not converted", scanned.kind))
     })?;
     let stem = if stem.is_empty() { "document" } else { stem };
-    Ok(Document { bytes: bytes.clone(), format, stem: stem.to_owned() })
+    Ok(Document { bytes, format, stem: stem.to_owned() })
 }
 
 /// The format of a kind. Of plain texts, which all look alike, the name says more than the content; behind a password

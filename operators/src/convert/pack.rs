@@ -1,13 +1,12 @@
-//! Several files as one answer: finished PDFs, or a ZIP archive.
+//! Several files as one answer.
 
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use pipeline::documents::Format;
-use pipeline::{Content, Rejection};
+use pipeline::Content;
+use pipeline::documents::{Format, Named};
 
 use super::gotenberg;
-use super::pdf::Named;
 use super::wish::{Fields, Wish};
 use crate::office::Writer;
 
@@ -19,31 +18,31 @@ pub struct Converted {
     pub files: Vec<Bytes>,
 }
 
-/// One file as it is, several as an archive; PDFs finished as that is wished.
-///
-/// # Errors
-/// 422 if PDFs cannot be taken apart.
-pub fn pack(converted: Vec<Converted>, wish: &Wish) -> Result<Content, Rejection> {
-    let mut files: Vec<Named> = converted.into_iter().flat_map(named).collect();
+/// The files with names of their own: `letter`, or `letter-1`, `letter-2`, … where there are several.
+pub fn named(converted: Vec<Converted>, wish: &Wish) -> Vec<Named> {
+    let mut files: Vec<Named> = converted.into_iter().flat_map(one_named).collect();
     if wish.fields == Fields::Gotenberg {
         files.sort_by(|one, other| gotenberg::order(&one.0, &other.0));
     }
-    let mut files = if wish.to == Format::Pdf { wish.finish.apply(files)? } else { files };
-    if files.len() == 1
-        && let Some((_, file)) = files.pop()
-    {
-        return Ok(Content::inline(wish.to.media_type(), file));
-    }
-    Ok(Content::inline("application/zip", archive(files, wish.to)))
+    files
 }
 
-/// `letter`, or `letter-1`, `letter-2`, … where there are several.
-fn named(converted: Converted) -> Vec<Named> {
+fn one_named(converted: Converted) -> Vec<Named> {
     let Converted { stem, mut files } = converted;
     match files.len() {
         1 => vec![(stem, files.remove(0))],
         _ => files.into_iter().zip(1..).map(|(file, page)| (format!("{stem}-{page}"), file)).collect(),
     }
+}
+
+/// One file as it is, several as an archive.
+pub fn pack(mut files: Vec<Named>, to: Format) -> Content {
+    if files.len() == 1
+        && let Some((_, file)) = files.pop()
+    {
+        return Content::inline(to.media_type(), file);
+    }
+    Content::inline("application/zip", archive(files, to))
 }
 
 /// An archive in which no two files have one name.

@@ -1,8 +1,8 @@
 use std::sync::Mutex;
 
 use pipeline::documents::Converted;
-use pipeline::testing::{Ran, run};
-use pipeline::{Params, Rejection};
+use pipeline::testing::{MemoryTransport, Ran, run};
+use pipeline::{Body, Params, Rejection};
 use serde_json::{Value as Json, json};
 
 use super::*;
@@ -28,8 +28,13 @@ impl Converter for Scripted {
         }
     }
 
+    async fn finish(&self, finishing: Finishing) -> Result<Vec<Named>, ConvertError> {
+        let all: Vec<u8> = finishing.files.iter().flat_map(|(_, file)| file.to_vec()).collect();
+        Ok(vec![("all".into(), all.into())])
+    }
+
     fn workers(&self) -> usize {
-        1
+        2
     }
 
     async fn ready(&self) -> Result<(), BoxError> {
@@ -54,8 +59,8 @@ async fn converted(engine: &Arc<Scripted>, params: Json, payloads: Vec<Payload>)
 }
 
 async fn with(converter: Result<Arc<dyn Converter>, Arc<str>>, params: Json, payloads: Vec<Payload>) -> Ran {
-    let services =
-        Services { converter: Some(converter), compute: Some(Compute::new(1).unwrap()), ..Services::default() };
+    let (compute, transport) = (Some(Compute::new(1).unwrap()), Some(Arc::new(MemoryTransport::default()) as _));
+    let services = Services { converter: Some(converter), compute, transport, ..Services::default() };
     let spec: ConvertSpec = serde_json::from_value(json!({})).unwrap();
     let params: Params = serde_json::from_value(params).unwrap();
     run(spec.build(&services).unwrap().as_mut(), params, payloads).await

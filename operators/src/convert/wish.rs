@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use pipeline::documents::{Family, Format, Options, PdfVersion};
+use pipeline::documents::{Family, Finish, Format, Options, PdfVersion};
 use pipeline::{Params, Rejection};
 use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::gotenberg;
-use super::pdf::Finish;
 use crate::office::Kind;
 
 /// How requests say what they want.

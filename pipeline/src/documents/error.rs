@@ -36,6 +36,18 @@ pub enum ConvertError {
     /// Encrypted, and the password does not open it.
     #[error("the password does not open the document")]
     PasswordWrong,
+    /// No PDF that can be taken apart.
+    #[error("{0}")]
+    PdfUnreadable(String),
+    /// A PDF behind a password.
+    #[error("{0}")]
+    PdfEncrypted(String),
+    /// It has not the pages that are asked for.
+    #[error("{0}")]
+    PagesMissing(String),
+    /// The result would be more than is made.
+    #[error("{0}")]
+    ResultTooLarge(String),
     /// More are waiting than may.
     #[error("{waiting} conversions are waiting, which is the limit")]
     QueueFull {
@@ -78,6 +90,10 @@ impl ConvertError {
             Self::Unreadable(_) => "document_unreadable",
             Self::PasswordRequired => "password_required",
             Self::PasswordWrong => "password_wrong",
+            Self::PdfUnreadable(_) => "pdf_unreadable",
+            Self::PdfEncrypted(_) => "pdf_encrypted",
+            Self::PagesMissing(_) => "pages_missing",
+            Self::ResultTooLarge(_) => "result_too_large",
             Self::QueueFull { .. } => "queue_full",
             Self::Busy => "busy",
             Self::Timeout { .. } => "conversion_timeout",
@@ -92,9 +108,14 @@ impl ConvertError {
     pub fn status(&self) -> u16 {
         match self {
             Self::InvalidOption(_) => 400,
-            Self::TooLarge { .. } => 413,
+            Self::TooLarge { .. } | Self::ResultTooLarge(_) => 413,
             Self::UnsupportedConversion { .. } => 415,
-            Self::Unreadable(_) | Self::PasswordRequired | Self::PasswordWrong => 422,
+            Self::Unreadable(_)
+            | Self::PasswordRequired
+            | Self::PasswordWrong
+            | Self::PdfUnreadable(_)
+            | Self::PdfEncrypted(_)
+            | Self::PagesMissing(_) => 422,
             Self::QueueFull { .. } => 429,
             Self::EngineCrashed { .. } => 500,
             Self::Busy | Self::Storage(_) | Self::Stopping => 503,

@@ -1,6 +1,7 @@
 //! Documents: their formats, what a conversion may be asked for, and the engine behind it as a trait.
 
 mod error;
+mod finish;
 mod format;
 mod options;
 
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 pub use error::ConvertError;
+pub use finish::{Entry, Finish, Finishing, LONGEST_PASSWORD, Lock, Named, Split};
 pub use format::{Family, Format};
 pub use options::{InvalidOption, Options, PdfVersion, Setting, page_ranges};
 
@@ -57,6 +59,12 @@ pub trait Converter: Send + Sync {
     /// # Errors
     /// As [`ConvertError`] says.
     async fn convert(&self, conversion: Conversion) -> Result<Converted, ConvertError>;
+
+    /// Merges, splits, describes and locks PDFs, whoever made them.
+    ///
+    /// # Errors
+    /// As [`ConvertError`] says.
+    async fn finish(&self, finishing: Finishing) -> Result<Vec<Named>, ConvertError>;
 
     /// Conversions that run at once.
     fn workers(&self) -> usize;

@@ -64,6 +64,20 @@ async fn pdfs_are_split_described_and_locked() {
     assert_eq!(document.get_dictionary(info).unwrap().get(b"Title").unwrap().as_str().unwrap(), b"All three");
 }
 
+/// What is too large for an event waits in the store, and one request never takes all places.
+#[tokio::test]
+async fn large_documents_and_many_are_taken() {
+    let caudal = gendoc(&["--set", "office.workers=1", "--set", "office.queue=2"]).await;
+    let large = |word: &str| format!("<p>{word}</p><!-- {} -->", "x".repeat(200 << 10));
+    let form = (0..8).fold(Form::new().text("merge", "true"), |form, number| {
+        form.part("files", file(&format!("{number}.html"), large(&format!("word{number}"))))
+    });
+    let (pages, text) = read_pdf(&good(convert(&caudal, form).await, "application/pdf").await);
+    assert_eq!(pages, 8);
+    let places: Vec<_> = (0..8).map(|number| text.find(&format!("word{number}")).unwrap()).collect();
+    assert!(places.is_sorted(), "{text}");
+}
+
 #[tokio::test]
 async fn settings_of_the_export_reach_the_engine() {
     let caudal = gendoc(&[]).await;

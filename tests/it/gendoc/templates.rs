@@ -25,6 +25,10 @@ async fn a_template_is_kept_by_version_and_outlives_the_process() {
     let shown: Value = caudal.get("/templates/letter").await.json().await.unwrap();
     assert_eq!(shown, second);
     assert_eq!(good(caudal.get("/templates/letter/file").await, DOCX).await, docx(&["Hello {{ who.name }}"]));
+    let of_version = |version: &str| format!("/templates/letter/file?version={version}");
+    let oldest = caudal.get(&of_version(first["sha256"].as_str().unwrap())).await;
+    assert_eq!(good(oldest, DOCX).await, letter());
+    assert_eq!(code(caudal.get(&of_version(&"0".repeat(64))).await, 404).await.0, "unknown_version");
     let filled = render(&caudal, "letter", "?format=docx", &json!({ "who": { "name": "Ada" } })).await;
     assert!(document_part(&good(filled, DOCX).await).contains("Hello Ada"));
     let older = format!("?format=docx&version={}", first["sha256"].as_str().unwrap());

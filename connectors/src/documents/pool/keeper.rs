@@ -40,6 +40,11 @@ impl Alarm {
         }
     }
 
+    /// One that does not even start will not do so a moment later.
+    fn cannot_start(&mut self, now: Instant) {
+        self.ends = [now; LOOP].into();
+    }
+
     /// Until when workers count as dying one after the other.
     fn looping(&self, now: Instant) -> Option<Instant> {
         let first = self.ends.front().filter(|_| self.ends.len() == LOOP);
@@ -77,8 +82,7 @@ pub(super) async fn keep(shared: Arc<Shared>, mut vacancies: mpsc::Receiver<Vaca
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a document worker did not start");
-                    // One that does not even start will not do so a moment later.
-                    alarm.ends.resize(LOOP, Instant::now());
+                    alarm.cannot_start(Instant::now());
                 }
             }
         }
@@ -104,6 +108,14 @@ mod tests {
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
         assert_eq!(alarm.looping(start), Some(start + WINDOW));
+        // However long it goes on.
+        let mut now = start;
+        for _ in 0..20 {
+            alarm.cannot_start(now);
+            assert_eq!(alarm.pause(now), LONGEST_PAUSE);
+            now += LONGEST_PAUSE;
+        }
+        alarm.ends = [start; LOOP].into();
         assert_eq!((alarm.looping(start + WINDOW), alarm.pause(start + WINDOW)), (None, Duration::ZERO));
     }
 }

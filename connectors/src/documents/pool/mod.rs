@@ -6,12 +6,14 @@
 
 mod config;
 mod figures;
+mod jobs;
 mod keeper;
 mod process;
 mod quarantine;
 mod recycle;
 mod run;
 mod spawner;
+mod work;
 
 use std::io;
 use std::sync::atomic::AtomicU64;
@@ -19,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use pipeline::BoxError;
-use pipeline::documents::{Conversion, ConvertError, Converted, Converter};
+use pipeline::documents::{Conversion, ConvertError, Converted, Converter, Finishing, Named};
 use tempfile::TempDir;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc};
 use tokio::task::JoinHandle;
@@ -34,7 +36,9 @@ use self::figures::Figures;
 use self::keeper::Vacancy;
 use self::process::Worker;
 use self::quarantine::Quarantine;
+use self::run::Made;
 use self::spawner::Spawner;
+use self::work::Work;
 use super::selftest::Hole;
 
 /// What holds the workers, and what does not.
@@ -152,8 +156,21 @@ impl Pool {
 impl Converter for Pool {
     async fn convert(&self, conversion: Conversion) -> Result<Converted, ConvertError> {
         check(&conversion, &self.shared.config)?;
-        // In a task of its own, so that no caller that goes away leaves a worker in the middle of something.
-        tokio::spawn(run::convert(self.shared.clone(), conversion)).await.unwrap_or(Err(ConvertError::Stopping))
+        Ok(self.run(Work::Convert(conversion)).await?.converted)
+    }
+
+    async fn finish(&self, finishing: Finishing) -> Result<Vec<Named>, ConvertError> {
+        let (size, limit) =
+            (finishing.files.iter().map(|(_, file)| file.len() as u64).sum(), self.shared.config.largest_output);
+        if size > limit {
+            return Err(ConvertError::TooLarge { size, limit });
+        }
+        let names: Vec<String> = finishing.files.iter().map(|(name, _)| name.clone()).collect();
+        let made = self.run(Work::Finish(finishing)).await?;
+        let strange = || ConvertError::Storage("a worker named its files in its own way".into());
+        let named =
+            made.names.iter().zip(made.converted.files).map(|(file, bytes)| Some((named(file, &names)?, bytes)));
+        named.collect::<Option<_>>().ok_or_else(strange)
     }
 
     fn workers(&self) -> usize {
@@ -189,6 +206,24 @@ impl Converter for Pool {
         }
         let root = self.shared.root.path().to_path_buf();
         drop(tokio::task::spawn_blocking(move || std::fs::remove_dir_all(root)).await);
+    }
+}
+
+impl Pool {
+    /// In a task of its own, so that no caller that goes away leaves a worker in the middle of something.
+    async fn run(&self, work: Work) -> Result<Made, ConvertError> {
+        tokio::spawn(run::run(self.shared.clone(), work)).await.unwrap_or(Err(ConvertError::Stopping))
+    }
+}
+
+/// `letter` for `done-0.pdf`, `letter_2` for `done-0_2.pdf`, where `letter` is the first of `names`.
+fn named(file: &str, names: &[String]) -> Option<String> {
+    let number = file.strip_prefix("done-")?.strip_suffix(".pdf")?;
+    let (number, part) = number.split_once('_').map_or((number, None), |(number, part)| (number, Some(part)));
+    let name = names.get(number.parse::<usize>().ok()?)?;
+    match part {
+        None => Some(name.clone()),
+        Some(part) => Some(format!("{name}_{}", part.parse::<u32>().ok()?)),
     }
 }
 

@@ -16,9 +16,10 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 
-use super::super::protocol::{Canary, Engine, Job, Reply, Setup, receive_async, send_async};
+use super::super::protocol::{Canary, Engine, Order, Reply, Setup, receive_async, send_async};
 use super::super::selftest::{Hole, SECRET_FILE, SECRET_VARIABLE};
 use super::config::PoolConfig;
+use super::jobs::Jobs;
 use super::recycle::Wear;
 use super::spawner::Spawner;
 
@@ -59,12 +60,16 @@ fn list(missing: &[String]) -> String {
     if missing.is_empty() { "nothing".to_owned() } else { missing.join("; ") }
 }
 
+/// Where a worker has its jobs, in its folder.
+const JOBS: &str = "jobs";
+
 /// A living worker.
 pub(super) struct Worker {
     process: Process,
     pid: u32,
     pipe: UnixStream,
     folder: TempDir,
+    jobs: Jobs,
     pub(super) wear: Wear,
     pub(super) version: String,
     pub(super) missing: Vec<String>,
@@ -75,6 +80,7 @@ impl Worker {
     /// Starts a worker and waits until it is ready.
     pub(super) async fn start(config: &PoolConfig, root: &Path, spawner: &Spawner) -> Result<Self, StartError> {
         let folder = tempfile::Builder::new().prefix("worker-").tempdir_in(root)?;
+        let jobs = Jobs::make(&folder.path().join(JOBS))?;
         let (ours, theirs) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut child = spawner.spawn(command(config, folder.path(), theirs)).await?;
@@ -87,6 +93,7 @@ impl Worker {
             pid,
             pipe: UnixStream::from_std(ours)?,
             folder,
+            jobs,
             wear: Wear::new(&config.recycle, rand::rng().random_range(0.8..1.2)),
             version: String::new(),
             missing: Vec::new(),
@@ -135,17 +142,19 @@ impl Worker {
         matches!(self.process.0.try_wait(), Ok(None))
     }
 
-    /// Makes the folder of one job and puts the document there.
-    pub(super) async fn put(&self, name: &str, file: &str, bytes: &[u8]) -> io::Result<PathBuf> {
-        let folder = self.folder.path().join("jobs").join(name);
-        tokio::fs::create_dir(&folder).await?;
-        tokio::fs::write(folder.join(file), bytes).await?;
-        Ok(folder)
+    /// The folder of its jobs, for this side.
+    pub(super) fn jobs(&self) -> &Jobs {
+        &self.jobs
+    }
+
+    /// The folder of one job, as the worker knows it.
+    pub(super) fn job_folder(&self, job: &str) -> PathBuf {
+        self.folder.path().join(JOBS).join(job)
     }
 
     /// Hands over a job and waits for the answer. An error means that this worker is not to be trusted any more.
-    pub(super) async fn exchange(&mut self, job: &Job) -> io::Result<Reply> {
-        send_async(&mut self.pipe, job).await?;
+    pub(super) async fn exchange(&mut self, order: &Order) -> io::Result<Reply> {
+        send_async(&mut self.pipe, order).await?;
         match receive_async(&mut self.pipe).await? {
             reply @ (Reply::Done(_) | Reply::Rejected { .. }) => Ok(reply),
             other => Err(io::Error::other(format!("unexpected {other:?}"))),

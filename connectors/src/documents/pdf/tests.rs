@@ -1,5 +1,8 @@
+use bytes::Bytes;
 use hayro::hayro_syntax::Pdf;
 use lopdf::{Object, Stream, dictionary};
+use pipeline::documents::{Entry, Finish, Lock, Split};
+use sha2::{Digest as _, Sha256};
 
 use super::*;
 
@@ -45,17 +48,39 @@ fn words(file: &[u8]) -> (Vec<String>, Vec<String>) {
     (pages.collect(), anywhere)
 }
 
-fn finished(finish: &Finish, files: &[(&str, &[&str])]) -> Vec<Named> {
-    let files = files.iter().map(|(name, words)| ((*name).to_owned(), pdf(words))).collect();
-    finish.apply(files).unwrap()
+/// The files by their names, or why there are none.
+fn tried(finish: &Finish, files: &[Bytes]) -> Result<Vec<(String, Bytes)>, Rejected> {
+    let place = tempfile::tempdir().unwrap();
+    for (number, file) in files.iter().enumerate() {
+        fs::write(place.path().join(format!("{number}.pdf")), file).unwrap();
+    }
+    let (folder, count) = (place.path().to_path_buf(), files.len());
+    let job = FinishJob { folder, count, finish: finish.clone(), largest_output: 10_000, most_pages: 5 };
+    match super::finish(&job, &Usage::open().unwrap()) {
+        Reply::Done(done) => {
+            let read = |name: String| (name.clone(), fs::read(place.path().join(name)).unwrap().into());
+            Ok(done.files.into_iter().map(read).collect())
+        }
+        Reply::Rejected { fault, why } => Err((fault, why)),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn finished(finish: &Finish, files: &[&[&str]]) -> Vec<(String, Bytes)> {
+    tried(finish, &files.iter().map(|words| pdf(words)).collect::<Vec<_>>()).unwrap()
+}
+
+fn split(split: Split) -> Finish {
+    Finish { split: Some(split), ..Finish::default() }
 }
 
 #[test]
 fn pages_of_all_files_are_in_order_and_have_their_paper() {
     let merge = Finish { merge: true, ..Finish::default() };
-    let made = finished(&merge, &[("a", &["one", "two"]), ("b", &["three"])]);
-    assert_eq!((made.len(), &*made[0].0), (1, "a"));
+    let made = finished(&merge, &[&["one", "two"], &["three"]]);
+    assert_eq!((made.len(), &*made[0].0), (1, "done-0.pdf"));
     assert_eq!(words(&made[0].1).0, ["one", "two", "three"]);
+    assert_eq!(finished(&merge, &[&["one", "two"], &["three"]]), made, "the same again is the same");
     let document = Document::load_mem(&made[0].1).unwrap();
     for page in document.get_pages().into_values() {
         let page = document.get_dictionary(page).unwrap();
@@ -63,28 +88,31 @@ fn pages_of_all_files_are_in_order_and_have_their_paper() {
         assert!(!page.has(b"StructParents"));
     }
     let catalog = document.catalog().unwrap();
-    assert!(catalog.has(b"Metadata") && catalog.has(b"Lang"));
+    assert!(catalog.has(b"Metadata") && catalog.has(b"Lang") && document.trailer.has(b"ID"));
+    assert!(made[0].1.windows(10).any(|part| part == b"<x:xmpmeta"), "found without reading PDF");
     assert_eq!(Pdf::new(made[0].1.to_vec()).unwrap().pages().len(), 3, "another reader agrees");
 }
 
 #[test]
 fn a_part_holds_nothing_of_the_other_pages() {
-    let split = |split| Finish { split: Some(split), ..Finish::default() };
-    let halves = finished(&split(Split::Every(2)), &[("a", &["one", "two", "three"])]);
+    let halves = finished(&split(Split::Every(2)), &[&["one", "two", "three"]]);
     let found: Vec<_> = halves.iter().map(|(name, file)| (&**name, words(file))).collect();
-    let both = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
-    assert_eq!(found[0], ("a_0", (both(&["one", "two"]), both(&["one", "two"]))));
-    assert_eq!(found[1], ("a_1", (both(&["three"]), both(&["three"]))));
+    let all = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(found[0], ("done-0_0.pdf", (all(&["one", "two"]), all(&["one", "two"]))));
+    assert_eq!(found[1], ("done-0_1.pdf", (all(&["three"]), all(&["three"]))));
     let ranges = Split::Ranges { ranges: vec![(3, 3), (1, 2), (2, 2)], unify: true };
-    let picked = finished(&split(ranges), &[("a", &["one", "two", "three"])]);
-    assert_eq!((&*picked[0].0, words(&picked[0].1).0), ("a", both(&["three", "one", "two", "two"])));
+    let picked = finished(&split(ranges), &[&["one", "two", "three"]]);
+    let (pages, mut anywhere) = words(&picked[0].1);
+    anywhere.sort();
+    assert_eq!((&*picked[0].0, pages), ("done-0.pdf", all(&["three", "one", "two", "two"])));
+    assert_eq!(anywhere, all(&["one", "three", "two"]), "what comes twice is there once");
 }
 
 #[test]
 fn a_locked_file_opens_with_its_passwords_alone() {
     let lock = |user: &str, owner: &str| Some(Lock { user: user.into(), owner: owner.into() });
     let opens = |finish: &Finish, password: &str| {
-        let made = finished(finish, &[("a", &["secret"])]).remove(0).1.to_vec();
+        let made = finished(finish, &[&["secret"]]).remove(0).1.to_vec();
         assert!(!made.windows(6).any(|part| part == b"secret") && made.windows(4).any(|part| part == b"/AES"));
         Pdf::new_with_password(made, password).is_ok()
     };
@@ -96,29 +124,36 @@ fn a_locked_file_opens_with_its_passwords_alone() {
 
 #[test]
 fn a_description_replaces_what_it_names() {
-    let info =
-        Info::read(r#"{"Title":"Grüße","Keywords":["a","b"],"Trapped":"true","CreationDate":"2026-01-31T12:00:00Z"}"#);
-    let made = finished(&Finish { info: info.unwrap(), ..Finish::default() }, &[("a", &["one"])]);
+    let info = [("Title", Entry::Text("Grüße".into())), ("Trapped", Entry::Name("True".into()))];
+    let info = info.map(|(name, entry)| (name.to_owned(), entry)).into();
+    let made = finished(&Finish { info, ..Finish::default() }, &[&["one"]]);
     let document = Document::load_mem(&made[0].1).unwrap();
     let info = document.get_dictionary(document.trailer.get(b"Info").unwrap().as_reference().unwrap()).unwrap();
-    let text = |key: &[u8]| lopdf::decode_text_string(info.get(key).unwrap()).unwrap();
-    assert_eq!((text(b"Title"), text(b"Keywords")), ("Grüße".into(), "a, b".into()));
-    assert_eq!(text(b"CreationDate"), "D:20260131120000+00'00'");
+    assert_eq!(lopdf::decode_text_string(info.get(b"Title").unwrap()).unwrap(), "Grüße");
     assert_eq!(info.get(b"Trapped").unwrap().as_name().unwrap(), b"True");
     assert!(info.has(b"Author") && !document.catalog().unwrap().has(b"Metadata"));
 }
 
 #[test]
-fn what_cannot_be_taken_apart_says_so() {
+fn what_cannot_be_done_says_so() {
     let merge = Finish { merge: true, ..Finish::default() };
-    let no = merge.apply(vec![("a".into(), pdf(&["one"])), ("b".into(), "no".into())]).unwrap_err();
-    assert_eq!((no.status, &*no.code), (422, "pdf_unreadable"));
-    assert!(no.detail.contains("\"b\""), "{no}");
+    let (fault, why) = tried(&merge, &[pdf(&["one"]), "no".into()]).unwrap_err();
+    assert!(fault == Fault::PdfUnreadable && why.contains("document 2"), "{why}");
     let lock = Some(Lock { user: "x".into(), owner: String::new() });
-    let locked = Finish { lock, ..Finish::default() }.apply(vec![("a".into(), pdf(&["one"]))]).unwrap();
-    let again = merge.apply([locked.clone(), locked].concat()).unwrap_err();
-    assert_eq!((again.status, &*again.code), (422, "pdf_encrypted"));
-    let missing = Split::Ranges { ranges: vec![(2, 3)], unify: false };
-    let missing = Finish { split: Some(missing), ..Finish::default() }.apply(vec![("a".into(), pdf(&["one"]))]);
-    assert_eq!(&*missing.unwrap_err().code, "pages_missing");
+    let locked = finished(&Finish { lock, ..Finish::default() }, &[&["one"]]).remove(0).1;
+    assert_eq!(tried(&merge, &[pdf(&["one"]), locked]).unwrap_err().0, Fault::PdfEncrypted);
+    let range = |first, last| split(Split::Ranges { ranges: vec![(first, last)], unify: false });
+    assert_eq!(tried(&range(2, 3), &[pdf(&["one"])]).unwrap_err().0, Fault::PagesMissing);
+}
+
+#[test]
+fn results_are_bounded_all_together() {
+    let again = Split::Ranges { ranges: vec![(1, 1); 6], unify: true };
+    let (fault, why) = tried(&split(again), &[pdf(&["one"])]).unwrap_err();
+    assert!(fault == Fault::TooLarge && why.contains("6 pages, at most 5"), "{why}");
+    // Of what cannot be packed, 6 KB a file.
+    let noise: String = (0..200_u32).map(|number| format!("{:x}", Sha256::digest(number.to_le_bytes()))).collect();
+    let long = [noise.as_str(), "b"];
+    let (fault, why) = tried(&Finish { merge: true, ..Finish::default() }, &[pdf(&long), pdf(&long)]).unwrap_err();
+    assert!(fault == Fault::TooLarge && why.contains("10000 bytes"), "{why}");
 }

@@ -1,76 +1,31 @@
-//! What a PDF says of itself: the document information dictionary (ISO 32000-1, 14.3.3).
+//! What a PDF shall say of itself, as Gotenberg's clients write it: JSON.
 
 use std::collections::BTreeMap;
 
-use lopdf::{Dictionary, Document, Object, text_string};
+use pipeline::documents::Entry;
 use serde_json::Value as Json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Entries, and bytes of a name and of a value, at most.
+/// Bytes of it all, entries, and bytes of a name.
+const LONGEST: usize = 16 << 10;
 const MOST: usize = 50;
 const LONGEST_NAME: usize = 64;
-const LONGEST: usize = 4096;
 
-/// Entries by their names, as the dictionary has them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Info(BTreeMap<String, Entry>);
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Entry {
-    Text(String),
-    /// `Trapped` alone is one.
-    Name(&'static str),
-}
-
-impl Info {
-    /// Reads a JSON object: texts, numbers, switches and lists of them, dates as RFC 3339.
-    ///
-    /// # Errors
-    /// What is wrong with which entry.
-    pub fn read(json: &str) -> Result<Self, String> {
-        let given: BTreeMap<String, Json> =
-            serde_json::from_str(json).map_err(|error| format!("no JSON object: {error}"))?;
-        if given.len() > MOST {
-            return Err(format!("{} entries, at most {MOST} are taken", given.len()));
-        }
-        given
-            .into_iter()
-            .map(|(name, value)| entry(&name, &value).map(|entry| (name, entry)))
-            .collect::<Result<_, _>>()
-            .map(Self)
+/// Reads a JSON object: texts, numbers, switches and lists of them, dates as RFC 3339.
+///
+/// # Errors
+/// What is wrong with which entry.
+pub fn read(json: &str) -> Result<BTreeMap<String, Entry>, String> {
+    if json.len() > LONGEST {
+        return Err(format!("{} bytes, at most {LONGEST} are taken", json.len()));
     }
-
-    /// Whether it says nothing.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    let given: BTreeMap<String, Json> =
+        serde_json::from_str(json).map_err(|error| format!("no JSON object: {error}"))?;
+    if given.len() > MOST {
+        return Err(format!("{} entries, at most {MOST} are taken", given.len()));
     }
-
-    /// Sets the entries, and leaves others as they are.
-    pub fn write(&self, document: &mut Document) {
-        if self.is_empty() {
-            return;
-        }
-        let mut info = old(document).unwrap_or_default();
-        for (name, entry) in &self.0 {
-            let value = match entry {
-                Entry::Text(text) => text_string(text),
-                Entry::Name(name) => Object::Name(name.as_bytes().to_vec()),
-            };
-            info.set(name.as_bytes(), value);
-        }
-        let info = document.add_object(info);
-        document.trailer.set("Info", info);
-        // It would go on saying what was.
-        if let Ok(catalog) = document.catalog_mut() {
-            catalog.remove(b"Metadata");
-        }
-    }
-}
-
-fn old(document: &Document) -> Option<Dictionary> {
-    let info = document.trailer.get(b"Info").ok()?;
-    document.dereference(info).ok()?.1.as_dict().ok().cloned()
+    given.into_iter().map(|(name, value)| entry(&name, &value).map(|entry| (name, entry))).collect()
 }
 
 fn entry(name: &str, value: &Json) -> Result<Entry, String> {
@@ -78,8 +33,7 @@ fn entry(name: &str, value: &Json) -> Result<Entry, String> {
     if name.is_empty() || name.len() > LONGEST_NAME || !plain {
         return Err(format!("{:?} is no name of an entry: up to {LONGEST_NAME} letters and digits are", cut(name)));
     }
-    let text = text(value).filter(|text| text.len() <= LONGEST);
-    let text = text.ok_or_else(|| format!("{name} takes a text of at most {LONGEST} bytes, or a list of them"))?;
+    let text = text(value).ok_or_else(|| format!("{name} takes a text, or a list of them"))?;
     match name {
         "PDFVersion" => Err("PDFVersion is not for setting".into()),
         "CreationDate" | "ModDate" => date(&text)
@@ -88,7 +42,7 @@ fn entry(name: &str, value: &Json) -> Result<Entry, String> {
         "Trapped" => ["True", "False", "Unknown"]
             .into_iter()
             .find(|known| known.eq_ignore_ascii_case(&text))
-            .map(Entry::Name)
+            .map(|known| Entry::Name(known.into()))
             .ok_or_else(|| format!("Trapped takes True, False or Unknown, not {:?}", cut(&text))),
         _ => Ok(Entry::Text(text)),
     }
@@ -148,9 +102,10 @@ mod tests {
             (r#"{"Trapped":"maybe"}"#, "maybe"),
             (r#"{"PDFVersion":"1.4"}"#, "PDFVersion"),
         ] {
-            let why = Info::read(json).unwrap_err();
+            let why = read(json).unwrap_err();
             assert!(why.contains(needle), "{json}: {why}");
         }
-        assert!(Info::read("{}").unwrap().is_empty());
+        assert!(read(&format!("{{\"Title\":\"{}\"}}", "x".repeat(LONGEST))).unwrap_err().contains("at most"));
+        assert!(read("{}").unwrap().is_empty());
     }
 }

@@ -6,8 +6,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use lopdf::{Dictionary, Document, Object, ObjectId, Stream};
-use pipeline::Rejection;
+use lopdf::{Dictionary, Document, Object, ObjectId, Stream, StringFormat};
+use sha2::{Digest as _, Sha256};
+
+use super::super::protocol::Fault;
 
 /// What a page may have from the tree above it (table 30).
 const INHERITED: [&[u8]; 4] = [b"Resources", b"MediaBox", b"CropBox", b"Rotate"];
@@ -17,41 +19,48 @@ const OF_CATALOG: [&[u8]; 3] = [b"Metadata", b"OutputIntents", b"Lang"];
 const DEEPEST: usize = 64;
 
 /// A PDF that can be taken apart.
-pub struct Source {
+pub(super) struct Source {
     pub document: Document,
     /// In their order.
     pub pages: Vec<ObjectId>,
+    /// SHA-256 of the file.
+    digest: [u8; 32],
 }
 
 impl Source {
+    /// Reads the file of this number.
+    ///
     /// # Errors
-    /// 422 `pdf_unreadable` or `pdf_encrypted`, with the file's name.
-    pub fn read(name: &str, file: &[u8]) -> Result<Self, Rejection> {
-        let unreadable = |why: lopdf::Error| {
-            Rejection::unusable("pdf_unreadable", format!("{name:?} is no PDF that can be taken apart: {why}"))
-        };
+    /// If it is no PDF, or behind a password.
+    pub(super) fn read(number: usize, file: &[u8]) -> Result<Self, (Fault, String)> {
+        let unreadable =
+            |why: lopdf::Error| (Fault::PdfUnreadable, format!("document {} cannot be taken apart: {why}", number + 1));
         let document = Document::load_mem(file).map_err(unreadable)?;
         if document.is_encrypted() {
-            let detail = format!("{name:?} is encrypted: send it without a password");
-            return Err(Rejection::unusable("pdf_encrypted", detail));
+            let why = format!("document {} is behind a password: send it without one", number + 1);
+            return Err((Fault::PdfEncrypted, why));
         }
+        Ok(Self::of(document, Sha256::digest(file).into()))
+    }
+
+    pub(super) fn of(document: Document, digest: [u8; 32]) -> Self {
         let pages = document.get_pages().into_values().collect();
-        Ok(Self { document, pages })
+        Self { document, pages, digest }
     }
 }
 
 /// The pages of each part, one after the other.
-///
-/// # Errors
-/// 500 if there are more objects than a PDF can have.
-pub fn assemble(parts: &[(&Source, Vec<ObjectId>)]) -> Result<Document, Rejection> {
+pub(super) fn assemble(parts: &[(&Source, Vec<ObjectId>)]) -> Document {
     let mut made = Document::with_version("1.7");
     let tree = made.new_object_id();
     let mut kids: Vec<Object> = Vec::new();
     let mut catalog = Dictionary::new();
+    let mut identity = Sha256::new();
     for (number, (source, pages)) in parts.iter().enumerate() {
         let mut copy = Copy::new(source, pages, &mut made);
+        identity.update(source.digest);
         for page in pages {
+            identity.update(page.0.to_le_bytes());
             kids.push(copy.page(*page, tree));
         }
         if number == 0
@@ -68,8 +77,11 @@ pub fn assemble(parts: &[(&Source, Vec<ObjectId>)]) -> Result<Document, Rejectio
     catalog.set("Pages", tree);
     let catalog = made.add_object(catalog);
     made.trailer.set("Root", catalog);
+    // PDF/A wants an identity; of the same pages it is the same.
+    let identity = Object::String(identity.finalize()[..16].to_vec(), StringFormat::Hexadecimal);
+    made.trailer.set("ID", vec![identity.clone(), identity]);
     made.compress();
-    Ok(made)
+    made
 }
 
 /// Copies objects of one PDF into another, each once.
@@ -82,19 +94,20 @@ struct Copy<'c> {
     places: HashMap<ObjectId, ObjectId>,
     /// Those that have a place and are not copied yet.
     waiting: Vec<ObjectId>,
+    /// Pages that are copied.
+    given: HashSet<ObjectId>,
 }
 
 impl<'c> Copy<'c> {
     fn new(source: &'c Source, pages: &[ObjectId], into: &'c mut Document) -> Self {
         let wanted: HashSet<_> = pages.iter().copied().collect();
         let left_out = source.pages.iter().copied().filter(|page| !wanted.contains(page)).collect();
-        Self { source, left_out, into, places: HashMap::new(), waiting: Vec::new() }
+        Self { source, left_out, into, places: HashMap::new(), waiting: Vec::new(), given: HashSet::new() }
     }
 
-    /// Gives a page its place, complete and below `tree`.
+    /// Gives a page its place, complete and below `tree`; another one each time it comes.
     fn page(&mut self, page: ObjectId, tree: ObjectId) -> Object {
-        let place = self.place(page);
-        self.waiting.retain(|waiting| *waiting != page);
+        let place = if self.given.insert(page) { self.place(page) } else { self.into.new_object_id() };
         let mut copy = Dictionary::new();
         if let Ok(own) = self.source.document.get_dictionary(page) {
             let inherited = inherited(&self.source.document, own);
@@ -115,6 +128,9 @@ impl<'c> Copy<'c> {
     fn follow(&mut self) {
         let source = self.source;
         while let Some(id) = self.waiting.pop() {
+            if self.given.contains(&id) {
+                continue;
+            }
             let Ok(object) = source.document.get_object(id) else { continue };
             let copy = self.object(object, 0);
             let place = self.place(id);
@@ -141,7 +157,9 @@ impl<'c> Copy<'c> {
             Object::Dictionary(dictionary) => Object::Dictionary(self.dictionary(dictionary, depth)),
             Object::Stream(stream) => {
                 let dictionary = self.dictionary(&stream.dict, depth);
-                Object::Stream(Stream::new(dictionary, stream.content.clone()))
+                // Programs look for what PDF/A says of itself without reading PDF.
+                let plain = dictionary.has_type(b"Metadata");
+                Object::Stream(Stream::new(dictionary, stream.content.clone()).with_compression(!plain))
             }
             plain => plain.clone(),
         }
