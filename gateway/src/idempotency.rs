@@ -30,8 +30,8 @@ const AGE: Duration = Duration::from_secs(24 * 3600);
 /// Longest key, in bytes.
 const MAX_KEY_BYTES: usize = 255;
 
-/// At most some 260,000 keys are remembered; a record of them is at most some 6 KB.
-const KEYS: Slots = Slots { store: "caudal-idempotency", count: 8192, most: 32 };
+/// About half a million keys are remembered before the first record of them is full; each is at most some 6 KB.
+const KEYS: Slots = Slots { store: "caudal-idempotency", count: 32_768, most: 32 };
 
 /// A key that a client sent, made one with its tenant and route.
 #[derive(Clone, Debug)]
@@ -43,7 +43,12 @@ pub enum Claimed {
     /// Of the request that claims it.
     First,
     /// Of a request before it, with the same body.
-    Again(RequestId),
+    Again {
+        /// That request.
+        request: RequestId,
+        /// Whether it is known to have been kept: then it has results, or had.
+        kept: bool,
+    },
 }
 
 impl Key {
@@ -98,7 +103,22 @@ impl Key {
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", detail));
         }
         let request = known["request"].as_str().and_then(|id| RequestId::new(id).ok());
-        request.map(Claimed::Again).ok_or_else(Problem::internal)
+        let kept = known["kept"] == true;
+        request.map(|request| Claimed::Again { request, kept }).ok_or_else(Problem::internal)
+    }
+
+    /// Notes that the request of this key is kept. Results go sooner than a key where there are many, and one that had
+    /// results must not be sent again for want of them.
+    pub async fn confirm(&self, transport: &dyn Transport) {
+        let confirmed = KEYS.change(transport, &self.0, |notes| {
+            let note = notes.iter_mut().find(|note| note.key == self.0 && note.value["kept"] != true);
+            let Some(note) = note else { return ((), false) };
+            note.value["kept"] = true.into();
+            ((), true)
+        });
+        if let Err(error) = confirmed.await {
+            tracing::warn!(?error, "it was not noted that the request of a key is kept");
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
+use axum::http::StatusCode;
 use bytes::Bytes;
 use pipeline::{Content, Envelope, FlowName, Outcome, OutcomeKind, RequestId, Submission, Submitted, TransportError};
 use serde_json::{Map, Value, json};
@@ -129,7 +130,7 @@ impl Keeping {
         };
         let leaving = (self.route.spec.cancel_on_disconnect && matches!(known, Known::Nothing))
             .then(|| CancelOnDrop::new(&self.state, &self.route.flow, &request));
-        let accepting = accept(self.state.clone(), request.clone(), self.route.flow.clone());
+        let accepting = note(self.state.clone(), request.clone(), self.route.flow.clone(), self.key.clone());
         if self.how == How::Wait {
             // Whoever waits for the result need not wait for the record of its beginning.
             self.state.tasks.spawn(accepting);
@@ -146,13 +147,19 @@ impl Keeping {
         let (payload, record, params) = (taken.payload.clone(), taken.record.clone(), self.envelope.params.clone());
         let body = intake::off_runtime(move || idempotency::digest(&payload, record.as_ref(), &params)).await?;
         let transport = &*self.state.transport;
-        let Claimed::Again(first) = key.claim(transport, &body, &self.envelope.id).await? else {
+        let Claimed::Again { request: first, kept } = key.claim(transport, &body, &self.envelope.id).await? else {
             return Ok(Known::Nothing);
         };
         let outcomes = transport.outcomes(&first).await?;
         self.envelope.id = first.clone();
         self.envelope.request = Some(first);
-        Ok(requests::standing(&outcomes).map_or(Known::Begun, Known::Kept))
+        match requests::standing(&outcomes) {
+            Some(status) => Ok(Known::Kept(status)),
+            // The answer is the record, whatever came of it.
+            None if kept && self.route.spec.record.is_some() => Ok(Known::Kept(requests::QUEUED)),
+            None if kept => Err(gone()),
+            None => Ok(Known::Begun),
+        }
     }
 
     fn draft(&mut self, fields: Option<Map<String, Value>>) -> Result<Option<Draft>, Problem> {
@@ -161,12 +168,31 @@ impl Keeping {
     }
 }
 
-/// Records that the event is stored, as the request's first result.
-pub async fn accept(state: GatewayState, request: RequestId, flow: FlowName) {
+/// 410: a repeat of what has ended, whose results are gone.
+fn gone() -> Problem {
+    let detail =
+        "the request of this Idempotency-Key was kept, but its results are gone: use a new key to have it done again";
+    Problem::new(StatusCode::GONE, "result_gone", detail)
+}
+
+/// Records that the event is stored, and with its key that this was recorded.
+async fn note(state: GatewayState, request: RequestId, flow: FlowName, key: Option<Key>) {
+    let accepted = accept(state.clone(), request, flow).await;
+    if let Some(key) = key.filter(|_| accepted) {
+        // Nobody need wait for this.
+        let transport = Arc::clone(&state.transport);
+        state.tasks.spawn(async move { key.confirm(&*transport).await });
+    }
+}
+
+/// Records that the event is stored, as the request's first result; whether that is recorded.
+pub async fn accept(state: GatewayState, request: RequestId, flow: FlowName) -> bool {
     let content = Content::json(&json!({ "id": request, "flow": flow, "status": requests::QUEUED }));
     let outcome = Outcome::new(OutcomeKind::Accepted, 0, flow, content);
     if let Err(error) = state.transport.publish_outcome(&request, &outcome).await {
         // The event is stored and will end in a terminal result all the same.
         tracing::warn!(%request, %error, "acceptance not recorded");
+        return false;
     }
+    true
 }

@@ -11,6 +11,8 @@ pub const BLOBS: &str = "BLOB";
 pub const DEAD: &str = "DEAD";
 /// Records: `rec.<store>.<key>`, the last one of each.
 pub const RECORDS: &str = "RECORDS";
+/// Records that the service keeps for itself: `own.<store>.<key>`, the last one of each. What clients keep cannot fill it.
+pub const OWN_RECORDS: &str = "OWN";
 /// Ended events, many in a message: `ledger`.
 pub const LEDGER: &str = "LEDGER";
 /// Subject of the ledger.
@@ -101,7 +103,16 @@ pub fn dead_subject(flow: &FlowName) -> Subject {
     format!("dead.{flow}").into()
 }
 
+/// Stores whose names begin so are the service's own; no route may name one.
+const OWN_STORES: &str = "caudal-";
+
 /// Where a record is stored.
 pub fn record_subject(store: &Token, key: &Token) -> Subject {
-    format!("rec.{store}.{key}").into()
+    let root = if store.as_str().starts_with(OWN_STORES) { "own" } else { "rec" };
+    format!("{root}.{store}.{key}").into()
+}
+
+/// The stream that has a store's records.
+pub fn records_of(store: &Token) -> &'static str {
+    if store.as_str().starts_with(OWN_STORES) { OWN_RECORDS } else { RECORDS }
 }

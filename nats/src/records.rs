@@ -1,4 +1,4 @@
-//! Records: the last value of a key in a named store, on `rec.<store>.<key>`.
+//! Records: the last value of a key in a named store, on `rec.<store>.<key>`, or `own.<store>.<key>` of the service's own.
 
 use async_nats::HeaderMap;
 use async_nats::header::{HeaderValue, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE};
@@ -59,6 +59,6 @@ async fn write(
 /// Reads a record from the stream's leader: always the last one written.
 pub async fn get(inner: &Inner, store: &Token, key: &Token) -> Result<Option<Record>, TransportError> {
     let subject = names::record_subject(store, key);
-    let stored = direct::last(&inner.publishing.context, names::RECORDS, &subject).await?;
+    let stored = direct::last(&inner.publishing.context, names::records_of(store), &subject).await?;
     Ok(stored.map(|stored| Record { value: stored.payload, revision: stored.sequence }))
 }

@@ -2,7 +2,7 @@
 //!
 //! - One work-queue stream per flow, `EV-<flow>`, that refuses when full (`discard: new`, per lane too). It takes exactly
 //!   its two lanes: a subject with another lane, or with a wildcard in it, is stored nowhere.
-//! - `RES` (results) and `DEAD` drop the oldest when full; `BLOB` (bodies) and `RECORDS` refuse.
+//! - `RES` (results) and `DEAD` drop the oldest when full; `BLOB` (bodies), `RECORDS` and `OWN` refuse.
 //! - A worker's consumer never stops delivering on its own: a message past its last delivery would keep its place in the
 //!   queue for ever. The source counts deliveries and writes the dead letter itself.
 //! - In-flight work is bounded where it is asked for, per process; the consumer's own bound is the lane's backlog.
@@ -27,6 +27,8 @@ use crate::spec::Limits;
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
 /// Parts of the private server's disk that streams no longer declared may still hold.
 const LEFTOVER_SHARE: u64 = 4;
+/// Disk for the service's own records: they are bounded by number, and take half of this.
+const OWN_BYTES: i64 = 512 << 20;
 /// Disk for what is not worth a bound of its own.
 const CANARY_BYTES: i64 = 1 << 20;
 /// Half a million events, each noted alone.
@@ -69,7 +71,7 @@ impl Topology {
         ];
         let flows = self.flows.iter().map(|flow| flow.backlog.bytes);
         let sum: u64 = shared.into_iter().chain(flows).map(|size| size.0).sum::<u64>()
-            + (CANARY_BYTES + LEDGER_BYTES).unsigned_abs();
+            + (CANARY_BYTES + LEDGER_BYTES + OWN_BYTES).unsigned_abs();
         ByteSize((sum + sum / LEFTOVER_SHARE).next_multiple_of(1 << 20))
     }
 
@@ -218,6 +220,14 @@ fn shared(limits: &Limits) -> Vec<Config> {
             discard: DiscardPolicy::New,
             max_messages_per_subject: 1,
             max_bytes: bytes(limits.records_max_bytes),
+            ..base.clone()
+        },
+        Config {
+            name: names::OWN_RECORDS.into(),
+            subjects: vec!["own.*.*".into()],
+            discard: DiscardPolicy::New,
+            max_messages_per_subject: 1,
+            max_bytes: OWN_BYTES,
             ..base.clone()
         },
         Config {

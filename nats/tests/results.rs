@@ -10,6 +10,8 @@ mod support;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use nats::{Limits, Topology};
+use pipeline::spec::ByteSize;
 use pipeline::{Body, Claim, Content, Digest, Outcome, OutcomeKind, Published, Transport};
 use support::*;
 
@@ -87,6 +89,24 @@ async fn results_are_followed_again_when_their_consumer_is_removed() {
     transport.publish_outcome(&request, &outcome(OutcomeKind::Done, 1, "")).await.unwrap();
     let done = tokio::time::timeout(PATIENCE, watch.outcomes.recv()).await.unwrap().unwrap();
     assert_eq!(done.ordinal, 1);
+}
+
+#[tokio::test]
+async fn what_clients_keep_takes_no_room_of_the_services_own() {
+    let broker = Broker::start().await;
+    let limits = Limits { records_max_bytes: ByteSize::mib(1), ..limits() };
+    let transport = broker.connect(Topology { flows: Vec::new(), limits }).await;
+    let large = Bytes::from(vec![0; 200 << 10]);
+    let mut refused = false;
+    for number in 0..10 {
+        let key = token(&format!("r-{number}"));
+        refused |= transport.put_record(&token("reports"), &key, large.clone()).await.is_err();
+    }
+    assert!(refused, "the store of clients is full");
+    let (own, key) = (token("caudal-notes"), token("n-1"));
+    transport.put_record(&own, &key, large.clone()).await.unwrap();
+    assert_eq!(transport.get_record(&own, &key).await.unwrap().unwrap().value, large);
+    assert!(transport.replace_record(&own, &token("n-2"), 0, "x".into()).await.unwrap());
 }
 
 #[tokio::test]

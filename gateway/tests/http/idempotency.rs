@@ -157,7 +157,7 @@ async fn tenants_have_their_own_keys() {
 /// Moves the end of every key by some seconds.
 async fn age(transport: &MemoryTransport, seconds: i64) {
     let store = token("caudal-idempotency");
-    for slot in 0..8192 {
+    for slot in 0..32_768 {
         let key: Token = token(&format!("slot-{slot}"));
         let Some(record) = transport.get_record(&store, &key).await.unwrap() else { continue };
         let mut notes: Value = serde_json::from_slice(&record.value).unwrap();
@@ -184,6 +184,39 @@ async fn a_key_holds_for_a_day_over_restarts_of_gateway_and_broker() {
     age(&service.transport, 3601).await;
     let later = ask(&service, "/ask", "k", &json!({"n": 2})).await;
     assert!(later.status() == 202 && !replayed(&later) && id_of(&later) != first);
+}
+
+/// Waits until the keys that are remembered say this.
+async fn noted(transport: &MemoryTransport, what: &str) {
+    let store = token("caudal-idempotency");
+    let found = async || {
+        for slot in 0..32_768 {
+            let record = transport.get_record(&store, &token(&format!("slot-{slot}"))).await.unwrap();
+            if record.is_some_and(|record| String::from_utf8_lossy(&record.value).contains(what)) {
+                return true;
+            }
+        }
+        false
+    };
+    let waiting = async {
+        while !found().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(waiting).await;
+}
+
+#[tokio::test]
+async fn what_was_done_is_not_done_again_when_its_results_are_gone() {
+    let service = Service::start(ROUTES).await;
+    let first = id_of(&ask(&service, "/ask", "k", &json!({"n": 1})).await);
+    noted(&service.transport, "\"kept\":true").await;
+    service.transport.forget_results(&token(&first));
+    service.transport.forget_ids();
+    let repeat = ask(&service, "/ask", "k", &json!({"n": 1})).await;
+    problem(repeat, 410, "result_gone").await;
+    assert_eq!(waiting(&service, "describe").await, 1);
+    assert_eq!(ask(&service, "/ask", "k-2", &json!({"n": 1})).await.status(), 202, "under a new key it is");
 }
 
 #[tokio::test]

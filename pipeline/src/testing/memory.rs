@@ -106,6 +106,11 @@ impl MemoryTransport {
         state.lanes.iter_mut().filter(|((of, _), _)| of == flow).for_each(|(_, lane)| lane.known.clear());
     }
 
+    /// Loses what is known of a request, as a broker does whose results are too many or too old.
+    pub fn forget_results(&self, request: &RequestId) {
+        self.lock().outcomes.remove(request);
+    }
+
     /// Loses the ledger, as if the process had died before it was written.
     pub fn forget_ledger(&self) {
         self.lock().ledger.clear();
