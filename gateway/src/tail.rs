@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
+use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use crate::answer::sse::{self, Ends, HEARTBEAT, Slot, over};
 use crate::identity::caller::Caller;
 use crate::meter::StreamMeter;
-use crate::params::token;
+use crate::params::{Segment, token};
 use crate::problem::Problem;
 use crate::state::GatewayState;
 use crate::tickets;
@@ -44,7 +44,7 @@ const PATIENCE: u32 = 3;
 pub async fn tail(
     State(state): State<GatewayState>,
     Extension(caller): Extension<Caller>,
-    Path(flow): Path<String>,
+    Segment(flow): Segment,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
@@ -72,7 +72,7 @@ pub async fn tail(
 pub async fn ticket(
     State(state): State<GatewayState>,
     Extension(caller): Extension<Caller>,
-    Path(flow): Path<String>,
+    Segment(flow): Segment,
 ) -> Result<Response, Problem> {
     let flow = token("flow", &flow)?;
     tickets::issue(&state, &caller, format!("/v1/tail/{flow}")).await

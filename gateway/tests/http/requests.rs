@@ -109,6 +109,28 @@ async fn what_is_not_known_is_not_found_and_what_is_no_id_is_refused() {
 }
 
 #[tokio::test]
+async fn what_is_not_utf8_is_refused_as_any_other_bad_name() {
+    let service = Service::start("").await;
+    let cases = [
+        ("GET", "/v1/requests/%FF"),
+        ("DELETE", "/v1/requests/%FF"),
+        ("GET", "/v1/requests/%FF/events"),
+        ("GET", "/v1/requests/%FF/result"),
+        ("POST", "/v1/requests/%FF/ticket"),
+        ("GET", "/v1/tail/%FF"),
+        ("POST", "/v1/tail/%FF/ticket"),
+        ("GET", "/v1/dead-letters/%FF"),
+        ("DELETE", "/v1/dead-letters/%FF"),
+        ("POST", "/v1/dead-letters/%FF/retry"),
+        ("POST", "/v1/flows/%FF"),
+    ];
+    for (method, path) in cases {
+        let request = service.client.request(method.parse().unwrap(), service.url(path));
+        problem(request.send().await.unwrap(), 400, "bad_parameter").await;
+    }
+}
+
+#[tokio::test]
 async fn a_result_is_served_when_there_is_one() {
     let service = Service::start("").await;
     let id = accepted(&service).await;
