@@ -18,6 +18,7 @@ use crate::identity::caller::Caller;
 use crate::identity::tenant;
 use crate::intake;
 use crate::keep;
+use crate::masked;
 use crate::params::{Segment, token};
 use crate::problem::Problem;
 use crate::requests;
@@ -65,7 +66,7 @@ pub async fn show(
     caller.expect_admin()?;
     let kept = find(&state, &id).await?;
     let mut shown = describe(&kept);
-    shown["params"] = json!(kept.letter.envelope.params);
+    shown["params"] = masked::params(&kept.letter.envelope.params);
     shown["payload"] = payload(&kept.letter.payload);
     Ok(Json(shown))
 }

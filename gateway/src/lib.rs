@@ -20,6 +20,7 @@ pub mod identity;
 mod intake;
 mod keep;
 mod limit;
+mod masked;
 mod memory;
 mod meter;
 mod openapi;

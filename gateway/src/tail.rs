@@ -29,7 +29,7 @@ use crate::meter::StreamMeter;
 use crate::params::{Segment, token};
 use crate::problem::Problem;
 use crate::state::GatewayState;
-use crate::tickets;
+use crate::{masked, tickets};
 
 /// Longest message taken from a client, who has nothing to say.
 const MAX_MESSAGE_BYTES: usize = 16 << 10;
@@ -191,7 +191,7 @@ fn describe(event: &Submission) -> Value {
         "source": &*envelope.source,
         "time": envelope.time.format(&Rfc3339).ok(),
         "request": envelope.request,
-        "params": envelope.params,
+        "params": masked::params(&envelope.params),
     });
     match &event.payload {
         Payload::Json(value) => shown["data"] = (**value).clone(),
