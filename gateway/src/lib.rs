@@ -24,6 +24,7 @@ mod masked;
 mod memory;
 mod meter;
 mod openapi;
+mod origin;
 mod pace;
 mod params;
 mod probes;

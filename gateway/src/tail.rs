@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use crate::answer::sse::{self, Ends, HEARTBEAT, Slot, over};
 use crate::identity::caller::Caller;
 use crate::meter::StreamMeter;
+use crate::origin;
 use crate::params::{Segment, token};
 use crate::problem::Problem;
 use crate::state::GatewayState;
@@ -83,8 +84,7 @@ fn check_origin(state: &GatewayState, headers: &HeaderMap) -> Result<(), Problem
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     let origin = origin.to_str().unwrap_or_default();
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let ours = origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host));
-    if ours || state.service.origins.iter().any(|listed| listed.eq_ignore_ascii_case(origin)) {
+    if origin::is_known(state, host, origin) {
         return Ok(());
     }
     let detail = "a page of another origin may not open this: list it in [service] origins";

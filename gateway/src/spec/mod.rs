@@ -92,7 +92,9 @@ pub struct ServiceSpec {
     pub insecure: bool,
     /// Networks of proxies whose `X-Forwarded-For` or `Forwarded` is believed.
     pub trusted_proxies: Proxies,
-    /// Origins of pages, beside our own, that may open a WebSocket: `https://app.example`.
+    /// Origins of pages, beside our own, that may open a WebSocket or send anything: `https://app.example`. Where nobody is
+    /// asked who they are and only this machine can ask, their hosts are also the only names it may be asked by, beside
+    /// `localhost` and addresses.
     pub origins: Vec<String>,
     /// The certificate, where it serves HTTPS itself.
     pub tls: Option<TlsSpec>,

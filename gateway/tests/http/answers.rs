@@ -128,7 +128,7 @@ async fn results_stream_as_events_until_the_terminal() {
     let body = "{}";
     let mut stream = service
         .raw(format!(
-            "POST /ask/x HTTP/1.1\r\nHost: h\r\nAccept: text/event-stream\r\nContent-Type: application/json\r\n\
+            "POST /ask/x HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
             body.len()
         ))
@@ -242,7 +242,9 @@ async fn a_client_that_leaves_leaves_one_whole_request() {
     let service = Service::start(ROUTES).await;
     let mut source = service.source("describe").await;
     let ask = |path: &str| {
-        format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}")
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
+        )
     };
     let stream = service.raw(ask("/ask/x")).await;
     let delivery = soon(source.next()).await.unwrap();

@@ -13,6 +13,7 @@ mod identity;
 mod key_sets;
 mod limits;
 mod openapi;
+mod origins;
 mod probes;
 mod reports;
 mod requests;
