@@ -189,6 +189,24 @@ async fn one_address_cannot_have_all_connections() {
     assert_eq!(service.get("/health").send().await.unwrap().status(), 200);
 }
 
+/// Whoever announces much and sends little holds no more than what came.
+#[tokio::test]
+async fn a_slow_body_keeps_no_other_waiting() {
+    let service = Service::start("[limits]\nmemory = \"512 KiB\"\nupload_grace_ms = 600000\n").await;
+    let head = "POST /v1/flows/documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+    let mut slow = Vec::new();
+    for _ in 0..10 {
+        slow.push(service.raw(format!("{head}Content-Length: 250000\r\n\r\n[")).await);
+    }
+    // One has sent nearly all of it.
+    slow.push(service.raw(format!("{head}Content-Length: 250000\r\n\r\n[{}", " ".repeat(249_000))).await);
+    for length in [10, 60_000] {
+        let request = service.post("/v1/flows/documents").header("prefer", "respond-async");
+        let answer = request.json(&"x".repeat(length)).send().await.unwrap();
+        assert_eq!(answer.status(), 202, "{length}");
+    }
+}
+
 #[test]
 fn wrong_limits_are_reported() {
     let route = "[[route]]\npath = \"/a\"\nflow = \"describe\"\n";
