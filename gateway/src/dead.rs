@@ -4,7 +4,7 @@
 //! it once. Its deadline is gone, for it passed long ago. Where callers are asked who they are, only administrators see
 //! dead letters, for they are everybody's.
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -18,7 +18,8 @@ use crate::identity::caller::Caller;
 use crate::identity::tenant;
 use crate::intake;
 use crate::keep;
-use crate::params::token;
+use crate::masked;
+use crate::params::{Segment, token};
 use crate::problem::Problem;
 use crate::requests;
 use crate::state::GatewayState;
@@ -60,12 +61,12 @@ pub async fn list(
 pub async fn show(
     State(state): State<GatewayState>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> Result<Json<Value>, Problem> {
     caller.expect_admin()?;
     let kept = find(&state, &id).await?;
     let mut shown = describe(&kept);
-    shown["params"] = json!(kept.letter.envelope.params);
+    shown["params"] = masked::params(&kept.letter.envelope.params);
     shown["payload"] = payload(&kept.letter.payload);
     Ok(Json(shown))
 }
@@ -74,7 +75,7 @@ pub async fn show(
 pub async fn retry(
     State(state): State<GatewayState>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> Result<Response, Problem> {
     caller.expect_admin()?;
     let kept = find(&state, &id).await?;
@@ -95,7 +96,7 @@ pub async fn retry(
 pub async fn drop(
     State(state): State<GatewayState>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> Result<StatusCode, Problem> {
     caller.expect_admin()?;
     let kept = find(&state, &id).await?;

@@ -1,11 +1,12 @@
 //! `GET /v1/flows`: what is served and how it flows, for the console and for people.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
+use crate::params::Segment;
 use crate::problem::Problem;
 use crate::spec::RouteSpec;
 use crate::state::{FlowEntry, GatewayState};
@@ -42,7 +43,7 @@ fn describe_route(route: &RouteSpec) -> Value {
 }
 
 /// `POST /v1/flows/{flow}` of a flow that is not open; those that are have routes of their own.
-pub async fn closed(State(state): State<GatewayState>, Path(flow): Path<String>) -> Problem {
+pub async fn closed(State(state): State<GatewayState>, Segment(flow): Segment) -> Problem {
     let shown: String = flow.chars().take(64).collect();
     if state.flows.contains_key(flow.as_str()) {
         let detail =

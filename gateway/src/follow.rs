@@ -27,6 +27,8 @@ pub struct Follower {
     request: RequestId,
     /// The lowest ordinal not seen yet.
     next: u32,
+    /// One above the highest ordinal that is known of a result that is no terminal.
+    above: u32,
     history: VecDeque<Outcome>,
     /// Whether the history goes on behind what is held of it.
     goes_on: bool,
@@ -43,6 +45,7 @@ impl Follower {
             state: state.clone(),
             request: request.clone(),
             next: 0,
+            above: 0,
             history: VecDeque::new(),
             goes_on: false,
             watch: state.transport.watch(request),
@@ -73,7 +76,7 @@ impl Follower {
         let mut follower = Self::fresh(state, request);
         follower.next = after.map_or(0, |after| after.saturating_add(1));
         let Some(last) = follower.read_history().await? else { return Ok(None) };
-        follower.ended = last.kind.is_terminal() && last.ordinal < follower.next;
+        follower.ended = last.kind.is_terminal() && follower.end_of(&last) < follower.next;
         Ok(Some(follower))
     }
 
@@ -88,7 +91,7 @@ impl Follower {
     /// If the history must be read again and cannot be.
     pub async fn next(&mut self) -> Result<Option<Outcome>, TransportError> {
         while !self.ended {
-            let outcome = match self.history.pop_front() {
+            let mut outcome = match self.history.pop_front() {
                 Some(outcome) => outcome,
                 None if self.goes_on => {
                     self.read_history().await?;
@@ -105,7 +108,7 @@ impl Follower {
                     }
                 },
             };
-            if self.is_news(&outcome) {
+            if self.is_news(&mut outcome) {
                 return Ok(Some(outcome));
             }
         }
@@ -118,13 +121,21 @@ impl Follower {
         self.watch.outcomes.recv().await
     }
 
+    /// The ordinal of the terminal for whoever follows: above all that were told. Each attempt counts from one, so its own
+    /// may be below, and whoever resumes behind the highest would never hear of the end.
+    fn end_of(&self, terminal: &Outcome) -> u32 {
+        terminal.ordinal.max(self.above)
+    }
+
     /// Whether an outcome was not seen before; notes that it was now. A terminal always is, whatever its ordinal: there is
     /// only one.
-    fn is_news(&mut self, outcome: &Outcome) -> bool {
+    fn is_news(&mut self, outcome: &mut Outcome) -> bool {
         if outcome.kind.is_terminal() {
             self.ended = true;
+            outcome.ordinal = self.end_of(outcome);
             return true;
         }
+        self.above = self.above.max(outcome.ordinal.saturating_add(1));
         if outcome.ordinal < self.next {
             return false;
         }
@@ -149,6 +160,8 @@ impl Follower {
         // The terminal last, whatever ordinal a second attempt gave it.
         outcomes.sort_by_key(|outcome| (outcome.kind.is_terminal(), outcome.ordinal));
         let last = outcomes.last().cloned();
+        let told = outcomes.iter().filter(|outcome| !outcome.kind.is_terminal());
+        self.above = told.map(|outcome| outcome.ordinal.saturating_add(1)).fold(self.above, u32::max);
         outcomes.retain(|outcome| outcome.kind.is_terminal() || outcome.ordinal >= self.next);
         let mut bytes = 0;
         let held = outcomes.iter().take_while(|outcome| {

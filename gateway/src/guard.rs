@@ -1,4 +1,4 @@
-//! What holds for every request and answer: who calls, sizes, counting, headers that keep browsers careful.
+//! What holds for every request and answer: who calls, from where, sizes, counting, headers that keep browsers careful.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use crate::connection::Peer;
 use crate::identity::caller::{Caller, Client};
 use crate::identity::{Denied, Principal, credential_of, ticket};
 use crate::meter::RequestMeter;
+use crate::origin;
 use crate::problem::Problem;
 use crate::state::GatewayState;
 use crate::trace::Traced;
@@ -71,6 +72,7 @@ async fn admit(state: &GatewayState, route: &str, parts: &Parts) -> Result<Calle
         let detail = format!("the request has {count} headers: at most {most} are taken");
         return Err(Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_headers", detail));
     }
+    origin::check(state, parts)?;
     let address = address_of(state, parts);
     if is_open(state, route) {
         return Ok(Caller { principal: None, address });

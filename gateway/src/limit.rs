@@ -155,30 +155,40 @@ impl ClassLimits {
     }
 }
 
-/// How many streams each client has open, so that one cannot have them all.
+/// How many streams, or connections, each client has open, so that one cannot have them all.
 #[derive(Default)]
-pub struct StreamCounts {
+pub struct Counts {
     open: Mutex<HashMap<Client, usize>>,
 }
 
-/// A client's stream; counted for as long as this is held.
+/// What a client has open; counted for as long as this is held.
 pub struct Counted {
-    counts: Arc<StreamCounts>,
+    counts: Arc<Counts>,
     clients: Vec<Client>,
 }
 
-impl StreamCounts {
+impl Counts {
     /// Counts a stream for each of the given clients, or for none if one of them has too many.
     ///
     /// # Errors
     /// 429 naming the limit.
     pub fn open(self: &Arc<Self>, clients: Vec<(Client, usize)>) -> Result<Counted, Problem> {
+        self.count(clients).map_err(|most| {
+            let detail = format!("at most {most} event streams are open at once for one client: close one first");
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_streams", detail)
+                .with_retry_after(crate::problem::DEFAULT_RETRY_AFTER)
+        })
+    }
+
+    /// Counts one more for each of the given clients, each with its limit, or for none.
+    ///
+    /// # Errors
+    /// The limit of a client that has so many.
+    pub fn count(self: &Arc<Self>, clients: Vec<(Client, usize)>) -> Result<Counted, usize> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         for (client, most) in &clients {
             if open.get(client).copied().unwrap_or_default() >= *most {
-                let detail = format!("at most {most} event streams are open at once for one client: close one first");
-                return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_streams", detail)
-                    .with_retry_after(crate::problem::DEFAULT_RETRY_AFTER));
+                return Err(*most);
             }
         }
         let clients: Vec<Client> = clients.into_iter().map(|(client, _)| client).collect();
@@ -249,7 +259,7 @@ mod tests {
 
     #[test]
     fn streams_are_counted_until_they_close() {
-        let counts = Arc::<StreamCounts>::default();
+        let counts = Arc::<Counts>::default();
         let (ann, here) = (client("10.0.0.1"), client("10.0.0.2"));
         let first = counts.open(vec![(ann, 2), (here, 3)]).unwrap();
         let _second = counts.open(vec![(ann, 2), (here, 3)]).unwrap();

@@ -1,4 +1,8 @@
 //! The budget for bodies and results that must be in memory at once, so that their sum is bounded whatever clients do.
+//!
+//! A body takes its share as it comes, for as long as its client takes to send it. One that needs more than a quarter waits
+//! for its turn, for there is only one such at a time, and leaves a quarter to the others however large it is: so nobody
+//! who is slow keeps everybody waiting.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +18,8 @@ const UNIT: u64 = 1 << 10;
 pub struct MemoryBudget {
     units: Arc<Semaphore>,
     all: u32,
+    /// The turn of the one body that may have more than a quarter.
+    giant: Arc<Semaphore>,
     /// How long a request waits for its share before it is refused.
     patience: Duration,
 }
@@ -22,7 +28,7 @@ impl MemoryBudget {
     /// A budget of `bytes`, of which a request waits for its share for at most `patience`.
     pub fn new(bytes: u64, patience: Duration) -> Self {
         let all = units(bytes);
-        Self { units: Arc::new(Semaphore::new(all as usize)), all, patience }
+        Self { units: Arc::new(Semaphore::new(all as usize)), all, giant: Arc::new(Semaphore::new(1)), patience }
     }
 
     /// Waits for `bytes` of the budget; they return when the permit is dropped. More than all is all: one giant at a time.
@@ -30,13 +36,56 @@ impl MemoryBudget {
     /// # Errors
     /// 503 if others kept it for too long.
     pub async fn reserve(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Problem> {
-        let wanted = units(bytes).min(self.all);
-        let permit = tokio::time::timeout(self.patience, Arc::clone(&self.units).acquire_many_owned(wanted)).await;
-        match permit {
+        self.take(&self.units, units(bytes).min(self.all)).await
+    }
+
+    /// The share of a body that is still to come: nothing yet.
+    pub fn share(&self) -> Share<'_> {
+        Share { budget: self, permit: None, giant: None }
+    }
+
+    async fn take(&self, of: &Arc<Semaphore>, permits: u32) -> Result<OwnedSemaphorePermit, Problem> {
+        match tokio::time::timeout(self.patience, Arc::clone(of).acquire_many_owned(permits)).await {
             Ok(Ok(permit)) => Ok(permit),
             _ => Err(Problem::unavailable("memory_full", "too many large bodies are being read at once; come again")),
         }
     }
+}
+
+/// What one body has of the budget; all of it returns when this is dropped.
+pub struct Share<'b> {
+    budget: &'b MemoryBudget,
+    permit: Option<OwnedSemaphorePermit>,
+    giant: Option<OwnedSemaphorePermit>,
+}
+
+impl Share<'_> {
+    /// Waits until it is at least `bytes`, or three quarters of all.
+    ///
+    /// # Errors
+    /// 503 if others kept theirs for too long.
+    pub async fn grow(&mut self, bytes: u64) -> Result<(), Problem> {
+        let budget = self.budget;
+        let quarter = budget.all / 4;
+        let wanted = units(bytes).min((budget.all - quarter).max(1));
+        let has = self.permit.as_ref().map_or(0, units_of);
+        if wanted <= has {
+            return Ok(());
+        }
+        if wanted > quarter && self.giant.is_none() {
+            self.giant = Some(budget.take(&budget.giant, 1).await?);
+        }
+        let more = budget.take(&budget.units, wanted - has).await?;
+        match &mut self.permit {
+            Some(permit) => permit.merge(more),
+            none => *none = Some(more),
+        }
+        Ok(())
+    }
+}
+
+fn units_of(permit: &OwnedSemaphorePermit) -> u32 {
+    u32::try_from(permit.num_permits()).unwrap_or(u32::MAX)
 }
 
 fn units(bytes: u64) -> u32 {
@@ -55,5 +104,19 @@ mod tests {
         assert_eq!(budget.reserve(4 << 10).await.unwrap_err().status().as_u16(), 503);
         drop(most);
         drop(budget.reserve(1 << 30).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn one_giant_at_a_time_leaves_a_quarter_to_the_others() {
+        let budget = MemoryBudget::new(16 << 10, Duration::from_millis(5));
+        let (mut first, mut second, mut small) = (budget.share(), budget.share(), budget.share());
+        first.grow(6 << 10).await.unwrap();
+        second.grow(2 << 10).await.unwrap();
+        assert_eq!(second.grow(5 << 10).await.unwrap_err().status().as_u16(), 503);
+        first.grow(1 << 30).await.unwrap();
+        small.grow(2 << 10).await.unwrap();
+        assert_eq!(small.grow(3 << 10).await.unwrap_err().status().as_u16(), 503);
+        drop(first);
+        second.grow(14 << 10).await.unwrap();
     }
 }

@@ -1,7 +1,7 @@
 //! `/v1/requests/{id}`: where a request stands, its results as events or as a file, and its cancellation.
 
 use axum::Extension;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use pipeline::{Content, FlowName, Outcome, OutcomeKind, Published, RequestId, Transport, TransportError};
@@ -14,7 +14,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::answer::{self, problem_of};
 use crate::follow::Follower;
 use crate::identity::caller::Caller;
-use crate::params::token;
+use crate::params::{Segment, token};
 use crate::problem::Problem;
 use crate::state::GatewayState;
 
@@ -78,7 +78,7 @@ struct Standing<'a> {
 pub async fn show(
     State(state): State<GatewayState>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> Result<Response, Problem> {
     let id = theirs(&caller, &id)?;
     let outcomes = state.transport.outcomes(&id).await?;
@@ -119,7 +119,7 @@ fn rfc3339(time: OffsetDateTime) -> String {
 pub async fn result(
     State(state): State<GatewayState>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> Result<Response, Problem> {
     let id = theirs(&caller, &id)?;
     let outcomes = state.transport.outcomes(&id).await?;
@@ -136,7 +136,7 @@ pub async fn result(
 pub async fn events(
     State(state): State<GatewayState>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let id = theirs(&caller, &id)?;
@@ -168,7 +168,7 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<u32>, Problem> {
 pub async fn cancel(
     State(state): State<GatewayState>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> Result<Response, Problem> {
     let id = theirs(&caller, &id)?;
     let outcomes = state.transport.outcomes(&id).await?;

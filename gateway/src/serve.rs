@@ -1,7 +1,7 @@
 //! The accept loop: bounded connections, and a shutdown that drains. Connections beyond the limit wait in the kernel's
-//! backlog.
+//! backlog; those of an address that has its share are closed, or it could have all and let everybody else wait.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::{Connection, Peer};
+use crate::identity::caller::Client;
+use crate::limit::{Counted, Counts};
 use crate::pace::SAMPLE_PERIOD;
 use crate::router::router;
 use crate::state::GatewayState;
@@ -44,6 +46,7 @@ pub async fn serve(door: impl Into<Door>, state: GatewayState, shutdown: Cancell
         app: router(state.clone()),
         state,
         tls: tls.map(Arc::new),
+        counts: Arc::default(),
         graceful: GracefulShutdown::new(),
         cut: CancellationToken::new(),
     };
@@ -85,6 +88,8 @@ struct Server {
     app: Router,
     state: GatewayState,
     tls: Option<Arc<Tls>>,
+    /// Connections by address.
+    counts: Arc<Counts>,
     graceful: GracefulShutdown,
     /// Cancelled when the grace has passed.
     cut: CancellationToken,
@@ -113,7 +118,26 @@ impl Server {
         }
     }
 
+    /// The place of a connection among those of its address, where these are bounded.
+    ///
+    /// # Errors
+    /// The bound, where they are as many already.
+    fn place_of(&self, peer: IpAddr) -> Result<Option<Counted>, usize> {
+        let bound = self.state.limits.connections_of(peer);
+        match bound.filter(|_| !self.state.service.trusted_proxies.trusts(peer)) {
+            Some(most) => self.counts.count(vec![(Client::of_address(peer), most)]).map(Some),
+            None => Ok(None),
+        }
+    }
+
     fn start(&self, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
+        let counted = match self.place_of(peer.ip()) {
+            Ok(counted) => counted,
+            Err(most) => {
+                tracing::debug!(%peer, most, "connection closed: its address has as many as it may");
+                return;
+            }
+        };
         let connection = Connection {
             app: self.app.clone(),
             state: self.state.clone(),
@@ -127,7 +151,7 @@ impl Server {
                 () = connection.run(stream) => {}
                 () = cut.cancelled() => {}
             }
-            drop(place);
+            drop((place, counted));
         });
     }
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::identity::Identity;
-use crate::limit::{ClassLimits, ClientLimit, StreamCounts};
+use crate::limit::{ClassLimits, ClientLimit, Counts};
 use crate::memory::MemoryBudget;
 use crate::openapi;
 use crate::pace::Pace;
@@ -135,7 +135,7 @@ pub struct Shared {
     pub(crate) classes: ClassLimits,
     /// Identity checks that failed, by address.
     pub(crate) failures: ClientLimit,
-    pub(crate) stream_counts: Arc<StreamCounts>,
+    pub(crate) stream_counts: Arc<Counts>,
     /// One permit per event stream.
     pub(crate) streams: Arc<Semaphore>,
     /// One permit per history of a request that is being read.

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
+use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -26,10 +26,11 @@ use tokio::time::Instant;
 use crate::answer::sse::{self, Ends, HEARTBEAT, Slot, over};
 use crate::identity::caller::Caller;
 use crate::meter::StreamMeter;
-use crate::params::token;
+use crate::origin;
+use crate::params::{Segment, token};
 use crate::problem::Problem;
 use crate::state::GatewayState;
-use crate::tickets;
+use crate::{masked, tickets};
 
 /// Longest message taken from a client, who has nothing to say.
 const MAX_MESSAGE_BYTES: usize = 16 << 10;
@@ -44,7 +45,7 @@ const PATIENCE: u32 = 3;
 pub async fn tail(
     State(state): State<GatewayState>,
     Extension(caller): Extension<Caller>,
-    Path(flow): Path<String>,
+    Segment(flow): Segment,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
@@ -72,7 +73,7 @@ pub async fn tail(
 pub async fn ticket(
     State(state): State<GatewayState>,
     Extension(caller): Extension<Caller>,
-    Path(flow): Path<String>,
+    Segment(flow): Segment,
 ) -> Result<Response, Problem> {
     let flow = token("flow", &flow)?;
     tickets::issue(&state, &caller, format!("/v1/tail/{flow}")).await
@@ -83,8 +84,7 @@ fn check_origin(state: &GatewayState, headers: &HeaderMap) -> Result<(), Problem
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     let origin = origin.to_str().unwrap_or_default();
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let ours = origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host));
-    if ours || state.service.origins.iter().any(|listed| listed.eq_ignore_ascii_case(origin)) {
+    if origin::is_known(state, host, origin) {
         return Ok(());
     }
     let detail = "a page of another origin may not open this: list it in [service] origins";
@@ -191,7 +191,7 @@ fn describe(event: &Submission) -> Value {
         "source": &*envelope.source,
         "time": envelope.time.format(&Rfc3339).ok(),
         "request": envelope.request,
-        "params": envelope.params,
+        "params": masked::params(&envelope.params),
     });
     match &event.payload {
         Payload::Json(value) => shown["data"] = (**value).clone(),

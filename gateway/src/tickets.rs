@@ -1,6 +1,6 @@
 //! `POST …/ticket`: a ticket for an event stream, for a browser that can set no header there.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::identity::caller::Caller;
 use crate::identity::ticket;
+use crate::params::Segment;
 use crate::problem::Problem;
 use crate::requests;
 use crate::state::GatewayState;
@@ -16,7 +17,7 @@ use crate::state::GatewayState;
 pub async fn of_request(
     State(state): State<GatewayState>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> Result<Response, Problem> {
     let id = requests::theirs(&caller, &id)?;
     issue(&state, &caller, format!("/v1/requests/{id}/events")).await

@@ -155,7 +155,7 @@ async fn upload(address: SocketAddr, piece: Bytes) -> String {
     let length = head.len() + FILE_BYTES + tail.len();
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!(
-        "POST /photo HTTP/1.1\r\nHost: h\r\nPrefer: respond-async\r\nConnection: close\r\nContent-Length: {length}\r\n\
+        "POST /photo HTTP/1.1\r\nHost: localhost\r\nPrefer: respond-async\r\nConnection: close\r\nContent-Length: {length}\r\n\
          Content-Type: multipart/form-data; boundary=B\r\n\r\n{head}"
     );
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -203,7 +203,7 @@ async fn large_uploads_side_by_side_are_not_held() {
 
 /// Sends a head, then pieces for as long as they are taken, and returns what was answered and how much was sent.
 async fn pour(measured: &Measured, headers: &str, piece: &[u8], pieces: usize) -> (String, usize) {
-    let text = format!("POST /twenty HTTP/1.1\r\nHost: h\r\nPrefer: respond-async\r\n{headers}\r\n");
+    let text = format!("POST /twenty HTTP/1.1\r\nHost: localhost\r\nPrefer: respond-async\r\n{headers}\r\n");
     let (mut reader, mut writer) = measured.send(&text).await.into_split();
     let piece = piece.to_vec();
     let pouring = tokio::spawn(async move {
@@ -264,7 +264,8 @@ async fn a_thousand_idle_streams_are_cheap() {
     let mut streams = Vec::new();
     for number in 0..STREAMS {
         let address = format!("198.51.100.{}", number % 200);
-        let ask = format!("GET /v1/requests/idle/events HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: {address}\r\n\r\n");
+        let ask =
+            format!("GET /v1/requests/idle/events HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {address}\r\n\r\n");
         let mut stream = measured.send(&ask).await;
         let mut begun = [0; 12];
         stream.read_exact(&mut begun).await.unwrap();

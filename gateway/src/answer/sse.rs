@@ -138,10 +138,7 @@ impl Events {
                 self.ends.leaving.into_iter().for_each(CancelOnDrop::disarm);
                 return Some((Ok(come_again()), None));
             }
-            () = over(self.ends.until) => {
-                self.ends.leaving.into_iter().for_each(CancelOnDrop::disarm);
-                return None;
-            }
+            () = over(self.ends.until) => return self.broken("the token that opened this stream has expired").await,
             () = tokio::time::sleep(self.heartbeat) => return Some((Ok(HEARTBEAT), Some(self))),
         };
         match outcome {
@@ -155,11 +152,19 @@ impl Events {
             }
             Ok(None) => None,
             Err(error) => {
-                // Broken off rather than ended, so that no client takes it for the whole.
                 tracing::warn!(%error, "event stream broken off");
-                Some((Err(io::Error::other("results cannot be read")), None))
+                self.broken("results cannot be read").await
             }
         }
+    }
+
+    /// Breaks the stream off rather than ending it, so that no client takes it for the whole: a clean end only follows a
+    /// terminal, or the word of when to come again. The client has not left, so nothing is cancelled.
+    async fn broken(self: Box<Self>, why: &'static str) -> Step {
+        self.ends.leaving.into_iter().for_each(CancelOnDrop::disarm);
+        // The server writes what it has while it waits, and throws it away when it meets an error.
+        tokio::task::yield_now().await;
+        Some((Err(io::Error::other(why)), None))
     }
 }
 

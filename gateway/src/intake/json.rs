@@ -8,18 +8,21 @@ use futures_util::StreamExt;
 use pipeline::spec::ByteSize;
 use pipeline::{INLINE_LIMIT, Payload};
 use serde_json::Value;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::feed::Feed;
 use super::{Head, Taken};
+use crate::memory::Share;
 use crate::problem::Problem;
 use crate::state::Shared;
 
-/// Longest text parsed on the runtime, in bytes: well below 500 µs.
+/// Longest text parsed on the runtime, in bytes: well below 500 µs. So short a body waits for no share of the budget.
 const QUICK_BYTES: usize = 32 << 10;
 
 /// Memory a body takes per byte of it while it is read and taken apart: as it comes, and joined.
 const FOOTPRINT: u64 = 2;
+
+/// Bytes of a body between two looks at the budget.
+const STEP: u64 = 64 << 10;
 
 /// Whether a media type says JSON.
 pub fn is_json(media_type: &str) -> bool {
@@ -36,22 +39,26 @@ pub async fn take(shared: &Shared, mut head: Head, feed: Feed) -> Result<Taken, 
     Ok(Taken { payload: Payload::json(value?), record: None, fields: None })
 }
 
-/// A whole body and its share of the memory budget.
-pub async fn read(shared: &Shared, head: &Head, mut feed: Feed) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
-    let expected = head.length.unwrap_or(head.max_bytes);
-    let reserved = shared.memory.reserve(expected.min(head.max_bytes).saturating_mul(FOOTPRINT)).await?;
-    let mut text = BytesMut::with_capacity(head.length.unwrap_or(0).min(1 << 20) as usize);
+/// A whole body and its share of the memory budget, which is taken as the body comes: what is only announced takes
+/// nothing from others.
+pub async fn read<'s>(shared: &'s Shared, head: &Head, mut feed: Feed) -> Result<(Bytes, Share<'s>), Problem> {
+    let mut share = shared.memory.share();
+    let mut text = BytesMut::with_capacity(head.length.unwrap_or(0).min(STEP) as usize);
     while let Some(chunk) = feed.next().await {
         let chunk = chunk.map_err(Problem::of_body)?;
-        if (text.len() + chunk.len()) as u64 > head.max_bytes {
+        let length = (text.len() + chunk.len()) as u64;
+        if length > head.max_bytes {
             return Err(Problem::too_large(format!(
                 "the JSON goes on after {}, the most taken here",
                 ByteSize(head.max_bytes)
             )));
         }
+        if length > QUICK_BYTES as u64 {
+            share.grow(length.next_multiple_of(STEP).saturating_mul(FOOTPRINT)).await?;
+        }
         text.extend_from_slice(&chunk);
     }
-    Ok((text.freeze(), reserved))
+    Ok((text.freeze(), share))
 }
 
 /// Runs what takes longer than the runtime may be kept.

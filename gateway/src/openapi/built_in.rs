@@ -31,7 +31,7 @@ impl Operation {
             "summary": self.about,
             "parameters": params,
             "security": security(setting, self.open),
-            "responses": self.answers.guarded(setting, self.open).into_value(),
+            "responses": self.answers.guarded(setting, self.method, self.open).into_value(),
         })
     }
 }

@@ -12,6 +12,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
 
+use crate::origin;
 use crate::spec::RouteSpec;
 use crate::state::{GatewayState, Shared};
 
@@ -25,6 +26,8 @@ pub struct Setting {
     identity: bool,
     /// Whether rates hold.
     limits: bool,
+    /// Whether requests must name a host of ours.
+    names: bool,
 }
 
 /// `GET /openapi.json`.
@@ -34,7 +37,8 @@ pub async fn show(State(state): State<GatewayState>) -> impl IntoResponse {
 
 /// The document.
 pub fn document(state: &Shared, open: &[RouteSpec]) -> Value {
-    let setting = Setting { identity: state.identity.is_on(), limits: state.limits.enabled };
+    let (identity, limits) = (state.identity.is_on(), state.limits.enabled);
+    let setting = Setting { identity, limits, names: origin::asks_name(state) };
     let mut paths = Map::new();
     for operation in built_in::operations(setting, state.identity.opens_metrics()) {
         add(&mut paths, operation.path, operation.method, operation.describe(setting));

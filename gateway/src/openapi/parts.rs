@@ -38,12 +38,15 @@ impl Answers {
         self
     }
 
-    /// What is answered before any handler: headers or a URI that are too long; whoever is not known.
-    pub fn guarded(self, setting: Setting, open: bool) -> Self {
+    /// What is answered before any handler: headers or a URI that are too long; pages of other sites; whoever is not known.
+    pub fn guarded(self, setting: Setting, method: &str, open: bool) -> Self {
+        let is_safe = method.eq_ignore_ascii_case("get");
+        let foreign = (setting.names || !is_safe) && !self.0.contains_key("403");
         let known = setting.identity && !open;
         let tried = known && setting.limits && !self.0.contains_key("429");
         self.empty(431, "the headers are too many or too long")
             .problem(414, "the URI is longer than 8 KiB")
+            .problem_if(foreign, 403, "a page of another site sent it, or it names a host that is not ours")
             .problem_if(known, 401, "no good key or token was sent")
             .problem_if(tried, 429, "too many keys or tokens that are no good came from this address")
     }

@@ -13,7 +13,7 @@ pub fn describe(route: &RouteSpec, setting: Setting) -> Value {
     let mut operation = json!({
         "parameters": params,
         "security": security(setting, false),
-        "responses": answers.guarded(setting, false).into_value(),
+        "responses": answers.guarded(setting, route.method.as_str(), false).into_value(),
     });
     if route.reads_record() {
         return operation;

@@ -10,6 +10,7 @@ mod query;
 mod rate;
 mod route;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -91,7 +92,9 @@ pub struct ServiceSpec {
     pub insecure: bool,
     /// Networks of proxies whose `X-Forwarded-For` or `Forwarded` is believed.
     pub trusted_proxies: Proxies,
-    /// Origins of pages, beside our own, that may open a WebSocket: `https://app.example`.
+    /// Origins of pages, beside our own, that may open a WebSocket or send anything: `https://app.example`. Where nobody is
+    /// asked who they are and only this machine can ask, their hosts are also the only names it may be asked by, beside
+    /// `localhost` and addresses.
     pub origins: Vec<String>,
     /// The certificate, where it serves HTTPS itself.
     pub tls: Option<TlsSpec>,
@@ -140,6 +143,10 @@ pub struct LimitsSpec {
     pub enabled: bool,
     /// Connections at once; further ones wait to be accepted.
     pub connections: usize,
+    /// Connections of one address at once, an IPv6 one by its /64; further ones are closed unheard. By default a quarter of
+    /// `connections`, 16 at least, and as many as there are from this machine; a number given here holds for it too.
+    /// Proxies that are trusted have no such limit.
+    pub connections_per_peer: Option<usize>,
     /// Event streams at once; further ones get 503.
     pub streams: usize,
     /// Event streams of one subject at once; further ones get 429.
@@ -170,6 +177,9 @@ pub struct LimitsSpec {
     pub heartbeat_ms: u64,
 }
 
+/// Least connections of one address by default: a browser alone opens six.
+const LEAST_PER_PEER: usize = 16;
+
 /// Least bytes of headers: a browser's alone take more than a few hundred.
 const LEAST_HEADER_BYTES: ByteSize = ByteSize(8 << 10);
 
@@ -184,6 +194,16 @@ impl LimitsSpec {
         }
         Self { classes, ..limits }
     }
+
+    /// Connections that an address may have at once; `None` for as many as there are.
+    pub(crate) fn connections_of(&self, peer: IpAddr) -> Option<usize> {
+        match self.connections_per_peer {
+            Some(most) => Some(most.max(1)),
+            // Load tests and proxies on this machine all come from one address.
+            None if peer.to_canonical().is_loopback() => None,
+            None => Some((self.connections / 4).max(LEAST_PER_PEER)),
+        }
+    }
 }
 
 impl Default for LimitsSpec {
@@ -192,6 +212,7 @@ impl Default for LimitsSpec {
             classes: Classes::default(),
             enabled: true,
             connections: 1024,
+            connections_per_peer: None,
             streams: 1000,
             streams_per_client: 20,
             streams_per_address: 50,
@@ -206,6 +227,24 @@ impl Default for LimitsSpec {
             write_ms: 60_000,
             // Below the 30 s after which many proxies cut an idle connection.
             heartbeat_ms: 15_000,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_its_share_of_the_connections() {
+        let bound = |connections, connections_per_peer, peer: &str| {
+            let limits = LimitsSpec { connections, connections_per_peer, ..LimitsSpec::default() };
+            limits.connections_of(peer.parse().unwrap())
+        };
+        assert_eq!(bound(1024, None, "198.51.100.7"), Some(256));
+        assert_eq!(bound(20, None, "2001:db8::1"), Some(16));
+        for here in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!((bound(1024, None, here), bound(1024, Some(3), here)), (None, Some(3)), "{here}");
         }
     }
 }

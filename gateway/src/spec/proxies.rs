@@ -19,7 +19,7 @@ pub struct Proxies(Vec<IpNet>);
 
 impl Proxies {
     /// Whether an address is one of them.
-    fn trusts(&self, address: IpAddr) -> bool {
+    pub fn trusts(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }

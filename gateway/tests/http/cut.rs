@@ -93,7 +93,7 @@ async fn a_client_cut_off_after_any_byte_leaves_nothing_or_a_whole_request() {
     ]
     .concat();
     let head = format!(
-        "POST /photo HTTP/1.1\r\nHost: h\r\nContent-Type: multipart/form-data; boundary=B\r\nContent-Length: {}\r\n\r\n",
+        "POST /photo HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=B\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     let text = [head.as_bytes(), &body].concat();

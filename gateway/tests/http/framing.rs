@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 use crate::service::{Service, read_to_end, read_until, token};
 
 /// What a smuggler wants to have taken for a request of its own.
-const SMUGGLED: &str = "GET /v1/flows HTTP/1.1\r\nHost: h\r\n\r\n";
+const SMUGGLED: &str = "GET /v1/flows HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// Sends `text` and returns the statuses of all answers until the connection is closed.
 async fn statuses(service: &Service, text: &str) -> Vec<u16> {
@@ -18,7 +18,9 @@ async fn statuses(service: &Service, text: &str) -> Vec<u16> {
 
 /// A POST with these headers, and something behind it.
 fn post(headers: &str, body: &str) -> String {
-    format!("POST /v1/flows/describe HTTP/1.1\r\nHost: h\r\nPrefer: respond-async\r\n{headers}\r\n{body}{SMUGGLED}")
+    format!(
+        "POST /v1/flows/describe HTTP/1.1\r\nHost: localhost\r\nPrefer: respond-async\r\n{headers}\r\n{body}{SMUGGLED}"
+    )
 }
 
 #[tokio::test]
@@ -49,11 +51,11 @@ async fn ambiguous_requests_are_refused_and_their_connection_closed() {
         post("X: a\0b\r\nContent-Length: 5\r\n", "hello"),
         post("X: a\rb\r\nContent-Length: 5\r\n", "hello"),
         post("Host: other\r\nContent-Length: 5\r\n", "hello"),
-        "\nGET /health HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(),
-        "GET /health HTTP/1.1\nHost: h\r\n\r\n".to_owned(),
-        "GET /health HTTP/1.1\r\nHost: h\r\n\n".to_owned(),
+        "\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
+        "GET /health HTTP/1.1\nHost: localhost\r\n\r\n".to_owned(),
+        "GET /health HTTP/1.1\r\nHost: localhost\r\n\n".to_owned(),
         "GET /health HTTP/1.1\r\n\r\n".to_owned(),
-        " GET /health HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(),
+        " GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
         "POST /v1/flows/describe HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
     ];
     let mut wrong = Vec::new();
@@ -82,12 +84,11 @@ async fn ambiguous_chunks_make_no_request() {
 #[tokio::test]
 async fn a_refusal_comes_in_its_turn_behind_good_requests() {
     let service = Service::start("").await;
-    let good = "GET /health HTTP/1.1\r\nHost: h\r\n\r\n";
-    let sized =
-        "POST /v1/flows/describe HTTP/1.1\r\nHost: h\r\nPrefer: respond-async\r\nContent-Length: 7\r\n\r\na\nb\r\n\r\n";
-    let chunked = "POST /v1/flows/describe HTTP/1.1\r\nHost: h\r\nPrefer: respond-async\r\nTransfer-Encoding: chunked\r\n\r\n\
+    let good = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let sized = "POST /v1/flows/describe HTTP/1.1\r\nHost: localhost\r\nPrefer: respond-async\r\nContent-Length: 7\r\n\r\na\nb\r\n\r\n";
+    let chunked = "POST /v1/flows/describe HTTP/1.1\r\nHost: localhost\r\nPrefer: respond-async\r\nTransfer-Encoding: chunked\r\n\r\n\
                    3;x=y\r\na\nb\r\n0\r\nTrailer: 1\r\n\r\n";
-    let text = [good, sized, chunked, good, "GET /health HTTP/1.1\nHost: h\r\n\r\n", good].concat();
+    let text = [good, sized, chunked, good, "GET /health HTTP/1.1\nHost: localhost\r\n\r\n", good].concat();
     assert_eq!(statuses(&service, &text).await, [200, 202, 202, 200, 400]);
     assert_eq!(service.transport.backlog(&token("describe")).await.unwrap().interactive, 2);
 }
@@ -97,8 +98,7 @@ async fn a_head_may_come_byte_by_byte() {
     let service = Service::start("").await;
     service.echo("describe").await;
     let mut stream = service.raw("").await;
-    let text =
-        "POST /v1/flows/describe HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\na\nb\r\n0\r\n\r\n";
+    let text = "POST /v1/flows/describe HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\na\nb\r\n0\r\n\r\n";
     for _ in 0..2 {
         for byte in text.bytes() {
             stream.write_all(&[byte]).await.unwrap();

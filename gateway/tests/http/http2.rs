@@ -21,11 +21,11 @@ const END_STREAM: u8 = 0x1;
 const ACK: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 
-/// `GET http /health`, authority `h`, compressed by the static table alone (RFC 7541).
-const GET_HEALTH: &[u8] = b"\x82\x86\x04\x07/health\x01\x01h";
+/// `GET http /health`, authority `localhost`, compressed by the static table alone (RFC 7541).
+const GET_HEALTH: &[u8] = b"\x82\x86\x04\x07/health\x01\x09localhost";
 
-/// `POST http /v1/flows/describe`, authority `h`.
-const POST: &[u8] = b"\x83\x86\x04\x12/v1/flows/describe\x01\x01h";
+/// `POST http /v1/flows/describe`, authority `localhost`.
+const POST: &[u8] = b"\x83\x86\x04\x12/v1/flows/describe\x01\x09localhost";
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -203,7 +203,7 @@ async fn a_connection_without_requests_is_ended_and_one_with_them_is_not() {
     let service = Service::start("[limits]\nheader_ms = 200\nheartbeat_ms = 20\n").await;
     let (mut reader, mut writer, _) = begin(plain(&service).await, b"").await;
     writer
-        .write_all(&frame(HEADERS, END_STREAM | END_HEADERS, 1, b"\x82\x86\x04\x12/v1/tail/documents\x01\x01h"))
+        .write_all(&frame(HEADERS, END_STREAM | END_HEADERS, 1, b"\x82\x86\x04\x12/v1/tail/documents\x01\x09localhost"))
         .await
         .unwrap();
     let (mut heartbeats, mut pinged) = (0, 0);

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use pipeline::{Content, OutcomeKind, RequestId, Transport};
 use serde_json::{Value, json};
 
-use crate::service::{Service, problem, read_checked, soon, token};
+use crate::service::{Service, problem, read_checked, read_events, token};
 use crate::tokens::{self, claims, good, issuers, key_file, now, sign};
 
 const ROUTES: &str = r#"
@@ -186,8 +186,9 @@ async fn a_stream_ends_soon_after_its_token() {
     let events = format!("/v1/requests/{id}/events");
     let stream = service.get(&events).bearer_auth(&token).send().await.unwrap();
     assert_eq!(stream.status(), 200);
-    let text = soon(stream.text()).await.unwrap();
+    let (text, whole) = read_events(stream).await;
     assert!(text.contains("event: accepted") && !text.contains("event: done"), "{text}");
+    assert!(!whole, "a client that reads to the end would take it for the whole");
 }
 
 fn id_of(response: &reqwest::Response) -> RequestId {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::service::{Service, problem, read_checked, soon};
+use crate::service::{Service, problem, read_checked, read_to_end, soon};
 use crate::tokens::{good, issuers};
 
 const ROUTE: &str = r#"
@@ -166,6 +166,45 @@ async fn the_size_of_headers_is_the_configs() {
     assert_eq!(ask(3, 10).await.unwrap().status(), 200);
     assert_eq!(ask(20, 10).await.unwrap().status(), 431);
     assert_eq!(ask(3, 4_000).await.unwrap().status(), 431);
+}
+
+#[tokio::test]
+async fn one_address_cannot_have_all_connections() {
+    let limits = "[limits]\nconnections_per_peer = 2\nheader_ms = 600000\n";
+    let service = Service::start(limits).await;
+    let (first, second) = (service.raw("").await, service.raw("").await);
+    let mut third = service.raw("").await;
+    assert_eq!(read_to_end(&mut third).await, "");
+    drop(first);
+    let freed = async {
+        while service.get("/health").send().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(freed).await;
+    drop(second);
+    // A proxy brings many clients.
+    let service = Service::start(&format!("[service]\ntrusted_proxies = [\"127.0.0.1\"]\n{limits}")).await;
+    let _held = [service.raw("").await, service.raw("").await, service.raw("").await];
+    assert_eq!(service.get("/health").send().await.unwrap().status(), 200);
+}
+
+/// Whoever announces much and sends little holds no more than what came.
+#[tokio::test]
+async fn a_slow_body_keeps_no_other_waiting() {
+    let service = Service::start("[limits]\nmemory = \"512 KiB\"\nupload_grace_ms = 600000\n").await;
+    let head = "POST /v1/flows/documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+    let mut slow = Vec::new();
+    for _ in 0..10 {
+        slow.push(service.raw(format!("{head}Content-Length: 250000\r\n\r\n[")).await);
+    }
+    // One has sent nearly all of it.
+    slow.push(service.raw(format!("{head}Content-Length: 250000\r\n\r\n[{}", " ".repeat(249_000))).await);
+    for length in [10, 60_000] {
+        let request = service.post("/v1/flows/documents").header("prefer", "respond-async");
+        let answer = request.json(&"x".repeat(length)).send().await.unwrap();
+        assert_eq!(answer.status(), 202, "{length}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test panics on what it does not expect")]
 
 mod answers;
+mod broken;
 mod config;
 mod cut;
 mod framing;
@@ -12,6 +13,7 @@ mod identity;
 mod key_sets;
 mod limits;
 mod openapi;
+mod origins;
 mod probes;
 mod reports;
 mod requests;

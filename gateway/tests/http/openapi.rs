@@ -113,7 +113,8 @@ impl Walk {
         self.send(method, template, request).await
     }
 
-    /// What every operation answers whatever it does: long addresses and headers, bad ids, no broker, nobody known.
+    /// What every operation answers whatever it does: long addresses and headers, other sites, bad ids, no broker, nobody
+    /// known.
     async fn everywhere(&mut self) {
         let all: Vec<(String, String)> = self.listed.keys().cloned().collect();
         for (method, template) in &all {
@@ -121,6 +122,7 @@ impl Walk {
             self.send(method, template, self.request(method, &long)).await;
             let heavy = self.request(method, &fill(template, "x")).header("x-heavy", "y".repeat(64 << 10));
             self.send(method, template, heavy).await;
+            self.foreign(method, template).await;
             if template.contains('{') {
                 self.call(method, template, "a.b").await;
                 self.call(method, template, "nothing").await;
@@ -147,6 +149,18 @@ impl Walk {
         };
         soon(unready).await;
         self.service.transport.set_down(false);
+    }
+
+    /// Pages of another site; and those whose name was made to lead here, where names are asked for.
+    async fn foreign(&mut self, method: &str, template: &str) {
+        if method != "get" {
+            let page = self.request(method, &fill(template, "x")).header("origin", "http://evil.example");
+            assert_eq!(self.send(method, template, page).await.status(), 403);
+        }
+        if self.token.is_none() {
+            let rebound = self.request(method, &fill(template, "x")).header("host", "evil.example");
+            assert_eq!(self.send(method, template, rebound).await.status(), 403);
+        }
     }
 
     async fn accepted(&self) -> RequestId {
@@ -253,7 +267,7 @@ impl Walk {
         let first = repeat(self, "");
         self.send("post", template, first).await;
         let slow = format!(
-            "POST {path} HTTP/1.1\r\nHost: h\r\n{}Content-Type: application/json\r\nContent-Length: 900\r\n\r\n{{",
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\n{}Content-Type: application/json\r\nContent-Length: 900\r\n\r\n{{",
             self.token.as_ref().map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"))
         );
         let mut stream = self.service.raw(slow).await;

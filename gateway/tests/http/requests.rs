@@ -3,7 +3,7 @@
 use pipeline::{Content, OutcomeKind, Published, RequestId, Transport};
 use serde_json::{Value, json};
 
-use crate::service::{Service, problem, soon, token};
+use crate::service::{Service, problem, read_events, soon, token};
 
 async fn accepted(service: &Service) -> RequestId {
     let request = service.post("/v1/flows/documents").header("prefer", "respond-async").json(&json!({}));
@@ -57,6 +57,26 @@ async fn events_resume_on_another_gateway_without_gap_or_repeat() {
     problem(wrong, 400, "bad_last_event_id").await;
 }
 
+/// Each attempt counts its results from one, and the second may tell fewer than the first.
+#[tokio::test]
+async fn the_end_is_told_behind_whatever_an_earlier_attempt_told() {
+    let service = Service::start("").await;
+    let id = accepted(&service).await;
+    let live = service.get(&format!("/v1/requests/{id}/events")).send().await.unwrap();
+    for ordinal in [2, 3] {
+        service.publish(&id, OutcomeKind::Progress, ordinal, Content::json(&json!({}))).await;
+    }
+    service.publish(&id, OutcomeKind::Done, 1, Content::json(&json!({}))).await;
+    let (live, whole) = read_events(live).await;
+    let ids: Vec<&str> = live.lines().filter_map(|line| line.strip_prefix("id: ")).collect();
+    assert_eq!((ids.as_slice(), whole), (["0", "2", "3", "4"].as_slice(), true));
+    let ids: Vec<u32> = events(&service, &id, None).await.into_iter().map(|(id, _)| id).collect();
+    assert_eq!(ids, [0, 2, 3, 4]);
+    assert_eq!(events(&service, &id, Some("3")).await, [(4, "done".to_owned())]);
+    let ended = service.get(&format!("/v1/requests/{id}/events")).header("last-event-id", "4").send().await.unwrap();
+    assert_eq!(ended.status(), 204);
+}
+
 #[tokio::test]
 async fn a_reader_that_falls_behind_catches_up_from_the_history() {
     let service = Service::start("").await;
@@ -105,6 +125,28 @@ async fn what_is_not_known_is_not_found_and_what_is_no_id_is_refused() {
         }
         let delete = service.client.delete(service.url(&format!("/v1/requests/{id}")));
         problem(delete.send().await.unwrap(), 400, "bad_parameter").await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_utf8_is_refused_as_any_other_bad_name() {
+    let service = Service::start("").await;
+    let cases = [
+        ("GET", "/v1/requests/%FF"),
+        ("DELETE", "/v1/requests/%FF"),
+        ("GET", "/v1/requests/%FF/events"),
+        ("GET", "/v1/requests/%FF/result"),
+        ("POST", "/v1/requests/%FF/ticket"),
+        ("GET", "/v1/tail/%FF"),
+        ("POST", "/v1/tail/%FF/ticket"),
+        ("GET", "/v1/dead-letters/%FF"),
+        ("DELETE", "/v1/dead-letters/%FF"),
+        ("POST", "/v1/dead-letters/%FF/retry"),
+        ("POST", "/v1/flows/%FF"),
+    ];
+    for (method, path) in cases {
+        let request = service.client.request(method.parse().unwrap(), service.url(path));
+        problem(request.send().await.unwrap(), 400, "bad_parameter").await;
     }
 }
 

@@ -58,6 +58,11 @@ impl Service {
         tls: Option<Tls>,
     ) -> Self {
         let state = state(transport.clone(), config, checks);
+        Self::serve(transport, state, tls).await
+    }
+
+    /// Serves a state whose broker is, or wraps, `transport`.
+    pub async fn serve(transport: MemoryTransport, state: GatewayState, tls: Option<Tls>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
@@ -244,6 +249,17 @@ pub async fn read_to_end(stream: &mut TcpStream) -> String {
     // A reset is an end too.
     let _ = soon(stream.read_to_end(&mut bytes)).await;
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Every event of a stream, and whether it ended rather than broke off.
+pub async fn read_events(mut stream: reqwest::Response) -> (String, bool) {
+    let mut text = String::new();
+    loop {
+        match soon(stream.chunk()).await {
+            Ok(Some(piece)) => text.push_str(std::str::from_utf8(&piece).unwrap()),
+            ended => return (text, ended.is_ok()),
+        }
+    }
 }
 
 /// Reads until `text` has come.

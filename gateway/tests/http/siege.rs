@@ -14,7 +14,7 @@ use crate::tokens::{good, issuers};
 
 /// Sends a byte now and then, and never the end of a head, until the server closes.
 async fn dribble(mut stream: TcpStream) -> TcpStream {
-    for byte in b"GET /health HTTP/1.1\r\nHost: h\r\nA: ".iter().chain(std::iter::repeat(&b'a')) {
+    for byte in b"GET /health HTTP/1.1\r\nHost: localhost\r\nA: ".iter().chain(std::iter::repeat(&b'a')) {
         if stream.write_all(&[*byte]).await.is_err() {
             break;
         }

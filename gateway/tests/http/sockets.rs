@@ -14,7 +14,7 @@ async fn clients_that_never_finish_a_header_are_closed_and_others_served() {
     let service = Service::start(HASTY).await;
     let mut slow = Vec::new();
     for beginning in
-        ["", "G", "PRI", "PRI * HTTP/2.0\r\n", "GET / HTTP/1.1\r\nA:", "GET /health HTTP/1.1\r\nHost: h\r\n"]
+        ["", "G", "PRI", "PRI * HTTP/2.0\r\n", "GET / HTTP/1.1\r\nA:", "GET /health HTTP/1.1\r\nHost: localhost\r\n"]
     {
         slow.push((beginning, service.raw(beginning).await));
     }
@@ -39,13 +39,13 @@ async fn overgrown_heads_are_refused() {
     let service = Service::start("").await;
     let many: String = (0..100).map(|i| format!("X-{i}: 1\r\n")).collect();
     let cases = [
-        (format!("GET /health HTTP/1.1\r\nHost: h\r\n{many}\r\n"), "431"),
-        (format!("GET /health HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "y".repeat(20_000)), "431"),
-        (format!("GET /health HTTP/1.1\r\nHost: h\r\n{}\r\n", "X: 1\r\n".repeat(10_000)), "431"),
-        (format!("GET /health HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "y".repeat(1 << 20)), "431"),
-        (format!("GET /{} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", "y".repeat(9_000)), "414"),
-        (format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "y".repeat(100 << 10)), "4"),
-        ("GET /health HTTP/1.1\r\nHost: h\r\nTransfer-Encoding : chunked\r\n\r\n".into(), "400"),
+        (format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{many}\r\n"), "431"),
+        (format!("GET /health HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "y".repeat(20_000)), "431"),
+        (format!("GET /health HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X: 1\r\n".repeat(10_000)), "431"),
+        (format!("GET /health HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "y".repeat(1 << 20)), "431"),
+        (format!("GET /{} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "y".repeat(9_000)), "414"),
+        (format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "y".repeat(100 << 10)), "4"),
+        ("GET /health HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding : chunked\r\n\r\n".into(), "400"),
         ("nonsense\r\n\r\n".into(), "400"),
     ];
     for (head, status) in cases {
@@ -98,7 +98,7 @@ async fn at_half_of_the_grace_waiting_turns_into_later() {
 async fn a_kept_connection_serves_again_after_a_refusal() {
     let service = Service::start("").await;
     problem(service.get("/nothing").send().await.unwrap(), 404, "no_route").await;
-    let request = "GET /health HTTP/1.1\r\nHost: h\r\n\r\n";
+    let request = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut stream = service.raw(request).await;
     read_until(&mut stream, "ok").await;
     tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.unwrap();

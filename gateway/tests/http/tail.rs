@@ -1,6 +1,7 @@
 //! `/v1/tail/{flow}`: live events as server-sent events and as a WebSocket, and who may open one (rows G15, G16, G17).
 
 use futures_util::{SinkExt, StreamExt};
+use pipeline::{DeadLetter, Envelope, Payload, Rejection, RequestId, Submission, Transport};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -8,7 +9,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use crate::service::{Service, problem, soon};
+use crate::service::{Service, problem, soon, token};
 use crate::tokens::{good, issuers};
 
 type Socket = WebSocketStream<TcpStream>;
@@ -63,6 +64,46 @@ async fn events_are_seen_live_as_a_stream_and_over_a_socket() {
     assert_eq!((lines.len(), lines[0]), (2, "event: event"), "{text:?}");
     let data: Value = serde_json::from_str(lines[1].strip_prefix("data: ").unwrap()).unwrap();
     assert_eq!(data, seen);
+}
+
+/// An event whose parameters hold secrets.
+fn secretive() -> Submission {
+    let mut envelope = Envelope::new(token("documents"), RequestId::random());
+    let params = json!({
+        "topic": "cats",
+        "Password": "s3cret",
+        "form": { "ownerPassword": "s3cret", "userPassword": "s3cret", "title": "Cats" },
+        "webhook": {
+            "url": "https://hooks.example/s3cret", "error_url": "https://errors.example/?token=s3cret",
+            "headers": { "Authorization": "Bearer s3cret" },
+        },
+    });
+    envelope.params = serde_json::from_value(params).unwrap();
+    Submission { envelope, payload: Payload::json(json!({})) }
+}
+
+#[tokio::test]
+async fn no_secret_of_an_event_is_shown() {
+    let service = Service::start("").await;
+    let mut socket = connect(&service, "/v1/tail/documents", &[]).await.unwrap();
+    let submission = secretive();
+    let Submission { envelope, payload } = submission.clone();
+    service.transport.submit(submission).await.unwrap();
+    let tailed = next_text(&mut socket).await;
+    let cause = Rejection::unusable("x", "y");
+    let letter = DeadLetter { envelope, payload, stage: "x".into(), faults: 1, cause, error: None };
+    service.transport.dead_letter(letter).await.unwrap();
+    let kept: Value = service.get("/v1/dead-letters/1").send().await.unwrap().json().await.unwrap();
+    let expected = json!({
+        "topic": "cats",
+        "Password": "***",
+        "form": { "ownerPassword": "***", "userPassword": "***", "title": "Cats" },
+        "webhook": { "url": "hooks.example", "error_url": "errors.example" },
+    });
+    for shown in [tailed, kept] {
+        assert_eq!(shown["params"], expected);
+        assert!(!shown.to_string().contains("s3cret"), "{shown}");
+    }
 }
 
 #[tokio::test]

@@ -88,7 +88,7 @@ async fn a_large_upload_and_its_answer_pass() {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let body: Vec<u8> = (0..3 << 20).map(|i| (i % 251) as u8).collect();
     let head = format!(
-        "POST /v1/flows/describe HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        "POST /v1/flows/describe HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     let sum: u64 = body.iter().map(|byte| u64::from(*byte)).sum();
@@ -106,7 +106,7 @@ async fn a_large_upload_and_its_answer_pass() {
 async fn handshakes_have_their_time_and_plain_text_is_not_served() {
     let secure = Secure::start("[limits]\nheader_ms = 400\n").await;
     let mut refused = Vec::new();
-    for text in [b"".as_slice(), b"\x16\x03\x01", b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n"] {
+    for text in [b"".as_slice(), b"\x16\x03\x01", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
         refused.push(secure.service.raw(text).await);
     }
     // Through its handshake, and silent then.
@@ -123,7 +123,7 @@ async fn handshakes_have_their_time_and_plain_text_is_not_served() {
 async fn a_shutdown_ends_what_is_encrypted_too() {
     let secure = Secure::start("").await;
     let mut stream = secure.connect(&[]).await.unwrap();
-    let ask = "GET /v1/tail/documents HTTP/1.1\r\nHost: h\r\n\r\n";
+    let ask = "GET /v1/tail/documents HTTP/1.1\r\nHost: localhost\r\n\r\n";
     stream.write_all(ask.as_bytes()).await.unwrap();
     assert!(soon(stream.read(&mut [0; 4096])).await.unwrap() > 0);
     let _silent = TcpStream::connect(secure.service.address).await.unwrap();

@@ -135,7 +135,7 @@ async fn too_much_is_refused_by_its_header_by_its_part_and_while_it_streams() {
 async fn an_announced_giant_is_refused_before_it_is_sent() {
     let service = Service::start(ROUTES).await;
     let mut stream = service
-        .raw("POST /raw HTTP/1.1\r\nHost: h\r\nContent-Type: image/jpeg\r\nContent-Length: 9000000000\r\n\r\n")
+        .raw("POST /raw HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: 9000000000\r\n\r\n")
         .await;
     let answer = read_to_end(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
@@ -145,7 +145,7 @@ async fn an_announced_giant_is_refused_before_it_is_sent() {
 async fn a_slow_body_is_given_up() {
     let service = Service::start(ROUTES).await;
     let mut stream = service
-        .raw("POST /raw HTTP/1.1\r\nHost: h\r\nContent-Type: image/jpeg\r\nContent-Length: 1000\r\n\r\nabc")
+        .raw("POST /raw HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: 1000\r\n\r\nabc")
         .await;
     let answer = read_to_end(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("too_slow"), "{answer}");
@@ -156,12 +156,12 @@ async fn a_slow_body_is_given_up() {
 async fn half_a_body_is_no_request() {
     let service = patient().await;
     let mut stream = service
-        .raw("POST /raw HTTP/1.1\r\nHost: h\r\nContent-Type: image/jpeg\r\nContent-Length: 300000\r\n\r\n")
+        .raw("POST /raw HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: 300000\r\n\r\n")
         .await;
     stream.write_all(&pattern(280_000)).await.unwrap();
     drop(stream);
     let mut stream = service
-        .raw("POST /raw HTTP/1.1\r\nHost: h\r\nContent-Type: image/jpeg\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        .raw("POST /raw HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
         .await;
     stream.shutdown().await.unwrap();
     read_to_end(&mut stream).await;
@@ -209,7 +209,7 @@ async fn a_body_that_dwindles_is_given_up_and_nothing_of_it_stays() {
     let head = "--B\r\nContent-Disposition: form-data; name=\"file\"\r\nContent-Type: image/jpeg\r\n\r\n";
     let mut stream = service
         .raw(format!(
-            "POST /photo HTTP/1.1\r\nHost: h\r\nContent-Type: multipart/form-data; boundary=B\r\nContent-Length: \
+            "POST /photo HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=B\r\nContent-Length: \
              10000000\r\n\r\n{head}"
         ))
         .await;
@@ -240,7 +240,7 @@ async fn forms_full_of_tricks_are_refused_or_harmless() {
     };
     let empty = "--B\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\n\r\n";
     let mut stream = service
-        .raw("POST /photo HTTP/1.1\r\nHost: h\r\nContent-Type: multipart/form-data; boundary=B\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .raw("POST /photo HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=B\r\nTransfer-Encoding: chunked\r\n\r\n")
         .await;
     // As many as are taken: the server closes long before the end.
     let parts = empty.replace("name=\"file\"", "name=\"x\"").repeat(100);
