@@ -39,6 +39,7 @@ pub mod spec;
 mod state;
 mod streams;
 mod tail;
+mod tails;
 mod tickets;
 mod tls;
 mod trace;

@@ -24,6 +24,7 @@ use crate::probes::Readiness;
 use crate::problem::Problem;
 use crate::router;
 use crate::spec::{AUTH, Classes, LimitsSpec, RouteSpec, ServiceSpec};
+use crate::tails::Tails;
 
 /// Live figures of the flows that run in this process.
 pub type Figures = Arc<dyn Fn() -> Vec<FlowFigures> + Send + Sync>;
@@ -142,6 +143,7 @@ pub struct Shared {
     pub(crate) histories: Semaphore,
     /// Submissions that outlive their connection; a shutdown waits for them.
     pub(crate) tasks: TaskTracker,
+    pub(crate) tails: Tails,
     /// Cancelled when a shutdown begins: streams end, waiting answers turn into 202.
     pub(crate) closing: CancellationToken,
 }
@@ -171,6 +173,7 @@ impl GatewayState {
             figures: gateway.figures,
             render_metrics: gateway.render_metrics,
             tasks: TaskTracker::new(),
+            tails: Tails::default(),
             closing: CancellationToken::new(),
         };
         shared.openapi = Bytes::from(openapi::document(&shared, &router::open_routes(&shared)).to_string());

@@ -6,6 +6,7 @@
 //! let any page try, and send what they know of its reader along.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
@@ -17,10 +18,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
-use pipeline::{Content, Payload, Submission};
-use serde_json::{Value, json};
-use time::format_description::well_known::Rfc3339;
-use tokio::sync::mpsc;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
 use crate::answer::sse::{self, Ends, HEARTBEAT, Slot, over};
@@ -30,13 +29,11 @@ use crate::origin;
 use crate::params::{Segment, token};
 use crate::problem::Problem;
 use crate::state::GatewayState;
-use crate::{masked, tickets};
+use crate::tails::{self, Shown};
+use crate::tickets;
 
 /// Longest message taken from a client, who has nothing to say.
 const MAX_MESSAGE_BYTES: usize = 16 << 10;
-
-/// Longest text shown of an event's content, in bytes.
-const MAX_TEXT_BYTES: usize = 16 << 10;
 
 /// Heartbeats that a client may leave unanswered.
 const PATIENCE: u32 = 3;
@@ -57,7 +54,7 @@ pub async fn tail(
         check_origin(&state, &headers)?;
     }
     let slot = sse::slot(&state, &caller)?;
-    let events = state.transport.tail(&flow).await?;
+    let events = tails::listen(&state, &flow).await?;
     let until = Ends::of(&caller).until;
     let tail = Tail { state, caller, events, until, _slot: slot, _meter: StreamMeter::begin() };
     Ok(match upgrade {
@@ -94,7 +91,7 @@ fn check_origin(state: &GatewayState, headers: &HeaderMap) -> Result<(), Problem
 struct Tail {
     state: GatewayState,
     caller: Caller,
-    events: mpsc::Receiver<Submission>,
+    events: Receiver<Arc<Shown>>,
     until: Option<Instant>,
     _slot: Slot,
     _meter: StreamMeter,
@@ -102,7 +99,7 @@ struct Tail {
 
 /// What a tail has to say next.
 enum Word {
-    Event(String),
+    Event(Arc<Shown>),
     Heartbeat,
     End,
 }
@@ -120,9 +117,10 @@ impl Tail {
                 () = &mut heartbeat => return Word::Heartbeat,
             };
             match event {
-                Some(event) if self.may_see(&event) => return Word::Event(describe(&event).to_string()),
-                Some(_) => {}
-                None => return Word::End,
+                Ok(event) if self.may_see(&event) => return Word::Event(event),
+                Ok(_) => {}
+                Err(RecvError::Lagged(lost)) => metrics::counter!("caudal_tail_events_lost_total").increment(lost),
+                Err(RecvError::Closed) => return Word::End,
             }
         }
     }
@@ -131,15 +129,15 @@ impl Tail {
         Duration::from_millis(self.state.limits.heartbeat_ms.max(1))
     }
 
-    fn may_see(&self, event: &Submission) -> bool {
+    fn may_see(&self, event: &Shown) -> bool {
         let Some(principal) = &self.caller.principal else { return true };
-        principal.admin || event.envelope.tenant() == Some(&*principal.tenant)
+        principal.admin || event.tenant.as_deref() == Some(&*principal.tenant)
     }
 
     fn into_stream(self) -> Response {
         let body = stream::unfold(self, |mut tail| async move {
             let bytes = match tail.next().await {
-                Word::Event(text) => Bytes::from(format!("event: event\ndata: {text}\n\n")),
+                Word::Event(event) => Bytes::from(format!("event: event\ndata: {}\n\n", event.text)),
                 Word::Heartbeat => HEARTBEAT,
                 Word::End => return None,
             };
@@ -163,7 +161,7 @@ impl Tail {
                 },
             };
             let sent = match word {
-                Word::Event(text) => socket.send(Message::Text(text.into())).await,
+                Word::Event(event) => socket.send(Message::Text((&*event.text).into())).await,
                 Word::Heartbeat if heard.elapsed() > patience => return,
                 Word::Heartbeat => socket.send(Message::Ping(Bytes::new())).await,
                 Word::End => {
@@ -177,40 +175,5 @@ impl Tail {
                 return;
             }
         }
-    }
-}
-
-/// One event as JSON.
-fn describe(event: &Submission) -> Value {
-    let envelope = &event.envelope;
-    let mut shown = json!({
-        "id": envelope.id,
-        "flow": envelope.flow,
-        "lane": envelope.lane.as_str(),
-        "type": &*envelope.kind,
-        "source": &*envelope.source,
-        "time": envelope.time.format(&Rfc3339).ok(),
-        "request": envelope.request,
-        "params": masked::params(&envelope.params),
-    });
-    match &event.payload {
-        Payload::Json(value) => shown["data"] = (**value).clone(),
-        Payload::Bytes(content) => shown["data"] = content_of(content),
-        Payload::Parts(parts) => {
-            let part = |part: &pipeline::Part| json!({ "name": &*part.name, "data": content_of(&part.content) });
-            shown["parts"] = parts.iter().map(part).collect();
-        }
-        Payload::Image(_) | Payload::Vector(_) => {}
-    }
-    shown
-}
-
-/// Short text as it is, anything else by type and length.
-fn content_of(content: &Content) -> Value {
-    match &content.body {
-        pipeline::Body::Inline(bytes) if content.media_type.starts_with("text/") && bytes.len() <= MAX_TEXT_BYTES => {
-            Value::from(String::from_utf8_lossy(bytes))
-        }
-        _ => json!({ "type": &*content.media_type, "length": content.length() }),
     }
 }

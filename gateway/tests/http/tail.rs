@@ -66,6 +66,25 @@ async fn events_are_seen_live_as_a_stream_and_over_a_socket() {
     assert_eq!(data, seen);
 }
 
+#[tokio::test]
+async fn watchers_of_a_flow_come_and_go() {
+    let service = Service::start("").await;
+    for round in 0..5 {
+        let mut sockets = Vec::new();
+        for _ in 0..3 {
+            sockets.push(connect(&service, "/v1/tail/documents", &[]).await.unwrap());
+        }
+        // One of them never reads.
+        let _deaf = sockets.pop();
+        for number in 0..10 {
+            submit(&service, "documents", &json!({ "round": round, "number": number })).await;
+            for socket in &mut sockets {
+                assert_eq!(next_text(socket).await["data"], json!({ "round": round, "number": number }));
+            }
+        }
+    }
+}
+
 /// An event whose parameters hold secrets.
 fn secretive() -> Submission {
     let mut envelope = Envelope::new(token("documents"), RequestId::random());
