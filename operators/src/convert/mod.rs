@@ -191,12 +191,26 @@ impl Convert {
             metrics::counter!("caudal_office_results_reused_total").increment(1);
             return Ok(pack::Converted { stem, files });
         }
-        let converter = self.engine()?;
         let class = envelope.text_param("name").unwrap_or_default().to_owned();
         let deadline = deadline_of(envelope);
         let conversion = Conversion { input: bytes, from: format, to: wish.to, options, class, deadline };
-        // Of several documents it is said which one.
-        let told = |step: &str| match &file_name {
+        let files = self.made(event, conversion, file_name.as_deref(), out).await?;
+        if wish.options.password.is_none() {
+            self.results.insert(key, files.clone());
+        }
+        Ok(pack::Converted { stem, files })
+    }
+
+    /// What the engine makes of a document. Who asked hears of it; of several documents, which one it is.
+    async fn made(
+        &self,
+        event: &Event,
+        conversion: Conversion,
+        file_name: Option<&str>,
+        out: &Output,
+    ) -> Result<Vec<Bytes>, Failed> {
+        let converter = self.engine()?;
+        let told = |step: &str| match file_name {
             Some(name) => json!({ "step": step, "document": name }),
             None => json!({ "step": step }),
         };
@@ -205,15 +219,9 @@ impl Convert {
         let mut done = told("converted");
         done["pages"] = json!(converted.pages);
         out.progress(event, done).await;
-        let files = converted.files;
-        if wish.options.password.is_none() {
-            self.results.insert(key, files.clone());
-        }
-        Ok(pack::Converted { stem, files })
+        Ok(converted.files)
     }
-}
 
-impl Convert {
     /// What need not be converted, or those pages of it that are asked for.
     async fn pages_of(&self, event: &Event, stem: String, file: Bytes, wish: &Wish) -> Result<pack::Converted, Failed> {
         let Some(pages) = wish.options.pages.as_ref().filter(|_| wish.to == Format::Pdf) else {
@@ -230,7 +238,10 @@ impl Convert {
 /// What is in the store is gone or cannot be reached.
 fn fetched(error: TransportError) -> Failed {
     match error {
-        gone @ TransportError::Claim { .. } => Rejection::new(500, "payload_lost", gone.to_string()).into(),
+        TransportError::Claim { .. } => {
+            tracing::error!(%error, "payload lost");
+            Rejection::new(500, "payload_lost", "the stored document is gone or was altered").into()
+        }
         error => Fault::unavailable(error).into(),
     }
 }
