@@ -95,7 +95,7 @@ mod tests {
         let mut problems = Problems::default();
         let mut document = sources.parse(&mut problems);
         let flows = document.root.take_named("flow", &mut problems);
-        let kinds = crate::assembly::operator_kinds(&crate::Extras::default());
+        let kinds = crate::assembly::operator_kinds(&crate::extras::Extras::default());
         let read = |(name, section)| FlowSpec::read(&name, section, &kinds, &mut problems).unwrap();
         flows.into_iter().map(read).flat_map(FlowSpec::into_parts).collect()
     }

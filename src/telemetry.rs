@@ -23,7 +23,7 @@ use pipeline::{Span, SpanKind, SpanValue, Spans, TraceContext};
 use serde::Deserialize;
 use tokio::runtime::Handle;
 
-use crate::client;
+use crate::http_client;
 
 /// Where a collector takes traces, by its own specification.
 const PATH: &str = "/v1/traces";
@@ -105,7 +105,7 @@ impl Telemetry {
             let value = secret.read().with_context(|| format!("[telemetry] headers.{name}"))?;
             headers.insert(name.clone(), value.expose().to_owned());
         }
-        let client = client::builder()?.no_proxy().timeout(SEND_LIMIT).build()?;
+        let client = http_client::builder()?.no_proxy().timeout(SEND_LIMIT).build()?;
         let exporter = SpanExporter::builder()
             .with_http()
             .with_http_client(Collector { client, runtime, lost: AtomicBool::new(false) })

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{ConfigArgs, EXIT_CONFIG};
-use crate::{Extras, assembly, plan};
+use super::config_args::{ConfigArgs, EXIT_CONFIG};
+use crate::extras::Extras;
+use crate::{assembly, plan};
 
 #[derive(Args)]
 pub struct CheckArgs {

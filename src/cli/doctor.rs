@@ -8,7 +8,7 @@ use clap::Args;
 use connectors::documents::OfficeSpec;
 use serde::Serialize;
 
-use crate::locate::{Parts, REMEDY};
+use crate::installed::{Parts, REMEDY};
 
 #[derive(Args)]
 pub struct DoctorArgs {

@@ -16,11 +16,11 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{ConfigArgs, EXIT_CONFIG};
-use crate::Extras;
+use super::config_args::{ConfigArgs, EXIT_CONFIG};
 use crate::assembly::{self, Assembly};
-use crate::figures;
-use crate::locate::Parts;
+use crate::extras::Extras;
+use crate::installed::Parts;
+use crate::metrics;
 use crate::plan::{self, Plan};
 use crate::role::RoleArgs;
 use crate::telemetry::Telemetry;
@@ -68,7 +68,7 @@ pub fn run(args: &ServeArgs, parts: &Parts, extras: &Extras) -> anyhow::Result<E
 }
 
 async fn serve(mut plan: Plan, parts: &Parts, extras: &Extras) -> anyhow::Result<()> {
-    let metrics = figures::install()?;
+    let metrics = metrics::install()?;
     let stop = stop_signal()?;
     let grace = plan.gateway.service.grace();
     let listen = plan.gateway.service.listen.clone();
@@ -128,7 +128,7 @@ fn gateway_state(
         caller: assembly.services.caller.clone(),
         figures: Arc::new(move || figures_of.figures()),
         checks: checks(assembly),
-        render_metrics: figures::renderer(metrics, engine, Arc::clone(&assembly.services)),
+        render_metrics: metrics::renderer(metrics, engine, Arc::clone(&assembly.services)),
     })
 }
 

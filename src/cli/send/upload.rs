@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::answers::Answers;
 use super::media::type_of;
-use crate::client;
+use crate::http_client;
 
 /// Where the files go.
 pub struct Target {
@@ -53,7 +53,7 @@ impl Target {
     /// # Errors
     /// If the token cannot stand in a header.
     pub fn new(base: &str, way: Way, token: Option<&str>) -> anyhow::Result<Self> {
-        let client = client::to_service(token)?;
+        let client = http_client::to_service(token)?;
         Ok(Self { client, base: base.trim_end_matches('/').to_owned(), way })
     }
 

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use reqwest::{Client, Method, Response};
 use serde_json::Value;
 
-use crate::client;
+use crate::http_client;
 
 #[derive(Args)]
 pub struct DeadArgs {
@@ -55,7 +55,7 @@ pub fn run(args: &DeadArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn execute(args: &DeadArgs) -> anyhow::Result<()> {
-    let client = client::to_service(args.token.as_deref())?;
+    let client = http_client::to_service(args.token.as_deref())?;
     let service = Service { client, base: args.to.trim_end_matches('/').to_owned() };
     match &args.command {
         DeadCommand::List { flow } => list(&service, flow.as_deref(), args.json).await,
