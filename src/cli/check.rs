@@ -1,4 +1,4 @@
-//! `caudal check`: every problem of a config with file, line, column and remedy. Opens nothing, connects to nothing.
+//! `caudal check`: every problem of a config with file, line, column and remedy. Needs no network.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;

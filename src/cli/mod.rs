@@ -32,7 +32,7 @@ pub struct Args {
     /// What to log, for example `warn` or `info,nats=debug`
     #[arg(long, env = "CAUDAL_LOG", default_value = "info,async_nats=warn", global = true, value_name = "FILTER")]
     log: String,
-    /// How a log line looks
+    /// Format of log lines
     #[arg(long, value_enum, default_value_t, global = true)]
     log_format: LogFormat,
 }
@@ -49,13 +49,13 @@ enum Command {
     Dead(dead_letters::DeadArgs),
     /// Send the files of a folder into a running service
     Send(send::SendArgs),
-    /// Runs the broker as a child that ends with its parent
+    /// Run the broker as a child process that ends with its parent
     #[command(hide = true)]
     Guard {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
-    /// Converts documents for its parent
+    /// Convert documents for the parent process
     #[command(hide = true)]
     OfficeWorker {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
