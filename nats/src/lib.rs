@@ -10,33 +10,59 @@
 //! [`connect`] makes the streams of a [`Topology`]; [`server::PrivateServer`] runs a broker that dies with this process.
 //! The README of this crate is for publishers and subscribers in other languages.
 
+#[path = "queue/backlog.rs"]
 mod backlog;
+#[path = "wire/payload.rs"]
 mod body;
+#[path = "link/timeout.rs"]
 mod bounded;
+#[path = "stores/cancellations.rs"]
 mod cancel;
+#[path = "stores/claim_store.rs"]
 mod claims;
+#[path = "wire/cloud_event.rs"]
 mod codec;
+#[path = "link/connection.rs"]
 mod connection;
+#[path = "stores/dead_letters.rs"]
 mod dead;
+#[path = "wire/delivery_position.rs"]
 mod delivery;
+#[path = "link/direct_get.rs"]
 mod direct;
+#[path = "stores/result_dispatch.rs"]
 mod dispatch;
+#[path = "link/follower.rs"]
 mod follow;
+#[path = "queue/in_flight.rs"]
 mod held;
 mod jetstream;
+#[path = "stores/ledger.rs"]
 mod ledger;
+#[path = "wire/subjects.rs"]
 mod names;
+#[path = "link/publish.rs"]
 mod publish;
+#[path = "queue/puller.rs"]
 mod pump;
+#[path = "stores/write_canary.rs"]
 mod ready;
+#[path = "stores/records.rs"]
 mod records;
+#[path = "stores/results.rs"]
 mod results;
+#[path = "server/private_server.rs"]
 pub mod server;
+#[path = "queue/source.rs"]
 mod source;
 mod spec;
+#[path = "queue/submit.rs"]
 mod submit;
+#[path = "queue/tail.rs"]
 mod tail;
+#[path = "link/streams.rs"]
 mod topology;
+#[path = "stores/orphaned_claims.rs"]
 mod unused;
 
 use std::path::PathBuf;

@@ -5,8 +5,10 @@
 //! sequence 1. If the server dies first it is started again on the same port, so that clients find it.
 
 mod config;
+#[path = "parent_death_guard.rs"]
 mod guard;
 mod keys;
+#[path = "server_thread.rs"]
 mod supervise;
 
 use std::ffi::OsString;
