@@ -1,9 +1,9 @@
-//! Bodies that travel beside their events.
+//! The claim store: bodies of events, results and templates, and the removal of orphans.
 
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
-    reason = "a test stops at the first surprise and is told its server by the environment"
+    reason = "a test may panic, and the environment names its server"
 )]
 
 mod support;
@@ -21,7 +21,7 @@ use pipeline::{
 };
 use support::*;
 
-async fn keep(transport: &JetStream, body: BoxStream<'_, Result<Bytes, BoxError>>) -> Result<Claim, TransportError> {
+async fn put(transport: &JetStream, body: BoxStream<'_, Result<Bytes, BoxError>>) -> Result<Claim, TransportError> {
     transport.put_claim(BodyOf::Event(&token("f")), body).await
 }
 
@@ -51,16 +51,16 @@ async fn stored_chunks(broker: &Broker) -> u64 {
 }
 
 #[tokio::test]
-async fn bodies_of_any_length_come_back_whole_and_go_when_dropped() {
+async fn bodies_of_any_length_are_read_back_whole_and_removed_when_dropped() {
     let broker = Broker::start().await;
     let transport = broker.connect(topology(&[])).await;
     for length in [0, 1, 128 << 10, (128 << 10) + 1, 10 << 20] {
         let bytes = noise(length);
         let pieces = bytes.chunks(50_001).map(Bytes::copy_from_slice).collect();
-        let claim = keep(&transport, body(pieces)).await.unwrap();
+        let claim = put(&transport, body(pieces)).await.unwrap();
         assert_eq!(claim.length, length as u64);
         assert_eq!(transport.get_claim(&claim).await.unwrap(), bytes);
-        let whole = keep(&transport, body(vec![bytes.clone()])).await.unwrap();
+        let whole = put(&transport, body(vec![bytes.clone()])).await.unwrap();
         assert_eq!(whole.sha256, claim.sha256);
         for claim in [claim, whole] {
             transport.drop_claim(&claim).await.unwrap();
@@ -73,11 +73,11 @@ async fn bodies_of_any_length_come_back_whole_and_go_when_dropped() {
 }
 
 #[tokio::test]
-async fn a_claim_that_is_not_what_was_stored_is_refused() {
+async fn a_claim_that_does_not_match_the_stored_body_is_refused() {
     let broker = Broker::start().await;
     let transport = broker.connect(topology(&[])).await;
-    let claim = keep(&transport, body(vec![noise(300_000)])).await.unwrap();
-    let other = keep(&transport, body(vec![noise(300_001)])).await.unwrap();
+    let claim = put(&transport, body(vec![noise(300_000)])).await.unwrap();
+    let other = put(&transport, body(vec![noise(300_001)])).await.unwrap();
     let altered = Claim { sha256: other.sha256, ..claim.clone() };
     let shorter = Claim { length: claim.length - 1, ..claim.clone() };
     let longer = Claim { length: claim.length + 1, ..claim.clone() };
@@ -91,22 +91,22 @@ async fn a_claim_that_is_not_what_was_stored_is_refused() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_leaves_nothing() {
+async fn an_upload_that_breaks_off_leaves_no_chunks() {
     let broker = Broker::start().await;
     let transport = broker.connect(topology(&[])).await;
     let broken = stream::iter([Ok(noise(6 << 20)), Err("the client is gone".into())]).boxed();
-    let Err(error) = keep(&transport, broken).await else { panic!("was taken") };
+    let Err(error) = put(&transport, broken).await else { panic!("was accepted") };
     assert!(matches!(error, TransportError::Body(why) if why.to_string() == "the client is gone"));
     assert_eq!(stored_chunks(&broker).await, 0);
-    // Given up half-way, as when a handler is dropped: removed in the background.
+    // An upload dropped half-way, as when a handler is dropped, is removed in the background.
     let endless = stream::iter([Ok(noise(6 << 20))]).chain(stream::pending()).boxed();
-    let upload = tokio::time::timeout(Duration::from_millis(300), keep(&transport, endless)).await;
+    let upload = tokio::time::timeout(Duration::from_millis(300), put(&transport, endless)).await;
     assert!(upload.is_err());
-    eventually("the chunks are gone", || async { stored_chunks(&broker).await == 0 }).await;
+    eventually("the chunks are removed", || async { stored_chunks(&broker).await == 0 }).await;
 }
 
 #[tokio::test]
-async fn the_body_of_a_result_goes_by_itself_after_the_result() {
+async fn the_body_of_a_result_expires_after_the_result() {
     let broker = Broker::start().await;
     let transport = broker.connect(topology(&[])).await;
     let claim = transport.put_claim(BodyOf::Result, body(vec![noise(300_000)])).await.unwrap();
@@ -116,7 +116,7 @@ async fn the_body_of_a_result_goes_by_itself_after_the_result() {
     transport.get_claim(&claim).await.unwrap();
 }
 
-async fn keep_of(transport: &JetStream, flow: &str) -> Arc<Claim> {
+async fn put_of(transport: &JetStream, flow: &str) -> Arc<Claim> {
     let flow = token(flow);
     Arc::new(transport.put_claim(BodyOf::Event(&flow), body(vec![noise(300_000)])).await.unwrap())
 }
@@ -130,14 +130,14 @@ async fn is_there(transport: &JetStream, claim: &Claim) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_body_goes_that_no_event_and_no_dead_letter_refers_to() {
+async fn a_body_without_an_event_or_a_dead_letter_is_removed() {
     let broker = Broker::start().await;
     let mut topology = topology(&[("waits", 10), ("died", 10)]);
     topology.limits.claims_unused = Duration::from_secs(1);
     let transport = broker.connect(topology).await;
-    let (waiting, lettered) = (keep_of(&transport, "waits").await, keep_of(&transport, "died").await);
+    let (waiting, in_letter) = (put_of(&transport, "waits").await, put_of(&transport, "died").await);
     transport.submit(event("waits", "w", claimed(&waiting))).await.unwrap();
-    transport.submit(event("died", "d", claimed(&lettered))).await.unwrap();
+    transport.submit(event("died", "d", claimed(&in_letter))).await.unwrap();
     let mut source = open(&transport, "died", Lane::Interactive, bounds(1)).await;
     let delivery = next(&mut source).await;
     let letter = DeadLetter {
@@ -149,14 +149,15 @@ async fn a_body_goes_that_no_event_and_no_dead_letter_refers_to() {
         error: None,
     };
     transport.dead_letter(letter).await.unwrap();
-    // Kept later than the two, and nobody refers to them: where events wait, one is not told from the other.
-    let (beside, alone) = (keep_of(&transport, "waits").await, keep_of(&transport, "died").await);
+    // Stored later than the two, and no event refers to them. While an event waits in a flow, none of its bodies is
+    // removed.
+    let (beside, alone) = (put_of(&transport, "waits").await, put_of(&transport, "died").await);
     assert!(delivery.ack.settle(Settlement::DoneForSure).await);
-    eventually("the body goes", || async { !is_there(&transport, &alone).await }).await;
-    assert!(is_there(&transport, &lettered).await, "its dead letter needs it");
+    eventually("the orphan is removed", || async { !is_there(&transport, &alone).await }).await;
+    assert!(is_there(&transport, &in_letter).await, "its dead letter needs it");
     assert!(is_there(&transport, &waiting).await && is_there(&transport, &beside).await, "an event waits");
     let mut source = open(&transport, "waits", Lane::Interactive, bounds(1)).await;
     let delivery = next(&mut source).await;
     assert!(delivery.ack.settle(Settlement::DoneForSure).await);
-    eventually("the other goes", || async { !is_there(&transport, &beside).await }).await;
+    eventually("the other orphan is removed", || async { !is_there(&transport, &beside).await }).await;
 }

@@ -1,12 +1,12 @@
-//! The store has one owner, and the server dies with whoever started it.
+//! The parent-death guard: only one server uses a store, and the server ends with the process that started it.
 //!
-//! This binary has a `main` of its own: it is also the program that the server is started through.
+//! This binary has a `main` of its own, because it is also the program through which the server is started.
 
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::disallowed_methods,
-    reason = "a test stops at the first surprise and is told its server by the environment"
+    reason = "a test may panic, and the environment names its server"
 )]
 
 use std::ffi::OsString;
@@ -35,11 +35,11 @@ fn main() -> ExitCode {
             });
             ExitCode::SUCCESS
         }
-        // What cargo asks a test binary for.
+        // Cargo asks a test binary for a list.
         Some("--list") => ExitCode::SUCCESS,
         _ => {
-            runtime().block_on(a_store_has_one_owner());
-            runtime().block_on(the_server_dies_with_its_parent());
+            runtime().block_on(a_store_has_only_one_server());
+            runtime().block_on(the_server_ends_with_its_parent());
             println!("guard: 2 tests passed");
             ExitCode::SUCCESS
         }
@@ -63,19 +63,19 @@ fn options(data_dir: &Path) -> ServerOptions {
     }
 }
 
-async fn a_store_has_one_owner() {
+async fn a_store_has_only_one_server() {
     let dir = tempfile::TempDir::new().unwrap();
     let first = PrivateServer::start(options(dir.path())).await.unwrap();
     let Err(error) = PrivateServer::start(options(dir.path())).await else { panic!("two servers on one store") };
     assert!(matches!(&error, ServerError::InUse(path) if path == dir.path()), "{error}");
     assert!(error.to_string().contains("is in use by another caudal"), "{error}");
-    // The lock outlives a restart of the server and ends with it.
+    // The lock ends with the server, so the store can be used again.
     first.stop().await;
     let again = PrivateServer::start(options(dir.path())).await.unwrap();
     again.stop().await;
 }
 
-async fn the_server_dies_with_its_parent() {
+async fn the_server_ends_with_its_parent() {
     let dir = tempfile::TempDir::new().unwrap();
     let mut parent = Command::new(std::env::current_exe().unwrap())
         .arg("parent")
@@ -98,7 +98,7 @@ async fn the_server_dies_with_its_parent() {
     again.stop().await;
 }
 
-/// Whether a process runs; one that ended and was not reaped does not.
+/// Whether a process is running; a process that ended but was not reaped is not.
 fn is_alive(pid: u32) -> bool {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
     !stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'))

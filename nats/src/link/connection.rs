@@ -1,7 +1,7 @@
-//! One connection to the broker, and how it behaves when the broker goes away.
+//! One connection to the broker, and what it does when the broker goes away.
 //!
-//! A connection is one task of the client library, so every kind of traffic has its own: a burst of large bodies delays
-//! no acknowledgement. Reconnecting never gives up; the pauses grow from about 10 ms to 2 s.
+//! The client library runs each connection in one task, so every kind of traffic has a connection of its own: a burst
+//! of large bodies delays no acknowledgement. Reconnecting never gives up; the pauses grow from about 10 ms to 2 s.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,60 +14,31 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::ConnectError;
-
-/// Where the broker is and who we are to it.
-#[derive(Clone, Debug)]
-pub struct Access {
-    /// For example `nats://127.0.0.1:4222`; several, separated by commas.
-    pub url: String,
-    /// What proves who we are.
-    pub auth: Auth,
-}
-
-impl Access {
-    /// The address without what proves who we are.
-    fn shown(&self) -> String {
-        let servers = self.url.split(',').map(|server| match (server.split_once("://"), server.rsplit_once('@')) {
-            (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
-            _ => server.to_owned(),
-        });
-        servers.collect::<Vec<_>>().join(",")
-    }
-}
-
-/// What proves who we are.
-#[derive(Clone, Debug)]
-pub enum Auth {
-    /// Nothing, or what the URL holds.
-    None,
-    /// A file with the seed of an nkey user.
-    NkeySeed(PathBuf),
-    /// A credentials file: JWT and seed.
-    Credentials(PathBuf),
-}
+use crate::access::{Access, Auth};
+use crate::error::ConnectError;
+use crate::wire::subjects::INBOX_PREFIX;
 
 /// Acknowledgements of publishes that may be outstanding per connection.
 const MAX_ACKS_IN_FLIGHT: usize = 2048;
-/// How long one acknowledgement or answer of the broker is awaited.
-pub const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-/// Messages that may wait in the client for a subscription to be read; beyond, the client drops.
+/// Timeout for one acknowledgement or answer of the broker.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Messages that may wait in the client until a subscription is read; further ones are dropped by the client.
 const SUBSCRIPTION_CAPACITY: usize = 16_384;
-/// Inboxes of our own, so that other users of the broker can be denied them.
-pub const INBOX_PREFIX: &str = "_INBOX_caudal";
+/// Pause between attempts to connect for the first time.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// A connection with its JetStream context, and the count of times it came up. A clone is the same connection.
+/// A connection with its JetStream context and the number of times it was established. A clone is the same connection.
 #[derive(Clone)]
 pub struct Connection {
-    /// Publishes and asks.
+    /// The JetStream API on this connection.
     pub context: Context,
-    /// Grows each time the connection is established again.
-    pub up: watch::Receiver<u64>,
+    /// Incremented each time the connection is established.
+    pub established: watch::Receiver<u64>,
 }
 
 impl Connection {
-    /// Connects, trying again until `limit` has passed unless the broker refuses who we are. Once `stop` is cancelled, losing
-    /// the connection is no news.
+    /// Connects. Tries again until `limit` has passed, unless the broker refuses our credentials. Once `stop` is
+    /// cancelled, losing the connection is expected and logged at debug level only.
     pub async fn open(
         access: &Access,
         role: &'static str,
@@ -75,41 +46,42 @@ impl Connection {
         stop: &CancellationToken,
     ) -> Result<Self, ConnectError> {
         let deadline = Instant::now() + limit;
-        let (up, came_up) = watch::channel(0);
+        let (establishing, established) = watch::channel(0);
         let client = loop {
-            let attempt = options(&access.auth, role, up.clone(), stop.clone()).await?.connect(access.url.clone());
+            let options = options(&access.auth, role, establishing.clone(), stop.clone()).await?;
+            let attempt = options.connect(access.url.clone());
             let error = match tokio::time::timeout_at(deadline, attempt).await {
                 Ok(Ok(client)) => break client,
                 Ok(Err(error)) => error,
-                Err(_) => return Err(ConnectError::TimedOut { url: access.shown(), limit }),
+                Err(_) => return Err(ConnectError::TimedOut { url: access.url_without_credentials(), limit }),
             };
-            let refused = matches!(
-                error.kind(),
-                ConnectErrorKind::Authentication
-                    | ConnectErrorKind::AuthorizationViolation
-                    | ConnectErrorKind::ServerParse
-            );
-            if refused || Instant::now() + RETRY_PAUSE >= deadline {
-                return Err(ConnectError::Refused { url: access.shown(), source: error.into() });
+            if is_final(error.kind()) || Instant::now() + RETRY_PAUSE >= deadline {
+                return Err(ConnectError::Refused { url: access.url_without_credentials(), source: error.into() });
             }
             tokio::time::sleep(RETRY_PAUSE).await;
         };
-        let context = ContextBuilder::new().timeout(ANSWER_LIMIT).max_ack_inflight(MAX_ACKS_IN_FLIGHT).build(client);
-        Ok(Self { context, up: came_up })
+        let context = ContextBuilder::new().timeout(ANSWER_TIMEOUT).max_ack_inflight(MAX_ACKS_IN_FLIGHT).build(client);
+        Ok(Self { context, established })
     }
 
-    /// The connection itself.
+    /// The client of this connection, for plain NATS.
     pub fn client(&self) -> Client {
         self.context.client()
     }
 }
 
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Whether connecting again would fail for the same reason.
+fn is_final(kind: ConnectErrorKind) -> bool {
+    matches!(
+        kind,
+        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::ServerParse
+    )
+}
 
 async fn options(
     auth: &Auth,
     role: &'static str,
-    up: watch::Sender<u64>,
+    establishing: watch::Sender<u64>,
     stop: CancellationToken,
 ) -> Result<ConnectOptions, ConnectError> {
     let unreadable = |file: &PathBuf, source| ConnectError::Key { file: file.clone(), source };
@@ -127,30 +99,33 @@ async fn options(
         .name(format!("caudal-{role}"))
         .custom_inbox_prefix(INBOX_PREFIX)
         .ping_interval(Duration::from_secs(10))
-        .request_timeout(Some(ANSWER_LIMIT))
+        .request_timeout(Some(ANSWER_TIMEOUT))
         .subscription_capacity(SUBSCRIPTION_CAPACITY)
         .reconnect_delay_callback(reconnect_delay)
         .event_callback(move |event| {
             match event {
-                Event::Disconnected if stop.is_cancelled() => tracing::debug!(role, "the broker is gone as well"),
-                event => note(role, &event, &up),
+                Event::Disconnected if stop.is_cancelled() => {
+                    tracing::debug!(role, "disconnected from the broker while closing")
+                }
+                event => record_event(role, &event, &establishing),
             }
             std::future::ready(())
         }))
 }
 
-/// Doubles from 8 ms to 2 s, with a quarter of jitter so that many clients do not come back in step.
+/// Doubles from 8 ms to 2 s, with up to a quarter of jitter so that many clients do not reconnect at the same moment.
 fn reconnect_delay(attempts: usize) -> Duration {
     let millis = 8_u64.saturating_mul(1 << attempts.min(8)).min(2_000);
     Duration::from_millis(millis - rand::rng().random_range(0..=millis / 4))
 }
 
-/// The broker tells of refused permissions and dropped messages only here.
-fn note(role: &'static str, event: &Event, up: &watch::Sender<u64>) {
+/// Logs and counts what happens to the connection. Refused permissions and dropped messages are reported only by these
+/// events.
+fn record_event(role: &'static str, event: &Event, establishing: &watch::Sender<u64>) {
     match event {
         Event::Connected => {
             tracing::debug!(role, "connected to the broker");
-            up.send_modify(|times| *times += 1);
+            establishing.send_modify(|times| *times += 1);
         }
         Event::Disconnected => {
             metrics::counter!("caudal_broker_disconnects_total", "connection" => role).increment(1);
@@ -158,11 +133,13 @@ fn note(role: &'static str, event: &Event, up: &watch::Sender<u64>) {
         }
         Event::SlowConsumer(_) => {
             metrics::counter!("caudal_broker_dropped_messages_total", "connection" => role).increment(1);
-            tracing::error!(role, "the client dropped messages it could not hold");
+            tracing::error!(role, "the client dropped messages, a subscription is read too slowly");
         }
-        Event::ServerError(error) => tracing::error!(role, %error, "the broker refused something"),
-        Event::ClientError(error) => tracing::warn!(role, %error, "broker client"),
-        Event::LameDuckMode | Event::Draining | Event::Closed => tracing::info!(role, %event, "broker connection"),
+        Event::ServerError(error) => tracing::error!(role, %error, "the broker reported an error"),
+        Event::ClientError(error) => tracing::warn!(role, %error, "the client of the broker reported an error"),
+        Event::LameDuckMode | Event::Draining | Event::Closed => {
+            tracing::info!(role, %event, "the connection to the broker changed")
+        }
     }
 }
 
@@ -171,14 +148,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_shows_no_password() {
-        let access = Access { url: "nats://me:secret@a:1,nats://b:2".into(), auth: Auth::None };
-        assert_eq!(access.shown(), "nats://a:1,nats://b:2");
+    fn the_first_reconnect_is_fast() {
+        assert!(reconnect_delay(1) <= Duration::from_millis(16));
     }
 
     #[test]
-    fn reconnecting_starts_fast_and_stays_bounded() {
-        assert!(reconnect_delay(1) <= Duration::from_millis(16));
+    fn the_pause_between_reconnects_stays_bounded() {
         assert!((1_500..=2_000).contains(&reconnect_delay(1_000).as_millis()));
+    }
+
+    #[test]
+    fn refused_credentials_are_final_and_an_absent_server_is_not() {
+        assert!(is_final(ConnectErrorKind::AuthorizationViolation));
+        assert!(!is_final(ConnectErrorKind::Io));
     }
 }

@@ -1,9 +1,9 @@
 //! Follows a stream: every message once and in order, across interruptions.
 //!
-//! A push consumer of its own delivers; after an interruption it is made anew behind the last message seen, so nothing is
-//! missed and nothing comes twice. The consumer is kept here and not by the client library's own ordered consumer, which
-//! starts over from the first message of the stream when it is interrupted before the first delivery, and retries for ever
-//! when the stream is gone.
+//! The messages come from a push consumer. After an interruption a new one is created after the last message read, so
+//! that none is missed and none is read twice. This does not use the client library's ordered consumer: interrupted
+//! before its first delivery, that one starts again at the first message of the stream, and it retries for ever if the
+//! stream is gone.
 
 use std::time::Duration;
 
@@ -16,174 +16,176 @@ use pipeline::{BoxError, Token};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::codec;
-use crate::connection::{ANSWER_LIMIT, Connection};
-use crate::delivery::Position;
+use crate::link::connection::{ANSWER_TIMEOUT, Connection};
+use crate::wire::delivery_position::DeliveryPosition;
+use crate::wire::headers;
 
-/// How often the broker shows that the consumer is alive while there are no results.
+/// How often the broker sends a sign of life while there are no messages.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Several heartbeats missing mean that it is gone.
+/// Without any message or heartbeat for this long, the consumer is considered gone.
 const SILENCE_LIMIT: Duration = Duration::from_millis(3_500);
-/// When the broker removes a consumer nobody listens to.
-const UNHEARD_LIMIT: Duration = Duration::from_secs(30);
-/// Pause before an interrupted consumer is made again, doubled up to 64 times while that fails.
+/// Time after which the broker removes a consumer without a subscriber.
+const INACTIVE_THRESHOLD: Duration = Duration::from_secs(30);
+/// Pause before a new consumer is created, doubled up to 64 times while that fails.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Time for deleting a consumer that is no longer used. If that fails, the broker removes it after
+/// [`INACTIVE_THRESHOLD`].
+const DELETE_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// What is done with the messages of a followed stream.
+/// Receives the messages of a followed stream.
 #[async_trait]
-pub trait Reader: Send {
-    /// The next message, each once and in order.
+pub trait StreamReader: Send {
+    /// Called with each message, once and in order.
     async fn read(&mut self, message: Message);
 
-    /// Everything stored so far has been read; told again after an interruption.
+    /// Called when everything stored so far has been read; again after an interruption.
     async fn caught_up(&mut self) {}
 
-    /// Messages may be missing: the stream lost its end, or was made anew.
+    /// Called when messages may be missing: the stream lost its last messages, or was deleted and created again.
     async fn lost(&mut self) {}
 }
 
-/// Where following begins.
+/// First message to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Begin {
-    /// With what is stored from now on.
+pub enum StartAt {
+    /// The first one that is stored from now on.
     Now,
-    /// With the oldest message.
+    /// The oldest one.
     Oldest,
 }
 
-/// See the module.
+/// Follows one stream and passes its messages to a [`StreamReader`].
 pub struct Follower<R> {
     stream: &'static str,
-    begin: Begin,
+    start: StartAt,
     reader: R,
     connection: Connection,
     stop: CancellationToken,
-    /// Last stream sequence seen; everything at or below is old.
-    seen: u64,
-    /// When the stream was made: another time means another stream.
-    made: Option<time::OffsetDateTime>,
+    /// Last stream sequence read; messages at or below it are not read again.
+    last_read: u64,
+    /// Creation time of the stream; a different time means that it was deleted and created again.
+    created: Option<time::OffsetDateTime>,
 }
 
-/// A consumer that is delivering.
-pub struct Following {
+/// A push consumer that is delivering.
+pub struct PushConsumer {
     messages: Subscriber,
-    consumer: String,
-    up: watch::Receiver<u64>,
+    name: String,
+    established: watch::Receiver<u64>,
     /// Consumer sequence of the next message.
     next: u64,
 }
 
-/// How following ended.
-enum Ended {
+/// Why delivery from a consumer ended.
+enum DeliveryEnd {
     Stopped,
     Interrupted(&'static str),
 }
 
-impl<R: Reader> Follower<R> {
-    pub fn new(stream: &'static str, begin: Begin, reader: R, connection: Connection, stop: CancellationToken) -> Self {
-        Self { stream, begin, reader, connection, stop, seen: 0, made: None }
+impl<R: StreamReader> Follower<R> {
+    pub fn new(
+        stream: &'static str,
+        start: StartAt,
+        reader: R,
+        connection: Connection,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { stream, start, reader, connection, stop, last_read: 0, created: None }
     }
 
-    /// Makes the consumer: from here on nothing stored is missed.
-    pub async fn begin(&mut self) -> Result<Following, BoxError> {
+    /// Creates the consumer: no message stored after this returns is missed.
+    pub async fn begin(&mut self) -> Result<PushConsumer, BoxError> {
         let context = &self.connection.context;
-        let mut up = self.connection.up.clone();
-        up.mark_unchanged();
+        let mut established = self.connection.established.clone();
+        established.mark_unchanged();
         let stream = context.get_stream(self.stream).await?;
         let info = stream.cached_info();
-        let (made, last) = (info.created, info.state.last_sequence);
-        match self.made {
-            None if self.begin == Begin::Now => self.seen = last,
+        let last = info.state.last_sequence;
+        self.check_continuity(info.created, last).await;
+        if last <= self.last_read || info.state.messages == 0 {
+            self.reader.caught_up().await;
+        }
+        let context = &self.connection.context;
+        let client = context.client();
+        let name = format!("caudal-{}", Token::random());
+        let inbox = client.new_inbox();
+        let messages = client.subscribe(inbox.clone()).await?;
+        let config = push_config(name.clone(), inbox, self.last_read + 1);
+        context.create_consumer_on_stream(config, self.stream).await?;
+        Ok(PushConsumer { messages, name, established, next: 1 })
+    }
+
+    /// Sets where to read from, and tells the reader if messages may be missing.
+    async fn check_continuity(&mut self, created: time::OffsetDateTime, last: u64) {
+        match self.created {
+            None if self.start == StartAt::Now => self.last_read = last,
             None => {}
-            Some(before) if before != made || last < self.seen => {
-                tracing::error!(
-                    stream = self.stream,
-                    seen = self.seen,
-                    last,
-                    "the stream lost its end or was made anew"
-                );
-                self.seen = if self.begin == Begin::Now { last } else { 0 };
+            Some(before) if before != created || last < self.last_read => {
+                let (stream, last_read) = (self.stream, self.last_read);
+                tracing::error!(stream, last_read, last, "the stream lost its last messages or was created again");
+                self.last_read = if self.start == StartAt::Now { last } else { 0 };
                 self.reader.lost().await;
             }
             Some(_) => {}
         }
-        self.made = Some(made);
-        if last <= self.seen || info.state.messages == 0 {
-            self.reader.caught_up().await;
-        }
-        let client = context.client();
-        let consumer = format!("caudal-{}", Token::random());
-        let inbox = client.new_inbox();
-        let messages = client.subscribe(inbox.clone()).await?;
-        let config = push::Config {
-            name: Some(consumer.clone()),
-            deliver_subject: inbox,
-            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.seen + 1 },
-            ack_policy: AckPolicy::None,
-            max_deliver: 1,
-            flow_control: true,
-            idle_heartbeat: HEARTBEAT,
-            inactive_threshold: UNHEARD_LIMIT,
-            memory_storage: true,
-            num_replicas: 1,
-            ..Default::default()
-        };
-        context.create_consumer_on_stream(config, self.stream).await?;
-        Ok(Following { messages, consumer, up, next: 1 })
+        self.created = Some(created);
     }
 
-    /// Runs until stopped.
-    pub async fn run(mut self, mut following: Following) {
+    /// Reads until `stop` is cancelled.
+    pub async fn run(mut self, mut consumer: PushConsumer) {
         loop {
-            match self.follow(&mut following).await {
-                Ended::Stopped => break,
-                Ended::Interrupted(why) => tracing::debug!(stream = self.stream, why, "following is interrupted"),
+            match self.read_from(&mut consumer).await {
+                DeliveryEnd::Stopped => break,
+                DeliveryEnd::Interrupted(why) => {
+                    tracing::debug!(stream = self.stream, why, "following the stream was interrupted");
+                }
             }
-            self.discard(&following.consumer).await;
+            self.delete(&consumer.name).await;
             let Some(again) = self.begin_again().await else { return };
-            following = again;
+            consumer = again;
         }
-        self.discard(&following.consumer).await;
+        self.delete(&consumer.name).await;
     }
 
-    async fn begin_again(&mut self) -> Option<Following> {
+    async fn begin_again(&mut self) -> Option<PushConsumer> {
         let mut failures = 0;
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return None,
                 () = tokio::time::sleep(PAUSE * (1 << failures.min(6))) => {}
             }
-            match tokio::time::timeout(3 * ANSWER_LIMIT, self.begin()).await {
-                Ok(Ok(following)) => return Some(following),
+            match tokio::time::timeout(3 * ANSWER_TIMEOUT, self.begin()).await {
+                Ok(Ok(consumer)) => return Some(consumer),
                 Ok(Err(error)) => {
-                    tracing::warn!(stream = self.stream, %error, "the stream cannot be followed, will try again")
+                    tracing::warn!(stream = self.stream, %error, "the stream cannot be followed, trying again")
                 }
-                Err(_) => tracing::warn!(stream = self.stream, "the stream cannot be followed in time, will try again"),
+                Err(_) => tracing::warn!(stream = self.stream, "following the stream timed out, trying again"),
             }
             failures += 1;
         }
     }
 
-    async fn follow(&mut self, following: &mut Following) -> Ended {
+    async fn read_from(&mut self, consumer: &mut PushConsumer) -> DeliveryEnd {
         let client = self.connection.client();
         let stop = self.stop.clone();
         loop {
             let message = tokio::select! {
                 biased;
-                () = stop.cancelled() => return Ended::Stopped,
-                _ = following.up.changed() => return Ended::Interrupted("the connection was made again"),
-                message = tokio::time::timeout(SILENCE_LIMIT, following.messages.next()) => message,
+                () = stop.cancelled() => return DeliveryEnd::Stopped,
+                _ = consumer.established.changed() => return DeliveryEnd::Interrupted("reconnected"),
+                message = tokio::time::timeout(SILENCE_LIMIT, consumer.messages.next()) => message,
             };
             let message = match message {
                 Ok(Some(message)) => message,
-                Ok(None) => return Ended::Interrupted("the subscription ended"),
-                Err(_) => return Ended::Interrupted("no sign of life"),
+                Ok(None) => return DeliveryEnd::Interrupted("the subscription ended"),
+                Err(_) => return DeliveryEnd::Interrupted("no heartbeat"),
             };
             let interrupted = match message.status {
-                None => self.take(message, &mut following.next).await,
+                None => self.take(message, &mut consumer.next).await,
                 Some(StatusCode::IDLE_HEARTBEAT) => {
-                    let interrupted = answer(&client, &message, following.next).await;
-                    // The broker is idle: there is nothing more to deliver. Flow control comes under the same status.
+                    let interrupted = answer_flow_control(&client, &message, consumer.next).await;
+                    // A heartbeat means that there is nothing more to deliver. Flow control has the same status, but a
+                    // reply.
                     if interrupted.is_none() && message.reply.is_none() {
                         self.reader.caught_up().await;
                     }
@@ -192,22 +194,22 @@ impl<R: Reader> Follower<R> {
                 Some(_) => Some("the consumer ended"),
             };
             if let Some(why) = interrupted {
-                return Ended::Interrupted(why);
+                return DeliveryEnd::Interrupted(why);
             }
         }
     }
 
-    /// Passes a message on; a gap in the numbers is an interruption.
+    /// Passes a message to the reader. A gap in the consumer's sequence is an interruption.
     async fn take(&mut self, message: Message, next: &mut u64) -> Option<&'static str> {
-        let Some(position) = message.reply.as_ref().and_then(|reply| Position::parse(reply)) else {
+        let Some(position) = message.reply.as_ref().and_then(|reply| DeliveryPosition::parse(reply)) else {
             return Some("a message has no position");
         };
         if position.consumer_sequence != *next {
             return Some("a message is missing");
         }
         *next += 1;
-        if position.stream_sequence > self.seen {
-            self.seen = position.stream_sequence;
+        if position.stream_sequence > self.last_read {
+            self.last_read = position.stream_sequence;
             self.reader.read(message).await;
         }
         if position.pending == 0 {
@@ -216,25 +218,40 @@ impl<R: Reader> Follower<R> {
         None
     }
 
-    async fn discard(&self, consumer: &str) {
+    async fn delete(&self, consumer: &str) {
         let delete = self.connection.context.delete_consumer_from_stream(consumer, self.stream);
-        // Best effort: the broker removes it when nobody listened for a while.
-        let _ = tokio::time::timeout(Duration::from_millis(200), delete).await;
+        let _ = tokio::time::timeout(DELETE_TIMEOUT, delete).await;
     }
 }
 
-/// Answers flow control, and compares the last number the broker sent with what arrived.
-async fn answer(client: &Client, message: &Message, next: u64) -> Option<&'static str> {
-    let stalled = message.headers.as_ref().and_then(|headers| codec::get(headers, "Nats-Consumer-Stalled"));
+fn push_config(name: String, deliver_subject: String, start_sequence: u64) -> push::Config {
+    push::Config {
+        name: Some(name),
+        deliver_subject,
+        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence },
+        ack_policy: AckPolicy::None,
+        max_deliver: 1,
+        flow_control: true,
+        idle_heartbeat: HEARTBEAT,
+        inactive_threshold: INACTIVE_THRESHOLD,
+        memory_storage: true,
+        num_replicas: 1,
+        ..Default::default()
+    }
+}
+
+/// Answers flow control, and compares the last consumer sequence that the broker sent with the messages that arrived.
+async fn answer_flow_control(client: &Client, message: &Message, next: u64) -> Option<&'static str> {
+    let stalled = message.headers.as_ref().and_then(|all| headers::get(all, "Nats-Consumer-Stalled"));
     let flow_control = message.reply.as_ref().map(|reply| reply.to_string()).or(stalled.map(str::to_owned));
     if let Some(subject) = flow_control {
-        let sent = tokio::time::timeout(ANSWER_LIMIT, client.publish(subject, Bytes::new())).await;
+        let sent = tokio::time::timeout(ANSWER_TIMEOUT, client.publish(subject, Bytes::new())).await;
         if !matches!(sent, Ok(Ok(()))) {
             return Some("flow control could not be answered");
         }
     }
     let last: Option<u64> =
-        message.headers.as_ref().and_then(|headers| codec::get(headers, "Nats-Last-Consumer")?.parse().ok());
+        message.headers.as_ref().and_then(|all| headers::get(all, "Nats-Last-Consumer")?.parse().ok());
     match last {
         Some(last) if last + 1 != next => Some("the last message is missing"),
         _ => None,

@@ -1,7 +1,8 @@
-//! Events delivered and not settled: kept alive at the broker, handed back when dropped.
+//! Events in flight: delivered by the broker and not settled yet.
 //!
-//! The pump of a source puts every delivery in here the moment it arrives, so that one that waits for its turn is kept
-//! alive like one at work. A [`Hold`] that is dropped unsettled is handed back: the broker delivers the event again at once.
+//! The puller of a source adds every delivery the moment it arrives, so that progress is reported for events that still
+//! wait for a worker as well as for those at work. An [`InFlightEvent`] that is dropped unsettled is handed back: the
+//! broker redelivers the event at once.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,29 +13,32 @@ use futures_util::FutureExt;
 use pipeline::Settlement;
 use tokio::sync::Notify;
 
-use crate::bounded::bounded;
-use crate::delivery::{ACK, NAK, PROGRESS, nak_after};
+use crate::link::timeout::timeout_if_pending;
+use crate::queue::acknowledgements::{ACK, NAK, PROGRESS, nak_after};
+use crate::queue::pull_room::Load;
 
-/// How long a word to the broker may wait for its turn while the connection is down. Lost, it means a repeat.
-const WORD_LIMIT: Duration = Duration::from_secs(2);
-/// How long a confirmation of a settlement is waited for.
-const CONFIRM_LIMIT: Duration = Duration::from_secs(5);
+/// How long an answer to a delivery may wait in the client while the connection is down. If it is lost, the event is
+/// redelivered.
+const SEND_TIMEOUT: Duration = Duration::from_secs(2);
+/// Timeout for the broker's confirmation of a settlement.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The deliveries of one source.
-pub struct Held {
+/// The events in flight of one consumer.
+pub struct InFlight {
     client: Client,
     table: Mutex<Table>,
     changed: Notify,
 }
 
-/// Reply subjects in numbered places; free places are used again, so that it grows to the most ever held.
+/// Reply subjects in numbered places. Free places are used again, so it grows to the most events that were ever in
+/// flight.
 #[derive(Default)]
 struct Table {
     replies: Vec<Option<Subject>>,
     free: Vec<usize>,
-    /// Of the messages held, as they came.
+    /// Bytes of the messages as they were delivered.
     bytes: usize,
-    /// The pump waits until no more than this many are held.
+    /// The puller waits until no more than this many are in flight.
     wake_at: Option<usize>,
 }
 
@@ -62,32 +66,29 @@ impl Table {
     }
 }
 
-impl Held {
+impl InFlight {
     pub fn new(client: Client) -> Arc<Self> {
         Arc::new(Self { client, table: Mutex::default(), changed: Notify::new() })
     }
 
-    /// Takes a delivery in.
-    pub fn add(self: &Arc<Self>, reply: Subject, bytes: usize) -> Hold {
+    /// Adds a delivery of this many bytes.
+    pub fn add(self: &Arc<Self>, reply: Subject, bytes: usize) -> InFlightEvent {
         let mut table = self.lock();
         table.bytes += bytes;
         let place = table.insert(reply.clone());
         drop(table);
-        Hold { place, bytes, reply, held: Arc::clone(self), settled: false }
+        InFlightEvent { place, bytes, reply, in_flight: Arc::clone(self), settled: false }
     }
 
-    /// Bytes held.
-    pub fn bytes(&self) -> usize {
-        self.lock().bytes
+    /// Number and bytes of the events in flight.
+    pub fn load(&self) -> Load {
+        let table = self.lock();
+        Load { events: table.len(), bytes: table.bytes }
     }
 
-    /// Deliveries held.
-    pub fn len(&self) -> usize {
-        self.lock().len()
-    }
-
-    /// Waits until at most `most` are held, for ever without a number. Gives at once if that is so; cancel-safe.
-    pub async fn freed(&self, most: Option<usize>) {
+    /// Waits until at most `most` events are in flight; for ever if `most` is `None`. Returns at once if that is so
+    /// already. Cancel-safe.
+    pub async fn wait_until_at_most(&self, most: Option<usize>) {
         let Some(most) = most else { return std::future::pending().await };
         {
             let mut table = self.lock();
@@ -99,19 +100,20 @@ impl Held {
         self.changed.notified().await;
     }
 
-    /// Tells the broker that everything held is still at work.
+    /// Reports progress for every event in flight, so that the broker does not redeliver it.
     pub async fn report_progress(&self) {
         let replies: Vec<Subject> = self.lock().replies.iter().flatten().cloned().collect();
         for reply in replies {
-            if !self.say(reply, PROGRESS).await {
+            if !self.send(reply, PROGRESS).await {
                 return;
             }
         }
     }
 
-    /// Whether the word was queued in time; if not, the connection is down for long and so is everything after it.
-    async fn say(&self, reply: Subject, word: Bytes) -> bool {
-        matches!(bounded(WORD_LIMIT, self.client.publish(reply, word)).await, Ok(Ok(())))
+    /// Queues an answer in the client. `false` if that timed out: then the connection has been down for long, and
+    /// further answers would time out too.
+    async fn send(&self, reply: Subject, answer: Bytes) -> bool {
+        matches!(timeout_if_pending(SEND_TIMEOUT, self.client.publish(reply, answer)).await, Ok(Ok(())))
     }
 
     fn remove(&self, place: usize, bytes: usize) {
@@ -129,41 +131,57 @@ impl Held {
     }
 }
 
-/// One delivery.
-pub struct Hold {
+/// One event in flight. Dropped unsettled, it is handed back.
+pub struct InFlightEvent {
     place: usize,
     bytes: usize,
     reply: Subject,
-    held: Arc<Held>,
+    in_flight: Arc<InFlight>,
     settled: bool,
 }
 
-impl Hold {
-    /// Tells the broker what becomes of the event; whether it has confirmed, where that is waited for.
+impl InFlightEvent {
+    /// Answers the delivery. Only [`Settlement::DoneForSure`] waits for the broker's confirmation; returns whether it
+    /// came.
     pub async fn settle(mut self, settlement: Settlement) -> bool {
-        let word = match settlement {
+        self.settled = true;
+        let answer = match settlement {
             Settlement::DoneForSure => {
-                self.settled = true;
-                let confirmed = bounded(CONFIRM_LIMIT, self.held.client.request(self.reply.clone(), ACK)).await;
-                return matches!(confirmed, Ok(Ok(_)));
+                let request = self.in_flight.client.request(self.reply.clone(), ACK);
+                return matches!(timeout_if_pending(CONFIRM_TIMEOUT, request).await, Ok(Ok(_)));
             }
             Settlement::Done => ACK,
             Settlement::Retry(delay, reason) => nak_after(delay, &reason),
         };
-        self.settled = true;
-        if !self.held.say(self.reply.clone(), word).await {
-            tracing::debug!("a settlement did not reach the broker, the event comes again");
+        if !self.in_flight.send(self.reply.clone(), answer).await {
+            tracing::debug!("a settlement was not sent in time, the event is redelivered");
         }
         false
     }
 }
 
-impl Drop for Hold {
+impl Drop for InFlightEvent {
     fn drop(&mut self) {
-        self.held.remove(self.place, self.bytes);
+        self.in_flight.remove(self.place, self.bytes);
         if !self.settled {
-            // Queued if there is room for a word at this moment; otherwise the broker's own clock does the same later.
-            let _ = self.held.client.publish(self.reply.clone(), NAK).now_or_never();
+            // Sent only if the client has room at this moment; otherwise the broker redelivers after `ack_wait`.
+            let _ = self.in_flight.client.publish(self.reply.clone(), NAK).now_or_never();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_free_place_is_used_again() {
+        let mut table = Table::default();
+        let (first, second) = (table.insert("a".into()), table.insert("b".into()));
+        table.remove(first);
+        assert_eq!(table.insert("c".into()), first);
+        assert_eq!((table.len(), table.replies.len()), (2, 2));
+        table.remove(second);
+        assert_eq!(table.len(), 1);
     }
 }

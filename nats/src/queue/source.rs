@@ -1,4 +1,5 @@
-//! The pull of a lane as the engine sees it: decoded events, and what cannot be worked on put aside.
+//! The source of a lane: decoded events for the engine. Events that cannot be decoded, or that were delivered too
+//! often, are dead-lettered here.
 
 use std::sync::Arc;
 
@@ -10,61 +11,71 @@ use pipeline::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::codec::{self, Arrival, Seen};
-use crate::dead;
-use crate::delivery::Position;
-use crate::held::{Held, Hold};
-use crate::jetstream::{Flow, Inner};
-use crate::pump::{Leftover, Pump, Raw};
-use crate::results;
-use crate::topology::{self, LaneCut, PARTITIONS};
+use crate::link::broker::Broker;
+use crate::link::flow::DeclaredFlow;
+use crate::link::streams::{self, LanePart};
+use crate::queue::deliveries::{RawDelivery, UntakenDeliveries};
+use crate::queue::in_flight::{InFlight, InFlightEvent};
+use crate::queue::puller::Puller;
+use crate::stores::{dead_letters, results};
+use crate::topology::PARTITIONS;
+use crate::wire::cloud_event::{self, Arrival, AttributeCache};
+use crate::wire::delivery_position::DeliveryPosition;
 
-/// What dead letters name as their stage when no stage saw the event.
+/// The stage in dead letters of events that reached no stage.
 const INTAKE: &str = "intake";
 
-/// Opens the pull of a lane.
+/// Opens the source of a lane: creates its consumers and starts a puller for each.
 pub async fn open(
-    inner: &Arc<Inner>,
+    broker: &Arc<Broker>,
     flow: &FlowName,
     lane: Lane,
     bounds: SourceBounds,
 ) -> Result<Box<dyn Source>, TransportError> {
-    let flow = inner.flow(flow)?;
+    let flow = broker.flow(flow)?;
     let bounds = SourceBounds { events: bounds.events.max(1), ..bounds };
-    let (feed, deliveries) = mpsc::channel(2 * bounds.events + 1);
-    let (closed, leftover) = (CancellationToken::new(), Arc::<Leftover>::default());
-    for (cut, bounds) in cuts(lane, bounds) {
-        topology::ensure_consumer(&inner.work.context, &flow.declared, &cut, bounds.ack_wait)
+    let (sender, deliveries) = mpsc::channel(2 * bounds.events + 1);
+    let (closed, untaken) = (CancellationToken::new(), Arc::<UntakenDeliveries>::default());
+    for (part, bounds) in lane_parts(lane, bounds) {
+        streams::ensure_consumer(&broker.work.context, &flow.topology, &part, bounds.ack_wait)
             .await
             .map_err(TransportError::Unavailable)?;
-        let held = Held::new(inner.work.client());
-        let pump = Pump { inner: Arc::clone(inner), flow: Arc::clone(&flow), cut, bounds, held, feed: feed.clone() };
-        inner.tasks.spawn(pump.run(closed.clone(), Arc::clone(&leftover)));
+        let in_flight = InFlight::new(broker.work.client());
+        let (broker, flow, deliveries) = (Arc::clone(broker), Arc::clone(&flow), sender.clone());
+        let puller = Puller { broker: Arc::clone(&broker), flow, part, bounds, in_flight, deliveries };
+        broker.tasks.spawn(puller.run(closed.clone(), Arc::clone(&untaken)));
     }
-    let inner = Arc::clone(inner);
-    let deliveries = Some(deliveries);
-    Ok(Box::new(LaneSource { inner, flow, lane, bounds, deliveries, seen: Seen::default(), closed, leftover }))
+    Ok(Box::new(LaneSource {
+        broker: Arc::clone(broker),
+        flow,
+        lane,
+        bounds,
+        deliveries: Some(deliveries),
+        cache: AttributeCache::default(),
+        closed,
+        untaken,
+    }))
 }
 
-/// The consumers of a lane, each with its part of the bounds: one, or one for each partition.
-fn cuts(lane: Lane, bounds: SourceBounds) -> Vec<(LaneCut, SourceBounds)> {
+/// The consumers of a lane with the bounds of each: one consumer, or one per partition if events keep an order.
+fn lane_parts(lane: Lane, bounds: SourceBounds) -> Vec<(LanePart, SourceBounds)> {
     if !bounds.ordered {
-        return vec![(LaneCut { lane, partition: None }, bounds)];
+        return vec![(LanePart { lane, partition: None }, bounds)];
     }
-    let part = SourceBounds { events: 1, ..bounds };
-    (0..PARTITIONS).map(|number| (LaneCut { lane, partition: Some(number) }, part)).collect()
+    let bounds = SourceBounds { events: 1, ..bounds };
+    (0..PARTITIONS).map(|number| (LanePart { lane, partition: Some(number) }, bounds)).collect()
 }
 
 struct LaneSource {
-    inner: Arc<Inner>,
-    flow: Arc<Flow>,
+    broker: Arc<Broker>,
+    flow: Arc<DeclaredFlow>,
     lane: Lane,
     bounds: SourceBounds,
-    /// Events that arrived; always there until the source is dropped.
-    deliveries: Option<mpsc::Receiver<Raw>>,
-    seen: Seen,
+    /// Events that arrived; `Some` until the source is dropped.
+    deliveries: Option<mpsc::Receiver<RawDelivery>>,
+    cache: AttributeCache,
     closed: CancellationToken,
-    leftover: Arc<Leftover>,
+    untaken: Arc<UntakenDeliveries>,
 }
 
 #[async_trait]
@@ -75,12 +86,12 @@ impl Source for LaneSource {
             let (decoded, attempt) = self.decode(&raw);
             match decoded {
                 Ok((envelope, payload)) if attempt <= self.bounds.max_deliver => {
-                    let ack = Box::new(Ack { hold: raw.hold });
+                    let ack = Box::new(Acknowledgement { in_flight: raw.in_flight });
                     return Some(Delivery { envelope, payload, ack });
                 }
-                // Dropped half-way, the hold hands the event back, and it is put aside the next time.
-                Ok((envelope, payload)) => self.give_up(raw.hold, envelope, payload).await,
-                Err(cause) => self.put_aside(raw, cause).await,
+                // If this future is dropped half-way, the event is handed back, and dead-lettered at its next delivery.
+                Ok((envelope, payload)) => self.dead_letter(raw.in_flight, envelope, payload).await,
+                Err(cause) => self.dead_letter_unreadable(raw, cause).await,
             }
         }
     }
@@ -88,71 +99,101 @@ impl Source for LaneSource {
 
 impl Drop for LaneSource {
     fn drop(&mut self) {
-        // The last pump to stop hands them back.
-        self.leftover.leave(self.deliveries.take());
+        // The last puller to stop hands them back.
+        self.untaken.take_over(self.deliveries.take());
         self.closed.cancel();
     }
 }
 
 impl LaneSource {
-    fn decode(&mut self, raw: &Raw) -> (Result<(Envelope, Payload), Rejection>, u32) {
-        let position = raw.message.reply.as_ref().and_then(|reply| Position::parse(reply));
+    /// The decoded event and the number of this delivery.
+    fn decode(&mut self, raw: &RawDelivery) -> (Result<(Envelope, Payload), Rejection>, u32) {
+        let position = raw.message.reply.as_ref().and_then(|reply| DeliveryPosition::parse(reply));
         let attempt = position.map_or(1, |position| u32::try_from(position.delivered).unwrap_or(u32::MAX));
         let arrival = Arrival {
             flow: &self.flow.name,
             lane: self.lane,
-            answers: self.flow.declared.answers,
+            answers: self.flow.topology.answers,
             attempt,
             sequence: position.map_or(0, |position| position.stream_sequence),
         };
-        (codec::decode(&raw.message, &arrival, &mut self.seen), attempt)
+        (cloud_event::decode(&raw.message, &arrival, &mut self.cache), attempt)
     }
 
-    /// Ends an event that came again and again without anybody reporting how it went.
-    async fn give_up(&self, hold: Hold, envelope: Envelope, payload: Payload) {
+    /// Dead-letters an event that was delivered again and again and never settled.
+    async fn dead_letter(&self, in_flight: InFlightEvent, envelope: Envelope, payload: Payload) {
         let deliveries = envelope.attempt.saturating_sub(1);
-        let detail = format!("delivered {deliveries} times and never settled: whoever worked on it died");
+        let detail = format!("delivered {deliveries} times and never settled: every worker stopped before it finished");
         let cause = Rejection::new(500, "never_settled", detail);
-        tracing::error!(flow = %self.flow.name, event = %envelope.id, deliveries, "gave up an event");
+        let (flow, event) = (&self.flow.name, &envelope.id);
+        tracing::error!(%flow, %event, deliveries, "an event that was never settled is dead-lettered");
         let request = envelope.request.clone();
         let stage = INTAKE.into();
         let letter = DeadLetter { envelope, payload, stage, faults: 0, cause: cause.clone(), error: None };
-        let kept = async {
-            dead::keep(&self.inner, letter).await?;
+        let stored = async {
+            dead_letters::store(&self.broker, letter).await?;
             match request {
-                Some(request) => results::fail(&self.inner, &request, &self.flow.name, &cause).await,
+                Some(request) => results::publish_failed(&self.broker, &request, &self.flow.name, &cause).await,
                 None => Ok(()),
             }
         };
-        self.conclude(hold, kept.await).await;
+        self.settle(in_flight, stored.await).await;
     }
 
-    /// Ends an event that nobody can read.
-    async fn put_aside(&self, raw: Raw, cause: Rejection) {
-        tracing::warn!(flow = %self.flow.name, %cause, "an event that cannot be read became a dead letter");
-        let kept = dead::keep_raw(&self.inner, &self.flow.name, self.lane, &raw.message, INTAKE, &cause).await;
-        self.conclude(raw.hold, kept).await;
+    async fn dead_letter_unreadable(&self, raw: RawDelivery, cause: Rejection) {
+        tracing::warn!(flow = %self.flow.name, %cause, "an event that cannot be decoded is dead-lettered");
+        let flow = &self.flow.name;
+        let stored = dead_letters::store_unreadable(&self.broker, flow, self.lane, &raw.message, INTAKE, &cause).await;
+        self.settle(raw.in_flight, stored).await;
     }
 
-    async fn conclude(&self, hold: Hold, kept: Result<(), TransportError>) {
-        let settlement = match kept {
+    /// Removes a dead-lettered event from the queue, or has it redelivered if its dead letter was not stored.
+    async fn settle(&self, in_flight: InFlightEvent, stored: Result<(), TransportError>) {
+        let settlement = match stored {
             Ok(()) => Settlement::Done,
             Err(error) => {
-                tracing::warn!(flow = %self.flow.name, %error, "dead letter not stored, the event comes again");
+                let flow = &self.flow.name;
+                tracing::warn!(%flow, %error, "a dead letter was not stored, the event is redelivered");
                 Settlement::Retry(self.bounds.ack_wait, "its dead letter was not stored".into())
             }
         };
-        hold.settle(settlement).await;
+        in_flight.settle(settlement).await;
     }
 }
 
-struct Ack {
-    hold: Hold,
+struct Acknowledgement {
+    in_flight: InFlightEvent,
 }
 
 #[async_trait]
-impl Acknowledge for Ack {
+impl Acknowledge for Acknowledgement {
     async fn settle(self: Box<Self>, settlement: Settlement) -> bool {
-        self.hold.settle(settlement).await
+        self.in_flight.settle(settlement).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn parts(ordered: bool) -> Vec<(LanePart, SourceBounds)> {
+        let bounds =
+            SourceBounds { events: 16, bytes: 1 << 20, ordered, ack_wait: Duration::from_secs(1), max_deliver: 1 };
+        lane_parts(Lane::Bulk, bounds)
+    }
+
+    #[test]
+    fn a_lane_without_order_has_one_consumer_with_all_of_the_bounds() {
+        let parts = parts(false);
+        assert_eq!(parts.len(), 1);
+        assert_eq!((parts[0].0.partition, parts[0].1.events), (None, 16));
+    }
+
+    #[test]
+    fn a_lane_with_order_has_a_consumer_per_partition_with_one_event_each() {
+        let parts = parts(true);
+        assert_eq!(parts.len(), PARTITIONS as usize);
+        assert!(parts.iter().all(|(part, bounds)| part.partition.is_some() && bounds.events == 1));
     }
 }

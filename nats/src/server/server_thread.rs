@@ -1,8 +1,6 @@
-//! The thread that starts the server, waits for its end, and starts it again.
+//! The thread that starts the server, waits for its end, and restarts it.
 //!
-//! One thread for the life of the server: the signal that ends the child with us follows the thread that started it. The
-//! child is reaped under the same lock under which it is signalled, so that no signal ever reaches a process that took
-//! over its number.
+//! It is one thread for the life of the server, because the kernel ends the child when the thread that started it ends.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -10,109 +8,37 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde::Deserialize;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::config;
-use super::guard::LOCKED;
-use super::keys::{self, Keys};
-use super::{ServerError, ServerOptions};
+use crate::server::config;
+use crate::server::error::ServerError;
+use crate::server::keys::{self, Keys};
+use crate::server::options::ServerOptions;
+use crate::server::parent_death_guard::LOCKED;
+use crate::server::supervisor::Supervisor;
 
-/// How long a server may take until it listens; a large store is read first.
-const START_LIMIT: Duration = Duration::from_secs(300);
-/// Pauses between looks for the ports file: it appears 10 to 40 ms after the start.
-const LOOK: (Duration, Duration) = (Duration::from_millis(3), Duration::from_millis(100));
-/// Pauses before the server is started again.
-const RESTART: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
-/// A server that ran this long was healthy: the pause begins anew.
+/// How long the server may take until it listens; it reads a large store first.
+const START_TIMEOUT: Duration = Duration::from_secs(300);
+/// Shortest and longest pause between looks for the ports file, which appears 10 to 40 ms after the start.
+const PORT_PAUSE: (Duration, Duration) = (Duration::from_millis(3), Duration::from_millis(100));
+/// Shortest and longest pause before the server is restarted.
+const RESTART_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
+/// After the server has run for this long, the pause starts again at the shortest.
 const HEALTHY: Duration = Duration::from_secs(10);
-/// Bytes of log shown when the server does not start.
+/// Bytes of log shown if the server does not start.
 const LOG_TAIL: u64 = 1 << 10;
 
-/// What the thread and its owner share.
-#[derive(Default)]
-pub struct Supervisor {
-    state: Mutex<State>,
-    changed: Condvar,
-}
+/// The port, once the server listens.
+type StartResult = Result<u16, ServerError>;
 
-#[derive(Default)]
-struct State {
-    pid: Option<Pid>,
-    stopping: bool,
-}
-
-impl Supervisor {
-    /// The child's process id, while it runs.
-    pub fn pid(&self) -> Option<u32> {
-        self.lock().pid.map(|pid| pid.as_raw_nonzero().get().unsigned_abs())
-    }
-
-    /// Ends the child, by SIGKILL if `kill`, and starts it no more.
-    pub fn stop(&self, kill: bool) {
-        let mut state = self.lock();
-        state.stopping = true;
-        if let Some(pid) = state.pid {
-            // The child is not reaped before `pid` is cleared, so the number is still its own.
-            let _ = kill_process(pid, if kill { Signal::KILL } else { Signal::TERM });
-        }
-        self.changed.notify_all();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits, or less if stopped; whether to go on.
-    fn pause(&self, time: Duration) -> bool {
-        let state = self.lock();
-        let waited = self.changed.wait_timeout_while(state, time, |state| !state.stopping);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        !state.stopping
-    }
-
-    /// Starts a child, unless stopped meanwhile.
-    fn spawn(&self, command: &mut Command) -> std::io::Result<Option<Child>> {
-        let mut state = self.lock();
-        if state.stopping {
-            return Ok(None);
-        }
-        let child = command.spawn()?;
-        state.pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        Ok(Some(child))
-    }
-
-    /// Waits for the child's end and reaps it.
-    fn reap(&self, child: &mut Child) -> std::io::Result<ExitStatus> {
-        if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-            let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-            while matches!(waitid(WaitId::Pid(pid), ended), Err(rustix::io::Errno::INTR)) {}
-        }
-        let mut state = self.lock();
-        state.pid = None;
-        child.wait()
-    }
-
-    /// The child's status if it has ended.
-    fn reap_if_ended(&self, child: &mut Child) -> std::io::Result<Option<ExitStatus>> {
-        let mut state = self.lock();
-        let status = child.try_wait()?;
-        if status.is_some() {
-            state.pid = None;
-        }
-        Ok(status)
-    }
-}
-
-type Started = Result<u16, ServerError>;
-
-/// Starts the thread and waits until the server listens; gives the port, and what tells of the thread's end.
+/// Starts the thread and waits until the server listens. Returns the port, and a receiver that closes when the thread
+/// ends.
 pub async fn start(
     supervisor: &Arc<Supervisor>,
     options: ServerOptions,
@@ -124,23 +50,23 @@ pub async fn start(
     thread::Builder::new()
         .name("nats-server".into())
         .spawn(move || {
-            Worker { supervisor: shared, directory: config::directory(&options.data_dir), options }.run(started);
+            ServerThread { supervisor: shared, directory: config::directory(&options.data_dir), options }.run(started);
             drop(end);
         })
         .map_err(|source| ServerError::Spawn { program, source })?;
-    let port = starting.await.unwrap_or(Err(ServerError::TimedOut(START_LIMIT)))?;
+    let port = starting.await.unwrap_or(Err(ServerError::TimedOut(START_TIMEOUT)))?;
     Ok((port, ended))
 }
 
-/// The thread's own.
-struct Worker {
+/// The state of the thread.
+struct ServerThread {
     supervisor: Arc<Supervisor>,
     directory: PathBuf,
     options: ServerOptions,
 }
 
-impl Worker {
-    fn run(self, started: oneshot::Sender<Started>) {
+impl ServerThread {
+    fn run(self, started: oneshot::Sender<StartResult>) {
         let (keys, mut child, port) = match self.first_start() {
             Ok(first) => first,
             Err(error) => {
@@ -151,20 +77,20 @@ impl Worker {
         if started.send(Ok(port)).is_err() {
             self.supervisor.stop(true);
         }
-        let mut pause = RESTART.0;
+        let mut pause = RESTART_PAUSE.0;
         loop {
             let begun = Instant::now();
             let status = self.supervisor.reap(&mut child);
-            if self.supervisor.lock().stopping {
+            if self.supervisor.is_stopping() {
                 return;
             }
             let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-            tracing::error!(status, log = self.log_tail(), "nats-server ended, it is started again");
+            tracing::error!(status, log = self.log_tail(), "nats-server ended unexpectedly, restarting it");
             metrics::counter!("caudal_broker_restarts_total").increment(1);
             if begun.elapsed() > HEALTHY {
-                pause = RESTART.0;
+                pause = RESTART_PAUSE.0;
             }
-            let Some(again) = self.start_again(&keys, port, &mut pause) else { return };
+            let Some(again) = self.restart(&keys, port, &mut pause) else { return };
             child = again;
         }
     }
@@ -180,7 +106,7 @@ impl Worker {
         let mut child = self.spawn()?.ok_or(ServerError::TimedOut(Duration::ZERO))?;
         let port = self.wait_for_port(&mut child);
         if port.is_err() {
-            // Ended already, or hopeless.
+            // It has ended already, or will never listen.
             let _ = child.kill();
             let _ = self.supervisor.reap(&mut child);
         }
@@ -189,15 +115,15 @@ impl Worker {
         Ok((keys, child, port))
     }
 
-    fn start_again(&self, keys: &Keys, port: u16, pause: &mut Duration) -> Option<Child> {
+    fn restart(&self, keys: &Keys, port: u16, pause: &mut Duration) -> Option<Child> {
         loop {
             if !self.supervisor.pause(*pause) {
                 return None;
             }
-            *pause = (*pause * 2).min(RESTART.1);
+            *pause = (*pause * 2).min(RESTART_PAUSE.1);
             match self.write_config(keys, Some(port)).and_then(|()| self.spawn()) {
                 Ok(child) => return child,
-                Err(error) => tracing::error!(%error, "nats-server cannot be started again"),
+                Err(error) => tracing::error!(%error, "nats-server cannot be restarted, trying again"),
             }
         }
     }
@@ -216,8 +142,8 @@ impl Worker {
     }
 
     fn spawn(&self) -> Result<Option<Child>, ServerError> {
-        let said = self.said_file();
-        let said = File::create(&said).map_err(|source| ServerError::File { path: said, source })?;
+        let path = self.stderr_file();
+        let stderr = File::create(&path).map_err(|source| ServerError::File { path, source })?;
         let server = &self.options.program;
         let mut command = match self.options.launcher.split_first() {
             None => Command::new(server),
@@ -232,32 +158,32 @@ impl Worker {
             .arg("-c")
             .arg(config::file(&self.directory))
             .env("GOMEMLIMIT", config::memory_limit(&self.options.spec))
-            // Ctrl-C in the terminal is for us; the server ends when we have drained.
+            // Ctrl-C in the terminal must reach only us: we stop the server after draining.
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(said);
+            .stderr(stderr);
         let spawned = self.supervisor.spawn(&mut command);
         spawned.map_err(|source| ServerError::Spawn { program: command.get_program().into(), source })
     }
 
-    /// Looks for the file in which the server says where it listens.
+    /// Waits for the file in which the server reports its port.
     fn wait_for_port(&self, child: &mut Child) -> Result<u16, ServerError> {
         let file = self.directory.join(format!("{}_{}.ports", self.program_name(), child.id()));
-        let deadline = Instant::now() + START_LIMIT;
-        let mut look = LOOK.0;
+        let deadline = Instant::now() + START_TIMEOUT;
+        let mut pause = PORT_PAUSE.0;
         loop {
             if let Some(port) = fs::read(&file).ok().and_then(|text| port_in(&text)) {
                 return Ok(port);
             }
             let ended = self.supervisor.reap_if_ended(child);
             if let Some(status) = ended.map_err(|source| ServerError::File { path: file.clone(), source })? {
-                return Err(self.why_ended(status));
+                return Err(self.start_error(status));
             }
-            if Instant::now() > deadline || !self.supervisor.pause(look) {
-                return Err(ServerError::TimedOut(START_LIMIT));
+            if Instant::now() > deadline || !self.supervisor.pause(pause) {
+                return Err(ServerError::TimedOut(START_TIMEOUT));
             }
-            look = (look * 2).min(LOOK.1);
+            pause = (pause * 2).min(PORT_PAUSE.1);
         }
     }
 
@@ -265,7 +191,7 @@ impl Worker {
         self.options.program.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    fn why_ended(&self, status: ExitStatus) -> ServerError {
+    fn start_error(&self, status: ExitStatus) -> ServerError {
         if status.code() == Some(LOCKED.into()) {
             return ServerError::InUse(self.options.data_dir.clone());
         }
@@ -276,14 +202,15 @@ impl Worker {
         ServerError::Ended { status: how, log: self.log_tail() }
     }
 
-    fn said_file(&self) -> PathBuf {
+    fn stderr_file(&self) -> PathBuf {
         self.directory.join("nats.stderr")
     }
 
-    /// The end of what the server said, to its log or before it had one.
+    /// The last lines of the server's standard error; of its log, if the standard error is empty.
     fn log_tail(&self) -> String {
-        let said = tail(&self.said_file()).unwrap_or_default();
-        let text = if said.is_empty() { tail(&config::log_file(&self.directory)).unwrap_or_default() } else { said };
+        let stderr = tail(&self.stderr_file()).unwrap_or_default();
+        let text =
+            if stderr.is_empty() { tail(&config::log_file(&self.directory)).unwrap_or_default() } else { stderr };
         let lines: Vec<&str> = text.lines().rev().take(3).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("; ")
     }

@@ -1,47 +1,48 @@
-//! Cancellations: a word on `cancel.<id>` to whoever works on a request, beside the terminal that is stored.
+//! Cancellations: a message on `cancel.<id>` to every process, in addition to the terminal result that is stored.
 //!
-//! Not stored and not confirmed. Whoever misses it works in vain, and its result is refused.
+//! The message is neither stored nor acknowledged. A worker that misses it finishes the work, and the broker refuses
+//! the result.
 
 use futures_util::StreamExt;
 use pipeline::{RequestId, TransportError};
 use tokio::sync::mpsc;
 
-use crate::jetstream::Inner;
-use crate::names;
+use crate::link::broker::Broker;
+use crate::wire::subjects;
 
-/// Words that may wait to be heeded; further ones are lost.
+/// Cancellations that may wait for their reader; further ones are lost.
 const WAITING: usize = 1_024;
 
-/// Tells every process.
-pub async fn announce(inner: &Inner, request: &RequestId) {
-    let client = inner.results.client();
-    if let Err(error) = client.publish(names::cancel_subject(request), bytes::Bytes::new()).await {
-        tracing::warn!(%request, %error, "cancellation not announced, the work may be done in vain");
+/// Announces to every process that a request was cancelled.
+pub async fn announce(broker: &Broker, request: &RequestId) {
+    let client = broker.results.client();
+    if let Err(error) = client.publish(subjects::cancel_subject(request), bytes::Bytes::new()).await {
+        tracing::warn!(%request, %error, "a cancellation was not announced, workers may finish the work in vain");
     }
 }
 
-/// Listens from now on.
-pub async fn listen(inner: &Inner) -> Result<mpsc::Receiver<RequestId>, TransportError> {
-    let client = inner.results.client();
-    let mut words = client.subscribe(names::CANCELLATIONS).await.map_err(TransportError::unavailable)?;
-    // A subscription is in force once the server has seen what was sent after it.
+/// Subscribes to the cancellations that are announced from now on.
+pub async fn listen(broker: &Broker) -> Result<mpsc::Receiver<RequestId>, TransportError> {
+    let client = broker.results.client();
+    let mut messages = client.subscribe(subjects::CANCELLATIONS).await.map_err(TransportError::unavailable)?;
+    // The subscription is in force once the server has answered what was sent after it.
     client.flush().await.map_err(TransportError::unavailable)?;
-    let (heard, given_up) = mpsc::channel(WAITING);
-    let stop = inner.stop.clone();
-    inner.tasks.spawn(async move {
+    let (sender, cancelled) = mpsc::channel(WAITING);
+    let stop = broker.stop.clone();
+    broker.tasks.spawn(async move {
         loop {
-            let word = tokio::select! {
-                word = words.next() => word,
-                () = heard.closed() => return,
+            let message = tokio::select! {
+                message = messages.next() => message,
+                () = sender.closed() => return,
                 () = stop.cancelled() => return,
             };
-            let Some(word) = word else { return };
-            if let Some(request) = names::cancelled_request(&word.subject)
-                && heard.try_send(request).is_err()
+            let Some(message) = message else { return };
+            if let Some(request) = subjects::parse_cancelled_request(&message.subject)
+                && sender.try_send(request).is_err()
             {
-                tracing::debug!("a cancellation was not heeded in time");
+                tracing::debug!("a cancellation was lost, its reader is too slow");
             }
         }
     });
-    Ok(given_up)
+    Ok(cancelled)
 }

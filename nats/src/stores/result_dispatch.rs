@@ -1,7 +1,8 @@
-//! Live results for every watcher of the process, from one consumer.
+//! Hands live results to the watchers of this process, from one consumer for all.
 //!
-//! One follower ([`crate::follow`]) reads all of `RES`; a sharded map finds the watchers of a request. The dispatcher never
-//! waits for a watcher: one whose channel is full is closed and reads the history again.
+//! One [`Follower`](crate::link::follower::Follower) reads all of `RES`; a sharded map finds the watchers of a request.
+//! The dispatch never waits for a watcher: if a watcher's channel is full it is closed, and the watcher reads the
+//! history again.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -14,11 +15,13 @@ use async_trait::async_trait;
 use pipeline::{Outcome, RequestId, Token, Watch};
 use tokio::sync::mpsc;
 
-use crate::follow::Reader;
-use crate::results;
+use crate::link::follower::StreamReader;
+use crate::stores::results;
+use crate::wire::subjects;
 
-/// Results a watcher may be behind.
+/// Results that may wait for one watcher.
 const WATCHER_CAPACITY: usize = 256;
+/// Parts of the map, each with a lock of its own.
 const SHARDS: usize = 16;
 type Watchers = HashMap<RequestId, Vec<Watcher>>;
 
@@ -27,14 +30,14 @@ struct Watcher {
     channel: mpsc::Sender<Arc<Outcome>>,
 }
 
-/// Who watches which request.
-pub struct Dispatch {
+/// The watchers of each request.
+pub struct ResultDispatch {
     shards: [Mutex<Watchers>; SHARDS],
     hasher: RandomState,
     next_key: AtomicU64,
 }
 
-impl Dispatch {
+impl ResultDispatch {
     pub fn new() -> Self {
         Self { shards: Default::default(), hasher: RandomState::new(), next_key: AtomicU64::new(0) }
     }
@@ -44,7 +47,7 @@ impl Dispatch {
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         let (channel, outcomes) = mpsc::channel(WATCHER_CAPACITY);
         self.shard(request.as_str()).entry(request.clone()).or_default().push(Watcher { key, channel });
-        let guard = Box::new(Registered { dispatch: Arc::clone(self), request: request.clone(), key });
+        let guard = Box::new(Registration { dispatch: Arc::clone(self), request: request.clone(), key });
         Watch { outcomes, guard }
     }
 
@@ -53,23 +56,23 @@ impl Dispatch {
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands a result to whoever watches its request. What nobody watches is not even decoded.
+    /// Hands a result to the watchers of its request. A result without a watcher is not decoded.
     fn deliver(&self, message: Message) {
-        let Some(request) = results::request_of(&message.subject) else { return };
+        let Some(request) = subjects::parse_result_request(&message.subject) else { return };
         let mut watchers = self.shard(request);
         let Some(list) = watchers.get_mut(request) else { return };
         let Some(outcome) = message.headers.as_ref().and_then(|headers| results::decode(headers, message.payload))
         else {
-            tracing::warn!(subject = %message.subject, "a result that cannot be read was passed over");
+            tracing::warn!(subject = %message.subject, "a result that cannot be decoded was ignored");
             return;
         };
         let outcome = Arc::new(outcome);
         list.retain(|watcher| {
-            let kept = watcher.channel.try_send(Arc::clone(&outcome)).is_ok();
-            if !kept {
+            let sent = watcher.channel.try_send(Arc::clone(&outcome)).is_ok();
+            if !sent {
                 metrics::counter!("caudal_result_watchers_closed_total").increment(1);
             }
-            kept
+            sent
         });
         if list.is_empty() {
             watchers.remove(request);
@@ -85,7 +88,7 @@ impl Dispatch {
         }
     }
 
-    /// Closes every watcher, so that each reads the history again.
+    /// Closes every watcher's channel, so that each watcher reads the history again.
     fn close_all(&self) {
         for shard in &self.shards {
             shard.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -93,23 +96,24 @@ impl Dispatch {
     }
 }
 
-struct Registered {
-    dispatch: Arc<Dispatch>,
+/// Removes the watcher when dropped.
+struct Registration {
+    dispatch: Arc<ResultDispatch>,
     request: RequestId,
     key: u64,
 }
 
-impl Drop for Registered {
+impl Drop for Registration {
     fn drop(&mut self) {
         self.dispatch.remove(&self.request, self.key);
     }
 }
 
-/// Hands what is followed to [`Dispatch`].
-pub struct Reading(pub Arc<Dispatch>);
+/// Passes the messages of the results stream to the [`ResultDispatch`].
+pub struct ResultReader(pub Arc<ResultDispatch>);
 
 #[async_trait]
-impl Reader for Reading {
+impl StreamReader for ResultReader {
     async fn read(&mut self, message: Message) {
         self.0.deliver(message);
     }
@@ -122,7 +126,7 @@ impl Reader for Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec;
+    use crate::wire::headers;
     use bytes::Bytes;
     use pipeline::OutcomeKind;
 
@@ -134,7 +138,7 @@ mod tests {
             ("Caudal-Flow", "f"),
             ("ce-time", "2026-01-31T12:00:00Z"),
         ] {
-            codec::put(&mut headers, name, value).unwrap();
+            headers::put(&mut headers, name, value).unwrap();
         }
         Message {
             subject: format!("res.{request}.{ordinal}").into(),
@@ -149,7 +153,7 @@ mod tests {
 
     #[test]
     fn every_watcher_of_a_request_gets_its_results_and_no_other() {
-        let dispatch = Arc::new(Dispatch::new());
+        let dispatch = Arc::new(ResultDispatch::new());
         let (a, b) = (Token::new("a").unwrap(), Token::new("b").unwrap());
         let (mut first, mut second, mut other) = (dispatch.watch(&a), dispatch.watch(&a), dispatch.watch(&b));
         dispatch.deliver(message("a", 3));
@@ -165,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_watcher_that_falls_behind_is_closed_and_the_others_are_not() {
-        let dispatch = Arc::new(Dispatch::new());
+        let dispatch = Arc::new(ResultDispatch::new());
         let request = Token::new("a").unwrap();
         let mut slow = dispatch.watch(&request);
         for ordinal in 0..=WATCHER_CAPACITY as u32 {
@@ -184,8 +188,8 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_passed_over() {
-        let dispatch = Arc::new(Dispatch::new());
+    fn a_result_that_cannot_be_decoded_is_ignored() {
+        let dispatch = Arc::new(ResultDispatch::new());
         let mut watch = dispatch.watch(&Token::new("a").unwrap());
         let mut forged = message("a", 1);
         forged.headers = None;

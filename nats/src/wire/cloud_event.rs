@@ -1,7 +1,8 @@
 //! An event as a NATS message and back: CloudEvents 1.0 in binary mode, attributes in headers.
 //!
-//! Writing refuses what would break the protocol (a line break in a value) or the bounds (see [`MAX_MESSAGE`]). Reading is
-//! tolerant towards publishers in any language: an id is all that is needed, and what is there must be well-formed.
+//! Encoding refuses what would break the protocol (a line break in a value) or exceed a bound (see [`MAX_MESSAGE`]).
+//! Decoding is tolerant, because publishers in any language write these messages: only an id is required, and every
+//! header that is present must be well-formed.
 //!
 //! | header | value |
 //! | --- | --- |
@@ -9,37 +10,32 @@
 //! | `ce-id`, `Nats-Msg-Id` | the event's id |
 //! | `ce-type`, `ce-source`, `ce-time` | CloudEvents attributes; time is RFC 3339 |
 //! | `content-type` | media type of the payload; `application/json` is delivered as JSON |
-//! | `Caudal-Payload` | `bytes` where JSON must be delivered as bytes |
-//! | `Caudal-Request` | id of the request whose results this event makes |
-//! | `Caudal-Deadline` | RFC 3339; from then on nobody wants the result |
+//! | `Caudal-Payload` | `bytes` if JSON must be delivered as bytes |
+//! | `Caudal-Request` | id of the request to which results of this event belong |
+//! | `Caudal-Deadline` | RFC 3339; after this time nobody needs the result |
 //! | `Caudal-Params` | a JSON object beside the payload |
-//! | `Caudal-Claim` | `{"id", "length", "sha256"}` of a body kept in the object store; the message is empty then |
+//! | `Caudal-Claim` | `{"id", "length", "sha256"}` of a body in the object store; the message is empty then |
 //! | `traceparent` | W3C trace context |
 
-use std::str::FromStr;
 use std::sync::Arc;
 
-use async_nats::header::{HeaderName, HeaderValue, NATS_MESSAGE_ID};
+use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::{HeaderMap, Message};
 use pipeline::{Claim, Envelope, FlowName, Lane, Params, Payload, Rejection, Token, TransportError};
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::body::{self, Encoded};
+use crate::wire::headers::{CLAIM, CONTENT_TYPE, TIME, get, malformed, put, put_claim, put_message_id, rfc3339};
+use crate::wire::payload::{self, EncodedPayload};
 
 /// Largest message of a flow or result, headers included, in bytes: inline content is at most 256 KiB, a third more as
-/// base64, JSON up to 1 MiB. A pull must ask for more bytes than this, or it would never get the largest.
+/// base64, JSON up to 1 MiB. A pull must ask for more bytes than this, or the broker would never deliver the largest.
 pub const MAX_MESSAGE: usize = (1 << 20) + (128 << 10);
-/// Longest single header value, in bytes; the server takes 64 KiB for all headers together.
-const MAX_HEADER: usize = 32 << 10;
-/// Longest text taken as `ce-type`, `ce-source` or `traceparent` from a publisher, in bytes.
+/// Longest `ce-type`, `ce-source` or `traceparent` accepted from a publisher, in bytes.
 const MAX_ATTRIBUTE: usize = 1 << 10;
 
-pub const ID: &str = "ce-id";
-pub const TIME: &str = "ce-time";
-pub const CONTENT_TYPE: &str = "content-type";
-pub const CLAIM: &str = "Caudal-Claim";
+const ID: &str = "ce-id";
 const SPEC_VERSION: &str = "ce-specversion";
 const TYPE: &str = "ce-type";
 const SOURCE: &str = "ce-source";
@@ -48,24 +44,25 @@ const PAYLOAD: &str = "Caudal-Payload";
 const REQUEST: &str = "Caudal-Request";
 const DEADLINE: &str = "Caudal-Deadline";
 const PARAMS: &str = "Caudal-Params";
-/// Set by the server on what came by MQTT.
+/// Set by the server on messages that were published over MQTT.
 const FROM_MQTT: &str = "Nmqtt-Pub";
 
-/// What the subject and the delivery say of a message.
+/// What is known of a message from its subject and its delivery.
 pub struct Arrival<'a> {
     pub flow: &'a FlowName,
     pub lane: Lane,
     /// Whether every event of the flow is a request.
     pub answers: bool,
-    /// Which delivery this is, from 1.
+    /// Number of this delivery, from 1.
     pub attempt: u32,
-    /// Position in the queue's stream: names what came by MQTT, which has no headers.
+    /// Position in the queue's stream: the id of a message that came over MQTT, which has no headers.
     pub sequence: u64,
 }
 
-/// The texts of the last message: most messages of a flow share type, source and media type.
+/// The last decoded type, source and media type. Most messages of a flow have the same ones, so they are shared instead
+/// of copied.
 #[derive(Default)]
-pub struct Seen {
+pub struct AttributeCache {
     kind: Option<Arc<str>>,
     source: Option<Arc<str>>,
     media_type: Option<Arc<str>>,
@@ -74,56 +71,13 @@ pub struct Seen {
 /// `text`, without a copy if it is the same as the last time.
 fn share(last: &mut Option<Arc<str>>, text: &str) -> Arc<str> {
     match last {
-        Some(known) if &**known == text => Arc::clone(known),
+        Some(same) if &**same == text => Arc::clone(same),
         _ => Arc::clone(last.insert(text.into())),
     }
 }
 
-/// Adds a header; refuses a value that holds a line break or is too long.
-pub fn put(headers: &mut HeaderMap, name: &'static str, text: &str) -> Result<(), TransportError> {
-    headers.insert(HeaderName::from_static(name), value(name, text)?);
-    Ok(())
-}
-
-fn value(name: &str, text: &str) -> Result<HeaderValue, TransportError> {
-    if text.len() > MAX_HEADER {
-        let length = text.len();
-        return Err(refused(format!(
-            "{name} has {length} bytes, at most {MAX_HEADER} are allowed: move it to the payload"
-        )));
-    }
-    HeaderValue::from_str(text).map_err(|_| refused(format!("{name} holds a line break: remove it")))
-}
-
-/// An event that cannot be stored as it is, now or later.
-pub fn refused(why: String) -> TransportError {
-    TransportError::Body(why.into())
-}
-
-/// Reads a header.
-pub fn get<'a>(headers: &'a HeaderMap, name: &'static str) -> Option<&'a str> {
-    headers.get(HeaderName::from_static(name)).map(HeaderValue::as_str)
-}
-
-/// A moment as header text.
-pub fn rfc3339(moment: OffsetDateTime) -> Result<String, TransportError> {
-    moment.format(&Rfc3339).map_err(|_| refused(format!("{moment} is outside the years 0 to 9999")))
-}
-
-/// Sets the message id by which the broker recognises a repeat.
-pub fn put_message_id(headers: &mut HeaderMap, id: &str) -> Result<(), TransportError> {
-    headers.insert(NATS_MESSAGE_ID, value("Nats-Msg-Id", id)?);
-    Ok(())
-}
-
-/// Adds a claim.
-pub fn put_claim(headers: &mut HeaderMap, claim: &Claim) -> Result<(), TransportError> {
-    let text = serde_json::to_string(claim).map_err(TransportError::unavailable)?;
-    put(headers, CLAIM, &text)
-}
-
 /// The headers of an event whose payload is already encoded.
-pub fn headers(envelope: &Envelope, encoded: &Encoded) -> Result<HeaderMap, TransportError> {
+pub fn encode_headers(envelope: &Envelope, encoded: &EncodedPayload) -> Result<HeaderMap, TransportError> {
     let mut headers = HeaderMap::new();
     put(&mut headers, SPEC_VERSION, "1.0")?;
     put(&mut headers, ID, envelope.id.as_str())?;
@@ -154,11 +108,15 @@ pub fn headers(envelope: &Envelope, encoded: &Encoded) -> Result<HeaderMap, Tran
     Ok(headers)
 }
 
-/// Reads a message of a flow.
+/// Decodes a message of a flow.
 ///
 /// # Errors
-/// Why nobody could work on it: it belongs to the dead letters.
-pub fn decode(message: &Message, arrival: &Arrival<'_>, seen: &mut Seen) -> Result<(Envelope, Payload), Rejection> {
+/// Why the message cannot be decoded; it must then be dead-lettered.
+pub fn decode(
+    message: &Message,
+    arrival: &Arrival<'_>,
+    cache: &mut AttributeCache,
+) -> Result<(Envelope, Payload), Rejection> {
     let none = HeaderMap::new();
     let headers = message.headers.as_ref().unwrap_or(&none);
     let id = event_id(headers, arrival)?;
@@ -172,8 +130,8 @@ pub fn decode(message: &Message, arrival: &Arrival<'_>, seen: &mut Seen) -> Resu
         id,
         flow: arrival.flow.clone(),
         lane: arrival.lane,
-        kind: share(&mut seen.kind, kind),
-        source: share(&mut seen.source, source),
+        kind: share(&mut cache.kind, kind),
+        source: share(&mut cache.source, source),
         time: moment(headers, TIME)?.unwrap_or_else(OffsetDateTime::now_utc),
         request,
         deadline: moment(headers, DEADLINE)?,
@@ -183,9 +141,9 @@ pub fn decode(message: &Message, arrival: &Arrival<'_>, seen: &mut Seen) -> Resu
     };
     let claim = json::<Claim>(headers, CLAIM)?;
     let media_type = get(headers, CONTENT_TYPE).unwrap_or("application/octet-stream");
-    let media_type = share(&mut seen.media_type, media_type);
+    let media_type = share(&mut cache.media_type, media_type);
     let as_bytes = get(headers, PAYLOAD) == Some("bytes");
-    let payload = body::decode(media_type, as_bytes, claim, &message.payload)?;
+    let payload = payload::decode(media_type, as_bytes, claim, &message.payload)?;
     Ok((envelope, payload))
 }
 
@@ -220,7 +178,7 @@ fn moment(headers: &HeaderMap, name: &'static str) -> Result<Option<OffsetDateTi
     get(headers, name)
         .map(|text| {
             OffsetDateTime::parse(text, &Rfc3339).map_err(|_| {
-                malformed("bad_header", format!("{name} is {text:?}, a time such as 2026-01-31T12:00:00Z is needed"))
+                malformed("bad_header", format!("{name} is {text:?}, expected a time such as 2026-01-31T12:00:00Z"))
             })
         })
         .transpose()
@@ -230,11 +188,6 @@ fn json<T: DeserializeOwned>(headers: &HeaderMap, name: &'static str) -> Result<
     get(headers, name)
         .map(|text| serde_json::from_str(text).map_err(|why| malformed("bad_header", format!("{name}: {why}"))))
         .transpose()
-}
-
-/// 400: the event was not what a publisher should send.
-pub fn malformed(code: &'static str, detail: String) -> Rejection {
-    Rejection::new(400, code, detail)
 }
 
 #[cfg(test)]
@@ -273,11 +226,11 @@ mod tests {
     #[test]
     fn an_envelope_survives_the_wire() {
         let sent = submission();
-        let encoded = body::encode(&sent.payload).unwrap();
-        let headers = headers(&sent.envelope, &encoded).unwrap();
+        let encoded = payload::encode(&sent.payload).unwrap();
+        let headers = encode_headers(&sent.envelope, &encoded).unwrap();
         let flow = sent.envelope.flow.clone();
         let (got, payload) =
-            decode(&message(headers, encoded.bytes), &arrival(&flow, false), &mut Seen::default()).unwrap();
+            decode(&message(headers, encoded.bytes), &arrival(&flow, false), &mut AttributeCache::default()).unwrap();
         let mut wanted = sent.envelope;
         wanted.attempt = 2;
         assert_eq!(format!("{got:?}"), format!("{wanted:?}"));
@@ -285,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_break_in_a_value_is_refused_and_panics_nowhere() {
+    fn a_line_break_in_a_value_is_refused_without_a_panic() {
         for break_it in [
             |e: &mut Envelope| e.kind = "a\r\nNats-Rollup: all".into(),
             |e: &mut Envelope| e.source = "a\nNats-Msg-Id: 1".into(),
@@ -293,37 +246,38 @@ mod tests {
         ] {
             let mut sent = submission();
             break_it(&mut sent.envelope);
-            let encoded = body::encode(&sent.payload).unwrap();
-            assert!(matches!(headers(&sent.envelope, &encoded), Err(TransportError::Body(_))));
+            let encoded = payload::encode(&sent.payload).unwrap();
+            assert!(matches!(encode_headers(&sent.envelope, &encoded), Err(TransportError::Body(_))));
         }
         let mut sent = submission();
         sent.payload = Payload::Bytes(Content::inline("text/plain\r\nNats-Rollup: all", "x"));
-        assert!(headers(&sent.envelope, &body::encode(&sent.payload).unwrap()).is_err());
+        assert!(encode_headers(&sent.envelope, &payload::encode(&sent.payload).unwrap()).is_err());
     }
 
     #[test]
-    fn an_id_is_all_that_a_publisher_must_give() {
+    fn only_an_id_is_required_of_a_publisher() {
         let flow = FlowName::new("f").unwrap();
         let mut given = HeaderMap::new();
         put_message_id(&mut given, "m-1").unwrap();
         let (envelope, payload) =
-            decode(&message(given, "x".into()), &arrival(&flow, true), &mut Seen::default()).unwrap();
+            decode(&message(given, "x".into()), &arrival(&flow, true), &mut AttributeCache::default()).unwrap();
         assert_eq!(envelope.id.as_str(), "m-1");
         assert_eq!(envelope.request, Some(envelope.id.clone()));
         assert!(matches!(payload, Payload::Bytes(content) if &*content.media_type == "application/octet-stream"));
     }
 
     #[test]
-    fn what_came_by_mqtt_is_named_by_its_place() {
+    fn an_mqtt_message_is_named_by_its_position() {
         let flow = FlowName::new("f").unwrap();
         let mut given = HeaderMap::new();
         put(&mut given, FROM_MQTT, "1").unwrap();
-        let (envelope, _) = decode(&message(given, "x".into()), &arrival(&flow, false), &mut Seen::default()).unwrap();
+        let (envelope, _) =
+            decode(&message(given, "x".into()), &arrival(&flow, false), &mut AttributeCache::default()).unwrap();
         assert_eq!(envelope.id.as_str(), "mqtt-9");
     }
 
     #[test]
-    fn what_is_given_must_be_well_formed() {
+    fn a_header_that_is_present_must_be_well_formed() {
         let flow = FlowName::new("f").unwrap();
         for (name, text) in [
             (ID, "a.b"),
@@ -338,10 +292,10 @@ mod tests {
             let mut given = HeaderMap::new();
             put(&mut given, ID, "good").unwrap();
             put(&mut given, name, text).unwrap();
-            let decoded = decode(&message(given, Bytes::new()), &arrival(&flow, false), &mut Seen::default());
+            let decoded = decode(&message(given, Bytes::new()), &arrival(&flow, false), &mut AttributeCache::default());
             assert!(decoded.is_err(), "{name}: {text}");
         }
         let empty = message(HeaderMap::new(), Bytes::new());
-        assert!(decode(&empty, &arrival(&flow, false), &mut Seen::default()).is_err());
+        assert!(decode(&empty, &arrival(&flow, false), &mut AttributeCache::default()).is_err());
     }
 }

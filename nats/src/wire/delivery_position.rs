@@ -1,12 +1,8 @@
-//! What the reply subject of a delivered message says, and what is answered on it.
+//! Delivery count and sequence numbers of a delivered message, parsed from its reply subject `$JS.ACK.…`.
 
-use std::time::Duration;
-
-use bytes::Bytes;
-
-/// Where a message stands, parsed from `$JS.ACK.…`.
+/// Counters that the broker puts into the reply subject of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
+pub struct DeliveryPosition {
     /// Deliveries of this message so far, this one included.
     pub delivered: u64,
     /// Position in the stream.
@@ -17,8 +13,8 @@ pub struct Position {
     pub pending: u64,
 }
 
-impl Position {
-    /// Reads a reply subject, of either form: 9 tokens, or 11 and more with domain and account.
+impl DeliveryPosition {
+    /// Parses a reply subject in either form: 9 tokens, or 11 and more with domain and account.
     pub fn parse(reply: &str) -> Option<Self> {
         let numbers = reply.strip_prefix("$JS.ACK.")?;
         // Stream and consumer come before the numbers; the newer form has domain and account before them.
@@ -31,40 +27,40 @@ impl Position {
     }
 }
 
-/// Forget the message.
-pub const ACK: Bytes = Bytes::from_static(b"+ACK");
-/// The message is still being worked on: its clock starts anew.
-pub const PROGRESS: Bytes = Bytes::from_static(b"+WPI");
-/// Deliver the message again at once.
-pub const NAK: Bytes = Bytes::from_static(b"-NAK");
-
-/// Deliver the message again after `delay`. The broker passes over the reason; whoever watches the words to it does not.
-pub fn nak_after(delay: Duration, reason: &str) -> Bytes {
-    serde_json::json!({ "delay": delay.as_nanos() as u64, "reason": reason })
-        .to_string()
-        .replacen('{', "-NAK {", 1)
-        .into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const POSITION: DeliveryPosition =
+        DeliveryPosition { delivered: 2, stream_sequence: 30, consumer_sequence: 4, pending: 5 };
+
     #[test]
-    fn both_forms_are_read() {
-        let position = Position { delivered: 2, stream_sequence: 30, consumer_sequence: 4, pending: 5 };
-        assert_eq!(Position::parse("$JS.ACK.EV-f.bulk.2.30.4.1700000000.5"), Some(position));
-        assert_eq!(Position::parse("$JS.ACK.hub.hash.EV-f.bulk.2.30.4.1700000000.5"), Some(position));
-        assert_eq!(Position::parse("$JS.ACK.hub.hash.EV-f.bulk.2.30.4.1700000000.5.random"), Some(position));
-        assert_eq!(Position::parse("$JS.ACK.EV-f.bulk.x.30.4.1.5"), None);
-        assert_eq!(Position::parse("_INBOX.1"), None);
+    fn the_short_form_is_parsed() {
+        assert_eq!(DeliveryPosition::parse("$JS.ACK.EV-f.bulk.2.30.4.1700000000.5"), Some(POSITION));
     }
 
     #[test]
-    fn a_delay_is_in_nanoseconds() {
-        assert_eq!(
-            nak_after(Duration::from_millis(2), "stage \"x\""),
-            r#"-NAK {"delay":2000000,"reason":"stage \"x\""}"#
-        );
+    fn the_form_with_domain_and_account_is_parsed() {
+        assert_eq!(DeliveryPosition::parse("$JS.ACK.hub.hash.EV-f.bulk.2.30.4.1700000000.5"), Some(POSITION));
+    }
+
+    #[test]
+    fn a_further_token_at_the_end_is_ignored() {
+        assert_eq!(DeliveryPosition::parse("$JS.ACK.hub.hash.EV-f.bulk.2.30.4.1700000000.5.random"), Some(POSITION));
+    }
+
+    #[test]
+    fn a_count_that_is_no_number_is_refused() {
+        assert_eq!(DeliveryPosition::parse("$JS.ACK.EV-f.bulk.x.30.4.1.5"), None);
+    }
+
+    #[test]
+    fn a_reply_with_too_few_numbers_is_refused() {
+        assert_eq!(DeliveryPosition::parse("$JS.ACK.EV-f.bulk.2.30.4.1700000000"), None);
+    }
+
+    #[test]
+    fn an_inbox_is_not_a_delivery() {
+        assert_eq!(DeliveryPosition::parse("_INBOX.1"), None);
     }
 }

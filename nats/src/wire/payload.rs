@@ -1,7 +1,7 @@
 //! Payloads as message bodies and back.
 //!
-//! Bytes travel as they are, JSON as its text, parts as a JSON manifest whose parts are base64 or a claim. Content inline
-//! in one event is at most [`INLINE_LIMIT`] bytes together; JSON at most [`MAX_JSON`].
+//! Bytes are sent as they are, JSON as its text, parts as a JSON manifest in which each part is base64 or a claim. All
+//! inline content of one event together is at most [`INLINE_LIMIT`] bytes; JSON is at most [`MAX_JSON`].
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use pipeline::{Body, Claim, Content, INLINE_LIMIT, Part, Payload, Rejection, TransportError};
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{malformed, refused};
+use crate::wire::headers::{malformed, refused};
 
 /// Longest JSON payload, in bytes of text.
 pub const MAX_JSON: usize = 1 << 20;
@@ -19,8 +19,8 @@ pub const MAX_JSON: usize = 1 << 20;
 pub const PARTS_TYPE: &str = "application/vnd.caudal.parts+json";
 const JSON_TYPE: &str = "application/json";
 
-/// A payload ready for the wire.
-pub struct Encoded {
+/// A payload as the body of a message.
+pub struct EncodedPayload {
     /// `content-type`.
     pub media_type: Arc<str>,
     /// Set when the body is in the object store; `bytes` is empty then.
@@ -30,14 +30,14 @@ pub struct Encoded {
     opaque: bool,
 }
 
-impl Encoded {
-    /// Whether the media type alone would have this read as JSON or parts, although it is bytes.
+impl EncodedPayload {
+    /// Whether this is bytes, but its media type alone would make a reader decode it as JSON or parts.
     pub fn is_opaque_json(&self) -> bool {
         self.opaque && is_structured(&self.media_type)
     }
 }
 
-/// `application/json; charset=utf-8` is JSON too.
+/// The media type without parameters: `application/json; charset=utf-8` is JSON too.
 fn essence(media_type: &str) -> &str {
     media_type.split(';').next().unwrap_or_default().trim()
 }
@@ -65,20 +65,22 @@ fn octets() -> String {
     "application/octet-stream".into()
 }
 
-/// Turns a payload into a body.
+/// Encodes a payload.
 ///
 /// # Errors
-/// If it is too long to travel inside an event, or of a kind that lives only in a process.
-pub fn encode(payload: &Payload) -> Result<Encoded, TransportError> {
+/// If it is too long for an event, or of a kind that exists only inside a process (images and vectors).
+pub fn encode(payload: &Payload) -> Result<EncodedPayload, TransportError> {
     match payload {
         Payload::Bytes(content) => encode_content(content),
         Payload::Json(value) => {
             let text = serde_json::to_vec(&**value).map_err(TransportError::unavailable)?;
             if text.len() > MAX_JSON {
                 let length = text.len();
-                return Err(refused(format!("the JSON has {length} bytes, at most {MAX_JSON} travel in an event")));
+                return Err(refused(format!(
+                    "the JSON has {length} bytes, at most {MAX_JSON} are allowed in an event"
+                )));
             }
-            Ok(Encoded { media_type: JSON_TYPE.into(), claim: None, bytes: text.into(), opaque: false })
+            Ok(EncodedPayload { media_type: JSON_TYPE.into(), claim: None, bytes: text.into(), opaque: false })
         }
         Payload::Parts(parts) => encode_parts(parts),
         Payload::Image(_) | Payload::Vector(_) => {
@@ -87,19 +89,19 @@ pub fn encode(payload: &Payload) -> Result<Encoded, TransportError> {
     }
 }
 
-/// Turns content into a body.
+/// Encodes content.
 ///
 /// # Errors
-/// If it holds more than [`INLINE_LIMIT`] bytes.
-pub fn encode_content(content: &Content) -> Result<Encoded, TransportError> {
+/// If it is inline and longer than [`INLINE_LIMIT`] bytes.
+pub fn encode_content(content: &Content) -> Result<EncodedPayload, TransportError> {
     let media_type = Arc::clone(&content.media_type);
     match &content.body {
         Body::Inline(bytes) => {
             check_inline(bytes.len())?;
-            Ok(Encoded { media_type, claim: None, bytes: bytes.clone(), opaque: true })
+            Ok(EncodedPayload { media_type, claim: None, bytes: bytes.clone(), opaque: true })
         }
         Body::Claim(claim) => {
-            Ok(Encoded { media_type, claim: Some(Arc::clone(claim)), bytes: Bytes::new(), opaque: true })
+            Ok(EncodedPayload { media_type, claim: Some(Arc::clone(claim)), bytes: Bytes::new(), opaque: true })
         }
     }
 }
@@ -109,11 +111,11 @@ fn check_inline(length: usize) -> Result<(), TransportError> {
         return Ok(());
     }
     Err(refused(format!(
-        "{length} bytes are inline, at most {INLINE_LIMIT} travel in an event: put them into the object store first"
+        "{length} bytes are inline, at most {INLINE_LIMIT} fit into an event: put them into the object store first"
     )))
 }
 
-fn encode_parts(parts: &[Part]) -> Result<Encoded, TransportError> {
+fn encode_parts(parts: &[Part]) -> Result<EncodedPayload, TransportError> {
     let mut inline = 0;
     let mut manifest = Vec::with_capacity(parts.len());
     for part in parts {
@@ -137,16 +139,16 @@ fn encode_parts(parts: &[Part]) -> Result<Encoded, TransportError> {
     if text.len() > MAX_JSON {
         let (count, length) = (parts.len(), text.len());
         return Err(refused(format!(
-            "the list of {count} parts has {length} bytes, at most {MAX_JSON} travel in an event"
+            "the list of {count} parts has {length} bytes, at most {MAX_JSON} are allowed in an event"
         )));
     }
-    Ok(Encoded { media_type: PARTS_TYPE.into(), claim: None, bytes: text.into(), opaque: false })
+    Ok(EncodedPayload { media_type: PARTS_TYPE.into(), claim: None, bytes: text.into(), opaque: false })
 }
 
-/// Reads a body.
+/// Decodes a body.
 ///
 /// # Errors
-/// If it is not what its media type says.
+/// If the body does not match its media type.
 pub fn decode(media_type: Arc<str>, as_bytes: bool, claim: Option<Claim>, bytes: &Bytes) -> Result<Payload, Rejection> {
     if let Some(claim) = claim {
         return Ok(Payload::Bytes(Content { media_type, body: Body::Claim(claim.into()) }));
@@ -156,14 +158,14 @@ pub fn decode(media_type: Arc<str>, as_bytes: bool, claim: Option<Claim>, bytes:
             malformed("bad_json", format!("content-type is {media_type}, but the body is not JSON: {why}"))
         }),
         PARTS_TYPE if !as_bytes => decode_parts(bytes),
-        // What could not be written again could not become a dead letter either.
+        // A body that cannot be encoded again could not become a dead letter either.
         _ if bytes.len() > INLINE_LIMIT => Err(too_long(bytes.len())),
         _ => Ok(Payload::Bytes(Content { media_type, body: Body::Inline(bytes.clone()) })),
     }
 }
 
 fn too_long(length: usize) -> Rejection {
-    let detail = format!("the body has {length} bytes: at most {INLINE_LIMIT} travel inside an event");
+    let detail = format!("the body has {length} bytes, at most {INLINE_LIMIT} are allowed in an event");
     Rejection::too_large("body_too_long", detail)
 }
 
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_survives_the_wire() {
+    fn every_kind_survives_encoding_and_decoding() {
         let by_claim = Content { media_type: "image/png".into(), body: Body::Claim(claim()) };
         let part = |name: &str, file_name: Option<&str>, content: &Content| Part {
             name: name.into(),
@@ -229,23 +231,23 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_bounded_together() {
+    fn the_inline_limit_is_for_all_parts_together() {
         let half = Content::inline("image/png", vec![1; INLINE_LIMIT / 2 + 1]);
         let part = || Part { name: "photo".into(), file_name: None, content: half.clone() };
         assert!(encode(&Payload::Parts(Arc::from([part()]))).is_ok());
-        let Err(error) = encode(&Payload::Parts(Arc::from([part(), part()]))) else { panic!("was taken") };
+        let Err(error) = encode(&Payload::Parts(Arc::from([part(), part()]))) else { panic!("was accepted") };
         assert!(matches!(error, TransportError::Body(why) if why.to_string().contains("object store")));
     }
 
     #[test]
-    fn what_lives_in_a_process_alone_is_refused() {
+    fn a_vector_is_refused() {
         let vector =
             pipeline::Vector { values: vec![1.0], model: "m".into(), fingerprint: "f".into(), sha256: Digest([0; 32]) };
         assert!(encode(&Payload::Vector(vector.into())).is_err());
     }
 
     #[test]
-    fn a_body_that_is_not_what_it_says_is_refused() {
+    fn a_body_that_does_not_match_its_media_type_is_refused() {
         let bad =
             |media_type: &str, text: &'static str| decode(media_type.into(), false, None, &Bytes::from(text)).is_err();
         assert!(bad("application/json", "{"));
