@@ -1,4 +1,4 @@
-//! Errors of [`connect`](crate::connect).
+//! Errors of [`connect`](crate::connect()).
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! [`Transport`] on JetStream. Hands each call to its part; [`connect`](crate::connect) creates it.
+//! [`Transport`] on JetStream. Hands each call to its part; [`connect`](crate::connect()) creates it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -23,7 +23,7 @@
 //! the ground       topology.rs, spec.rs, sync_interval.rs, access.rs, error.rs
 //! ```
 //!
-//! [`connect`] creates the streams of a [`Topology`]; [`server::PrivateServer`] runs a broker that ends with this
+//! [`connect()`] creates the streams of a [`Topology`]; [`server::PrivateServer`] runs a broker that ends with this
 //! process. The README of this crate documents the subjects and headers for publishers and subscribers in other
 //! languages.
 

@@ -1,5 +1,5 @@
-//! The stores that all flows share: results, dead letters, the claim store, records, the ledger; and what is not stored
-//! in a queue either: cancellations and the write canary.
+//! The stores that all flows share: results, dead letters, the claim store, records and the ledger. Also cancellations,
+//! which are announced and not stored, and the write canary.
 
 pub mod cancellations;
 pub mod claim_store;
