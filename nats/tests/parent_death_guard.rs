@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         _ => {
             runtime().block_on(a_store_has_only_one_server());
             runtime().block_on(the_server_ends_with_its_parent());
-            println!("guard: 2 tests passed");
+            println!("parent_death_guard: 2 tests passed");
             ExitCode::SUCCESS
         }
     }
