@@ -1,5 +1,6 @@
 //! [`Transport`] on JetStream. Hands each call to its part; [`connect`](crate::connect()) creates it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::link::connection::Connection;
 use crate::queue::{backlog, source, submit, tail};
 use crate::stores::claim_store::ClaimStore;
 use crate::stores::result_dispatch::ResultDispatch;
+use crate::stores::usage::{self, StorageUsage};
 use crate::stores::{cancellations, dead_letters, ledger, records, results, write_canary};
 
 /// Time for ending the tasks, and again for sending what is queued.
@@ -43,6 +45,22 @@ impl JetStream {
     #[must_use]
     pub fn server_version(&self) -> String {
         self.broker.publishing.client().server_info().version
+    }
+
+    /// Disk space that the streams use.
+    ///
+    /// # Errors
+    /// If the broker does not answer.
+    pub async fn storage(&self) -> Result<StorageUsage, TransportError> {
+        usage::storage(&self.broker).await
+    }
+
+    /// Stored dead letters of each flow that has any.
+    ///
+    /// # Errors
+    /// If the broker does not answer.
+    pub async fn dead_letter_counts(&self) -> Result<HashMap<FlowName, u64>, TransportError> {
+        usage::dead_letter_counts(&self.broker).await
     }
 
     /// Stops pulling and following, hands back the events that nobody took, and sends what is queued. Call it after the

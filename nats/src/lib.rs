@@ -45,5 +45,6 @@ pub use connect::{ConnectOptions, connect};
 pub use error::ConnectError;
 pub use jetstream::JetStream;
 pub use spec::{Limits, NatsSpec};
+pub use stores::usage::StorageUsage;
 pub use sync_interval::SyncInterval;
 pub use topology::{FlowTopology, Topology};

@@ -125,16 +125,27 @@ fn users(text: &mut String, keys: &Keys) {
         publish.join(", ")
     );
     if let Some(password) = &keys.mqtt {
+        let inboxes = format!("{INBOX_PREFIX}.>");
         let _ = writeln!(
             text,
-            "  {{ user: mqtt, password: \"{password}\", permissions: {{ \
-             publish: {{ deny: [\"$JS.>\", \"$SYS.>\", \"res.>\", \"dead.>\", \"rec.>\", \"blob.>\", \"canary.>\", \
-             \"cancel.>\", \"ledger\"] }}, \
-             subscribe: {{ deny: [\"$JS.>\", \"$SYS.>\", \"_INBOX.>\", \"{INBOX_PREFIX}.>\", \"rec.>\", \
-             \"blob.>\"] }} }} }}"
+            "  {{ user: mqtt, password: \"{password}\", permissions: {{ publish: {{ deny: [{}] }}, \
+             subscribe: {{ deny: [{}] }} }} }}",
+            list(&[SERVER_API, OWN_SUBJECTS, STORED_SUBJECTS]),
+            list(&[SERVER_API, OWN_SUBJECTS, &["_INBOX.>", &inboxes]])
         );
     }
     let _ = writeln!(text, "] }}");
+}
+
+/// The servers' own interfaces.
+const SERVER_API: &[&str] = &["$JS.>", "$SYS.>"];
+/// What only the service itself reads and writes: bodies and records.
+const OWN_SUBJECTS: &[&str] = & ["blob.>", "own.>", "rec.>"];
+/// What only the service writes.
+const STORED_SUBJECTS: &[&str] = & ["canary.>", "cancel.>", "dead.>", "ledger", "res.>"];
+
+fn list(groups: &[&[&str]]) -> String {
+    groups.concat().iter().map(|subject| format!("\"{subject}\"")).collect::<Vec<_>>().join(", ")
 }
 
 /// A path as a quoted string of the config's syntax.
@@ -186,6 +197,24 @@ mod tests {
     fn a_server_on_every_address_is_reached_over_loopback() {
         assert_eq!(reachable("0.0.0.0".parse().unwrap()), loopback());
         assert_eq!(reachable("10.0.0.7".parse().unwrap()).to_string(), "10.0.0.7");
+    }
+
+    #[test]
+    fn mqtt_devices_may_write_none_of_the_service_s_own_subjects() {
+        let spec = NatsSpec { mqtt: Some("127.0.0.1:1883".parse().unwrap()), ..NatsSpec::default() };
+        let keys = Keys { mqtt: Some("secret".into()), ..keys() };
+        let text = text(&spec, Path::new("/d"), &keys, ByteSize::mib(1), None);
+        let user = text.lines().find(|line| line.contains("user: mqtt")).unwrap();
+        let (publish, subscribe) = user.split_once("subscribe:").unwrap();
+        let first_token = |subjects: &str| subjects.split('.').next().unwrap().to_owned();
+        for subjects in [subjects::BLOB_SUBJECTS, subjects::OWN_RECORD_SUBJECTS, subjects::RECORD_SUBJECTS] {
+            let denied = format!("\"{}.>\"", first_token(subjects));
+            assert!(publish.contains(&denied) && subscribe.contains(&denied), "{subjects}");
+        }
+        for subjects in [subjects::RESULT_SUBJECTS, subjects::DEAD_LETTER_SUBJECTS, subjects::CANARY_SUBJECT] {
+            assert!(publish.contains(&format!("\"{}.>\"", first_token(subjects))), "{subjects}");
+        }
+        assert!(publish.contains(&format!("\"{}\"", subjects::LEDGER_SUBJECT)));
     }
 
     #[test]

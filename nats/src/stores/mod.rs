@@ -10,4 +10,5 @@ pub mod orphaned_claims;
 pub mod records;
 pub mod result_dispatch;
 pub mod results;
+pub mod usage;
 pub mod write_canary;
