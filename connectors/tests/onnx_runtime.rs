@@ -1,5 +1,5 @@
-//! Loading ONNX Runtime. It is loaded once per process, so the failures before that need a process, and one test, of their
-//! own.
+//! Loading ONNX Runtime. It is loaded once per process, so the failures before that need a process, and one test, of
+//! their own.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests may panic, and read the environment")]
 
 mod support;

@@ -168,8 +168,8 @@ fn one_file(document: &Document<'_>, job: &ConvertJob) -> Result<(Vec<String>, u
     Ok((vec![name], pages))
 }
 
-/// LibreOffice's messages name paths and source lines, so they go to the log and not to the requester. A log that cannot be
-/// written is ignored.
+/// LibreOffice's messages name paths and source lines, so they go to the log and not to the requester. A log that
+/// cannot be written is ignored.
 fn log(why: &str) {
     drop(writeln!(std::io::stderr(), "{why}"));
 }

@@ -1,8 +1,8 @@
 //! CSV to ODS: converts comma-separated values to a flat OpenDocument spreadsheet.
 //!
-//! LibreOffice's own CSV import opens a dialog and crashes without a display, so it never gets a CSV file. The separator is
-//! the one of `, ; TAB |` that is most frequent in the first line. A cell that is a plain decimal number becomes a number,
-//! everything else stays text.
+//! LibreOffice's own CSV import opens a dialog and crashes without a display, so it never gets a CSV file. The
+//! separator is the one of `, ; TAB |` that is most frequent in the first line. A cell that is a plain decimal number
+//! becomes a number, everything else stays text.
 
 use std::fmt::Write as _;
 

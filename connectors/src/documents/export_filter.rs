@@ -11,8 +11,8 @@ fn pdf_version_number(version: PdfVersion) -> u8 {
     }
 }
 
-/// The filter options of a PDF export. Also turns off two defaults that nobody expects: comments as annotations, and images
-/// scaled down.
+/// The filter options of a PDF export. Also turns off two defaults that nobody expects: comments as annotations, and
+/// images scaled down.
 pub(super) fn pdf_filter(options: &Options) -> String {
     let mut filter = Map::new();
     let long = |value: u64| json!({"type": "long", "value": value.to_string()});

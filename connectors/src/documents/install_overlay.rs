@@ -4,9 +4,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// Layouts of windows that LibreOffice builds even without a display, and that the `-nogui` packages leave out: Calc's input
-/// line, without which no spreadsheet loads, and Writer's comment, without which no text with a comment loads. These have
-/// the widgets that LibreOffice looks up by name and nothing else.
+/// Layouts of windows that LibreOffice builds even without a display, and that the `-nogui` packages leave out: Calc's
+/// input line, without which no spreadsheet loads, and Writer's comment, without which no text with a comment loads.
+/// These have the widgets that LibreOffice looks up by name and nothing else.
 const LAYOUTS: [(&str, &str, &str); 3] =
     [("scalc", "inputbar.ui", INPUT_BAR), ("scalc", "posbox.ui", NAME_BOX), ("swriter", "annotation.ui", COMMENT)];
 /// Path of the module folders below the installation.
@@ -71,8 +71,8 @@ pub(super) fn overlay_folder(folder: &Path) -> PathBuf {
     folder.join("office")
 }
 
-/// Content of a new profile: autotexts, Basic libraries, galleries. A conversion needs none of it, and LibreOffice copies
-/// folders only, not links; so the overlay has an empty folder.
+/// Content of a new profile: autotexts, Basic libraries, galleries. A conversion needs none of it, and LibreOffice
+/// copies folders only, not links; so the overlay has an empty folder.
 const PRESETS: &str = "presets";
 
 /// Builds the overlay of the installation `office` in `overlay`.

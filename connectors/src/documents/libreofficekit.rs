@@ -1,10 +1,10 @@
 //! LibreOfficeKit binding: the C interface of LibreOffice. The only file of the program with `unsafe` code.
 //!
-//! LibreOffice is a shared library. Each object is a structure whose first word points to a table of functions, which starts
-//! with its own size (`LibreOfficeKit/LibreOfficeKit.h` of the LibreOffice SDK). A function is called only if its slot is
-//! within that size. Functions that may change with any release (from [`slot::PAGE_RECTANGLES`] on) are called only in
-//! releases that were checked. Everything runs on one thread, one document at a time. LibreOffice cannot be started twice
-//! in one process, so it is never destroyed, and the process ends by [`exit_now`].
+//! LibreOffice is a shared library. Each object is a structure whose first word points to a table of functions, which
+//! starts with its own size (`LibreOfficeKit/LibreOfficeKit.h` of the LibreOffice SDK). A function is called only if
+//! its slot is within that size. Functions that may change with any release (from [`slot::PAGE_RECTANGLES`] on) are
+//! called only in releases that were checked. Everything runs on one thread, one document at a time. LibreOffice cannot
+//! be started twice in one process, so it is never destroyed, and the process ends by [`exit_now`].
 //!
 //! Three system calls without a safe wrapper are here too: [`unshare`], [`close_inherited`] and [`exit_now`].
 #![allow(unsafe_code, reason = "a C interface; every block says why it is sound")]
@@ -79,7 +79,7 @@ pub enum KitError {
         slot: usize,
     },
     /// The function exists, but its signature may differ in this release.
-    #[error("this function was not checked with LibreOffice {0}; checked: {checked}", checked = CHECKED_RELEASES.join(", "))]
+    #[error("this function was not checked with LibreOffice {0}; checked: {all}", all = CHECKED_RELEASES.join(", "))]
     UncheckedRelease(String),
 }
 
@@ -117,7 +117,8 @@ struct PasswordAttempt {
 }
 
 impl LibreOfficeKit {
-    /// Loads and starts the LibreOffice installed in `office` (the folder above `program`), with its profile in `profile`.
+    /// Loads and starts the LibreOffice installed in `office` (the folder above `program`), with its profile in
+    /// `profile`.
     ///
     /// # Errors
     /// If there is no such library, or LibreOffice does not start.
@@ -252,8 +253,8 @@ impl Document<'_> {
         if saved == 0 { Err(self.kit.error()) } else { Ok(()) }
     }
 
-    /// Posts a command of the user interface, with arguments in LibreOffice's JSON. LibreOffice's own thread executes it a
-    /// moment later. (A callback could report when, but it sometimes deadlocks both threads, so it is not used.)
+    /// Posts a command of the user interface, with arguments in LibreOffice's JSON. LibreOffice's own thread executes
+    /// it a moment later. (A callback could report when, but it sometimes deadlocks both threads, so it is not used.)
     ///
     /// # Errors
     /// If the function was not checked with this release.
@@ -322,8 +323,8 @@ unsafe fn function<F: Copy>(object: *mut Object, slot: usize) -> Option<F> {
     (address != 0).then(|| unsafe { std::mem::transmute_copy(&address) })
 }
 
-/// Called by LibreOffice when a document needs a password. A second request means that the first password was wrong, so it
-/// is answered with none: otherwise LibreOffice would repeat the request forever.
+/// Called by LibreOffice when a document needs a password. A second request means that the first password was wrong, so
+/// it is answered with none: otherwise LibreOffice would repeat the request forever.
 unsafe extern "C" fn provide_password(kind: c_int, _payload: *const c_char, data: *mut c_void) {
     type SetPassword = unsafe extern "C" fn(*mut Object, *const c_char, *const c_char);
     if !PASSWORD_REQUESTS.contains(&kind) || data.is_null() {
@@ -373,7 +374,8 @@ fn file_url(path: &Path) -> String {
 /// If the kernel does not permit it.
 pub fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
     debug_assert!(!flags.contains(UnshareFlags::FILES));
-    // SAFETY: the documented danger of this call is a file table no longer shared with other threads; these flags keep it.
+    // SAFETY: the documented danger of this call is a file table no longer shared with other threads; these flags keep
+    // it.
     unsafe { rustix::thread::unshare_unsafe(flags) }
 }
 

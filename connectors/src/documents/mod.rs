@@ -1,8 +1,8 @@
 //! Office documents: converts them with LibreOffice, in pooled and sandboxed worker processes of this program.
 //!
-//! [`Pool`] is the supervisor, which implements the converter; [`worker_main`] is the body of the hidden subcommand that it
-//! starts. `libreofficekit` is the binding, `convert` drives it through one conversion, `sandbox` and `sandbox_selftest`
-//! contain it, `pdf` post-processes PDFs, `pool` supervises.
+//! [`Pool`] is the supervisor, which implements the converter; [`worker_main()`] is the body of the hidden subcommand
+//! that it starts. `libreofficekit` is the binding, `convert` drives it through one conversion, `sandbox` and
+//! `sandbox_selftest` contain it, `pdf` post-processes PDFs, `pool` supervises.
 
 mod convert;
 mod csv_to_ods;

@@ -1,4 +1,5 @@
-//! PDF to PNG: renders pages with hayro. (LibreOffice's own PNG export of a text or spreadsheet has the first page only.)
+//! PDF to PNG: renders pages with hayro. (LibreOffice's own PNG export of a text or spreadsheet has the first page
+//! only.)
 
 use hayro::hayro_interpret::InterpreterSettings;
 use hayro::hayro_syntax::Pdf;
@@ -25,7 +26,8 @@ impl PageRenderer<'_> {
     /// Renders the pages on white, passes each PNG with its page number to `write`, and returns how many there were.
     ///
     /// # Errors
-    /// If the file is not a PDF, no page or too many pages are wanted, a page is too long for its width, or `write` fails.
+    /// If the file is not a PDF, no page or too many pages are wanted, a page is too long for its width, or `write`
+    /// fails.
     pub fn render(
         &self,
         pdf: Vec<u8>,

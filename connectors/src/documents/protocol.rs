@@ -1,7 +1,7 @@
 //! Protocol between supervisor and worker: JSON messages, each preceded by its length in four bytes, big-endian.
 //!
-//! The channel is a socket pair, which the worker gets as its standard input. Its standard output is discarded, so nothing
-//! that LibreOffice prints can mix with the messages. Messages carry paths; documents are never sent.
+//! The channel is a socket pair, which the worker gets as its standard input. Its standard output is discarded, so
+//! nothing that LibreOffice prints can mix with the messages. Messages carry paths; documents are never sent.
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -57,8 +57,8 @@ pub enum Request {
 /// PDFs to post-process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FinishJob {
-    /// Its folder, inside the worker's own. It holds `0.pdf` and so on; the worker writes `done-0.pdf`, or `done-0_0.pdf` and
-    /// so on for parts.
+    /// Its folder, inside the worker's own. It holds `0.pdf` and so on; the worker writes `done-0.pdf`, or
+    /// `done-0_0.pdf` and so on for parts.
     pub folder: PathBuf,
     /// Number of files.
     pub count: usize,

@@ -1,9 +1,9 @@
 //! The sandbox of a worker: namespaces without a network, Landlock, a seccomp filter, resource limits, no privileges.
 //!
-//! The worker applies it to itself, once, before it loads LibreOffice and while it has one thread. LibreOffice is assumed to
-//! be compromised: it may compute, read program files and fonts, and write in its own folder. Each layer can be turned off
-//! by itself, which is how the tests show what it does. Layers that the kernel does not support are reported, and
-//! [`sandbox_selftest`](super::sandbox_selftest) checks whether the others are enough.
+//! The worker applies it to itself, once, before it loads LibreOffice and while it has one thread. LibreOffice is
+//! assumed to be compromised: it may compute, read program files and fonts, and write in its own folder. Each layer can
+//! be turned off by itself, which is how the tests show what it does. Layers that the kernel does not support are
+//! reported, and [`sandbox_selftest`](super::sandbox_selftest) checks whether the others are enough.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -96,8 +96,8 @@ const READABLE: [&str; 15] = [
     "/dev/null",
 ];
 
-/// Has the kernel kill this process when its parent, the process `parent`, ends. A change of credentials clears the setting,
-/// so it is made before and after.
+/// Has the kernel kill this process when its parent, the process `parent`, ends. A change of credentials clears the
+/// setting, so it is made before and after.
 ///
 /// # Errors
 /// If the parent has ended already.
@@ -107,8 +107,8 @@ pub fn die_with_parent(parent: u32) -> std::io::Result<()> {
     if now == Some(parent) { Ok(()) } else { Err(std::io::Error::other("the supervisor is gone")) }
 }
 
-/// Applies `layers` to this process; they cannot be removed. Returns the layers that the kernel does not support, each with
-/// the reason.
+/// Applies `layers` to this process; they cannot be removed. Returns the layers that the kernel does not support, each
+/// with the reason.
 ///
 /// # Errors
 /// If the supervisor ended meanwhile.
@@ -139,7 +139,8 @@ pub fn enter(layers: Layers, limits: Limits, paths: &AllowedPaths, parent: u32) 
     Ok(missing)
 }
 
-/// Resource limits and priority. When memory is short, the kernel kills the worker first, which protects the supervisor.
+/// Resource limits and priority. When memory is short, the kernel kills the worker first, which protects the
+/// supervisor.
 fn apply_limits(limits: Limits) -> Result<(), String> {
     let mapped = mapped_bytes().unwrap_or(0);
     let limits = [
@@ -183,8 +184,8 @@ fn drop_capabilities() -> Result<(), String> {
     rustix::thread::set_capabilities(None, none).map_err(|error| error.to_string())
 }
 
-/// Restricts files by path; forbids TCP, and signals and abstract sockets out of the sandbox. A kernel that supports only a
-/// part of this enforces that part, and the rest is reported as missing.
+/// Restricts files by path; forbids TCP, and signals and abstract sockets out of the sandbox. A kernel that supports
+/// only a part of this enforces that part, and the rest is reported as missing.
 fn landlock(paths: &AllowedPaths) -> Result<(), String> {
     const VERSION: ABI = ABI::V6;
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
@@ -215,7 +216,8 @@ fn landlock(paths: &AllowedPaths) -> Result<(), String> {
     }
 }
 
-/// System calls that no conversion needs: new sockets, other processes, other programs, large attack surfaces of the kernel.
+/// System calls that no conversion needs: new sockets, other processes, other programs, large attack surfaces of the
+/// kernel.
 const DENIED: [i64; 44] = [
     libc::SYS_socket,
     libc::SYS_socketpair,
@@ -269,8 +271,8 @@ const DENIED_HERE: [i64; 2] = [libc::SYS_fork, libc::SYS_vfork];
 #[cfg(not(target_arch = "x86_64"))]
 const DENIED_HERE: [i64; 0] = [];
 
-/// Denied calls fail with `EPERM`. `clone` may create threads, not processes. `clone3` passes its flags by pointer, where a
-/// filter cannot see them, so it fails with `ENOSYS` and the C library falls back to `clone`.
+/// Denied calls fail with `EPERM`. `clone` may create threads, not processes. `clone3` passes its flags by pointer,
+/// where a filter cannot see them, so it fails with `ENOSYS` and the C library falls back to `clone`.
 fn seccomp() -> Result<(), String> {
     let failed = |error: seccompiler::Error| error.to_string();
     let mut denied: BTreeMap<i64, Vec<SeccompRule>> =

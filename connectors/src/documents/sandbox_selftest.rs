@@ -1,7 +1,8 @@
-//! Self-test of the sandbox: before a worker loads LibreOffice it tries to connect, to read, to write and to see a secret.
+//! Self-test of the sandbox: before a worker loads LibreOffice it tries to connect, to read, to write and to see a
+//! secret.
 //!
-//! All four must fail. It uses the plain means that a compromised engine would try first. That each layer works by itself is
-//! shown by the tests, which turn on one at a time.
+//! All four must fail. It uses the plain means that a compromised engine would try first. That each layer works by
+//! itself is shown by the tests, which turn on one at a time.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};

@@ -97,13 +97,14 @@ impl OfficeSpec {
             return Ok(library);
         }
         Err(format!(
-            "LibreOffice is not installed: there is no {}. Run `make setup`, or `apt-get install {PACKAGES}`, or set [office] \
-             path to its folder",
+            "LibreOffice is not installed: there is no {}. Run `make setup`, or `apt-get install {PACKAGES}`, or set \
+             [office] path to its folder",
             library.display()
         ))
     }
 
-    /// The config of the pool. `worker` is the program with its hidden subcommand, `folder` is for profiles and documents.
+    /// The config of the pool. `worker` is the program with its hidden subcommand, `folder` is for profiles and
+    /// documents.
     #[must_use]
     pub fn pool(&self, worker: (PathBuf, Vec<OsString>), folder: &Path) -> PoolConfig {
         let defaults = PoolConfig::new(worker, folder.to_path_buf());

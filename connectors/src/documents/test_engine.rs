@@ -1,7 +1,7 @@
 //! The test engine: does what its input says, to provoke the failures that the pool must survive.
 //!
-//! The first line of the input is a command: `echo`, `abort`, `abort-once`, `silent`, `garbage`, `leave`, `half`, `litter`,
-//! `sleep` or `grow`. Only tests configure a pool with it; no config section can.
+//! The first line of the input is a command: `echo`, `abort`, `abort-once`, `silent`, `garbage`, `leave`, `half`,
+//! `litter`, `sleep` or `grow`. Only tests configure a pool with it; no config section can.
 
 use std::fs;
 use std::io::Write;

@@ -7,8 +7,8 @@ use std::{fs, io};
 const REGISTRY: &str = "user/registrymodifications.xcu";
 
 /// Registry path, property and value. The first three are security settings: linked content is not fetched, macros are
-/// neither trusted nor run. Links are never updated (Writer and Calc number this setting differently). The proxy at a closed
-/// port stops requests that get past all that. There is no user data, so no title or author gets into a result.
+/// neither trusted nor run. Links are never updated (Writer and Calc number this setting differently). The proxy at a
+/// closed port stops requests that get past all that. There is no user data, so no title or author gets into a result.
 const SETTINGS: [(&str, &str, &str); 12] = [
     ("Office.Common/Security/Scripting", "BlockUntrustedRefererLinks", "true"),
     ("Office.Common/Security/Scripting", "DisableMacrosExecution", "true"),

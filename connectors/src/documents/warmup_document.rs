@@ -61,8 +61,8 @@ pub(super) fn docx() -> Vec<u8> {
     package
 }
 
-/// What the local and the central header of a stored entry share: version, flags, method, time, date (1980-01-01), checksum,
-/// sizes, length of the name, no extra field.
+/// What the local and the central header of a stored entry share: version, flags, method, time, date (1980-01-01),
+/// checksum, sizes, length of the name, no extra field.
 fn entry(name: &str, text: &str) -> Vec<u8> {
     let mut header = vec![0x14, 0, 0, 0, 0, 0, 0, 0, 0x21, 0];
     header.extend(crc32fast::hash(text.as_bytes()).to_le_bytes());

@@ -1,7 +1,7 @@
 //! The worker process: sets up its folder, sandboxes itself, loads LibreOffice, and converts one document at a time.
 //!
-//! The supervisor starts it by a hidden subcommand of the program. Any internal error ends the process: the supervisor has
-//! another one ready.
+//! The supervisor starts it by a hidden subcommand of the program. Any internal error ends the process: the supervisor
+//! has another one ready.
 
 use std::ffi::OsString;
 use std::fs;
@@ -20,8 +20,8 @@ use super::sandbox_selftest::sandbox_leaks;
 use super::user_profile::write_profile;
 use super::{convert, pdf, test_engine};
 
-/// Runs a worker until its supervisor closes the connection. `arguments` are those after the subcommand: the process id of
-/// the supervisor.
+/// Runs a worker until its supervisor closes the connection. `arguments` are those after the subcommand: the process id
+/// of the supervisor.
 ///
 /// Call it before the process has a second thread: namespaces and filters apply to the calling thread.
 #[must_use]

@@ -1,8 +1,8 @@
 //! Vector indexes: embedded in the process (qdrant-edge), or a Qdrant server or cluster.
 //!
-//! Every kind stores the model's fingerprint beside the vectors of a collection and refuses vectors of another model. Point
-//! ids come from the caller, so storing a point again replaces it. A write is durable once it was answered.
-//! To add a kind: one file that defines an [`IndexKind`], and an entry in [`KINDS`].
+//! Every kind stores the model's fingerprint beside the vectors of a collection and refuses vectors of another model.
+//! Point ids come from the caller, so storing a point again replaces it. A write is durable once it was answered. To
+//! add a kind: one file that defines an [`IndexKind`], and an entry in [`KINDS`].
 
 mod checks;
 mod embedded;

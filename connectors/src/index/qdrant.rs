@@ -1,9 +1,9 @@
 //! The Qdrant index: a server or cluster, reached by gRPC.
 //!
-//! The model's fingerprint is stored as metadata of the collection (Qdrant 1.16 and later), so every process sees the same.
-//! A collection without it was created by another program and is refused. Writes wait until they are applied
-//! (`wait = true`), and only `Completed` counts as stored. Everything the server refuses is retried by the engine; ids are
-//! deterministic, so a repeated write replaces its points.
+//! The model's fingerprint is stored as metadata of the collection (Qdrant 1.16 and later), so every process sees the
+//! same. A collection without it was created by another program and is refused. Writes wait until they are applied
+//! (`wait = true`), and only `Completed` counts as stored. Everything the server refuses is retried by the engine; ids
+//! are deterministic, so a repeated write replaces its points.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -126,8 +126,8 @@ impl QdrantIndex {
         }
     }
 
-    /// Has the server index the tenant field, so that it finds the points of one tenant, or of none, without a scan. Sent
-    /// once per process and collection; the server ignores a repeat.
+    /// Has the server index the tenant field, so that it finds the points of one tenant, or of none, without a scan.
+    /// Sent once per process and collection; the server ignores a repeat.
     async fn index_tenants(&self, collection: &str) -> Result<(), IndexError> {
         if self.cache().get(collection).is_some_and(|cached| cached.tenants_indexed) {
             return Ok(());

@@ -1,4 +1,5 @@
-//! The `[index]` section: which kind of index, and how to reach it. Its checks are in `mod.rs`, beside the list of kinds.
+//! The `[index]` section: which kind of index, and how to reach it. Its checks are in `mod.rs`, beside the list of
+//! kinds.
 
 use std::num::NonZeroU64;
 

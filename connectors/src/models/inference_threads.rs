@@ -1,8 +1,8 @@
 //! Inference threads: each owns one ONNX Runtime session, all take batches from one bounded queue.
 //!
-//! A session's `run` needs exclusive access, so a thread that owns it is all the synchronisation there is. A run that fails
-//! or panics fails its batch only: ONNX Runtime has no state between runs, and a session opened again might read another
-//! file. A batch whose caller has gone is skipped.
+//! A session's `run` needs exclusive access, so a thread that owns it is all the synchronisation there is. A run that
+//! fails or panics fails its batch only: ONNX Runtime has no state between runs, and a session opened again might read
+//! another file. A batch whose caller has gone is skipped.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -182,8 +182,8 @@ fn build(config: &SessionConfig) -> Result<Session, ModelError> {
 }
 
 fn configure(environment: &ort::environment::Environment, config: &SessionConfig) -> Result<Session, ort::Error> {
-    // The arena allocator never frees the largest shape it saw, and the pattern cache stores one plan per shape. There are
-    // only a few batch sizes, but a machine with several models needs the memory back between bursts.
+    // The arena allocator never frees the largest shape it saw, and the pattern cache stores one plan per shape. There
+    // are only a few batch sizes, but a machine with several models needs the memory back between bursts.
     let processor = ep::CPU::default().with_arena_allocator(false).build();
     let mut builder = Session::builder(environment)?
         .with_execution_providers([processor])?

@@ -30,7 +30,8 @@ pub use preprocess::{Filter, Preprocessing, Resize};
 pub use processor_config::ProcessorError;
 pub use spec::ModelSpec;
 
-/// Every kind of `source`; the first one that takes a section's value is used. A directory takes any value, so it is last.
+/// Every kind of `source`; the first one that takes a section's value is used. A directory takes any value, so it is
+/// last.
 static SOURCES: [ModelSource; 2] = [builtin::SOURCE, directory::SOURCE];
 
 /// Largest `batch`: beyond this a session's memory grows and its throughput does not.
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn exactly_one_source_takes_each_notation_first() {
+    fn a_prefix_selects_its_source_and_any_other_value_is_a_directory() {
         let notation_of = |source: &str| {
             let spec = ModelSpec { source: source.into(), ..ModelSpec::descriptor() };
             spec.model_source().notation

@@ -10,8 +10,8 @@ use sha2::{Digest as _, Sha256};
 use super::error::ModelError;
 use super::external_data::external_data;
 
-/// Where published layouts have the image model. The image half of a dual encoder comes first: the whole model would need
-/// text as well.
+/// Where published layouts have the image model. The image half of a dual encoder comes first: the whole model would
+/// need text as well.
 const CANDIDATES: [&str; 4] = ["vision_model.onnx", "onnx/vision_model.onnx", "model.onnx", "onnx/model.onnx"];
 
 /// How the file starts that a checkout without Git LFS has in place of a large file.

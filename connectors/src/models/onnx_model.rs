@@ -1,8 +1,8 @@
 //! The image model: preprocessing on the compute threads, inference on the model's own threads, unit vectors out.
 //!
-//! The images of a call are split into batches of 16, 8, 4, 2 and 1 (up to `batch`), largest first. So the sessions see five
-//! shapes at most and never compute padding; on a CPU an image costs the same in every batch. While one batch is computed,
-//! the next is preprocessed.
+//! The images of a call are split into batches of 16, 8, 4, 2 and 1 (up to `batch`), largest first. So the sessions see
+//! five shapes at most and never compute padding; on a CPU an image costs the same in every batch. While one batch is
+//! computed, the next is preprocessed.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -147,8 +147,8 @@ impl ImageModel for OnnxModel {
     }
 }
 
-/// Identifies a vector space: hash of the model's bytes (another variant is another file), its preprocessing, and the output
-/// that is taken.
+/// Identifies a vector space: hash of the model's bytes (another variant is another file), its preprocessing, and the
+/// output that is taken.
 fn fingerprint(model: &Digest, preprocessing: &Preprocessing, spec: &ModelSpec) -> String {
     let output = spec.output.as_deref().unwrap_or_default();
     let text = format!("{model}\n{}\n{output}\n", preprocessing.canonical());

@@ -1,7 +1,7 @@
 //! Image preprocessing: from pixels to the model's input tensor (resize, crop, rescale, normalise, planes).
 //!
-//! In: 8-bit RGB of any size. Out: f32 `[3, H, W]`, written straight into its slot of a batch `[N, 3, H, W]`. Resizing is
-//! an antialiased convolution on 8-bit values, as in Pillow: its filters stretch with the scale and its bicubic has
+//! In: 8-bit RGB of any size. Out: f32 `[3, H, W]`, written straight into its slot of a batch `[N, 3, H, W]`. Resizing
+//! is an antialiased convolution on 8-bit values, as in Pillow: its filters stretch with the scale and its bicubic has
 //! a = -0.5. Only the window that survives the crop is computed. For the few models whose reference resizes floats
 //! (DINOv3) the result differs by rounding, at most half a grey level.
 

@@ -1,6 +1,7 @@
 //! Reads `preprocessor_config.json`, the description of a model's preprocessing in Hugging Face repositories.
 //!
-//! Every processor class has its own defaults for absent keys, and several keys changed their form over the years. A form that is not known for certain is an error: a guess would silently give worse vectors.
+//! Every processor class has its own defaults for absent keys, and several keys changed their form over the years. A
+//! form that is not known for certain is an error: a guess would silently give worse vectors.
 
 use serde::Deserialize;
 

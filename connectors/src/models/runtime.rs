@@ -1,7 +1,7 @@
 //! Loads ONNX Runtime, a shared library, explicitly and once per process.
 //!
-//! The binding (`ort`) would search for the library on first use and panic if it found none; loading it here first prevents
-//! that. A library that is missing, too old or not a library is an error within a second.
+//! The binding (`ort`) would search for the library on first use and panic if it found none; loading it here first
+//! prevents that. A library that is missing, too old or not a library is an error within a second.
 
 use std::fs::File;
 use std::io::Read;
@@ -93,8 +93,8 @@ pub fn find(named: Option<&Path>, folders: &[PathBuf]) -> Result<PathBuf, Runtim
     }
 }
 
-/// Loads the library at `path` and initialises it, telemetry off. After a success every further call returns the library
-/// that is loaded, whatever its path; after a failure another path may be tried.
+/// Loads the library at `path` and initialises it, telemetry off. After a success every further call returns the
+/// library that is loaded, whatever its path; after a failure another path may be tried.
 ///
 /// # Errors
 /// See [`RuntimeError`].

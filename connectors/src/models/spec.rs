@@ -19,16 +19,16 @@ pub struct ModelSpec {
     /// `vision_model.onnx`, `onnx/vision_model.onnx`, `model.onnx`, `onnx/model.onnx`.
     #[serde(default)]
     pub file: Option<PathBuf>,
-    /// The output to take the vector from. Absent: `image_embeds`, `pooler_output`, an output of rank 2, the first token
-    /// of `last_hidden_state`, or the first output.
+    /// The output to take the vector from. Absent: `image_embeds`, `pooler_output`, an output of rank 2, the first
+    /// token of `last_hidden_state`, or the first output.
     #[serde(default)]
     pub output: Option<String>,
-    /// SHA-256 of the model file (followed by its external data files in order of first mention, if it has any); another
-    /// file is refused.
+    /// SHA-256 of the model file (followed by its external data files in order of first mention, if it has any);
+    /// another file is refused.
     #[serde(default)]
     pub sha256: Option<Digest>,
-    /// Copies of the model in memory, each with its own threads. On a CPU, more than one helps little once the cores are
-    /// busy.
+    /// Copies of the model in memory, each with its own threads. On a CPU, more than one helps little once the cores
+    /// are busy.
     #[serde(default = "one")]
     pub sessions: NonZeroUsize,
     /// Threads of one session. Absent: the cores divided by `sessions`, at least 1.

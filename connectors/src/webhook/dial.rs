@@ -39,8 +39,8 @@ impl Resolve for SystemResolver {
     }
 }
 
-/// Connects to a checked target. A name is resolved here and nowhere else, and only addresses that `allow_list` accepts are
-/// called.
+/// Connects to a checked target. A name is resolved here and nowhere else, and only addresses that `allow_list` accepts
+/// are called.
 pub async fn dial(allow_list: &AllowList, resolver: &dyn Resolve, target: &TargetUrl) -> Result<TcpStream, CallError> {
     let addresses = match &target.host {
         Host::Address(address) => vec![SocketAddr::new(*address, target.port)],

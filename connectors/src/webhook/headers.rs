@@ -78,8 +78,8 @@ pub fn read(headers: &BTreeMap<String, String>) -> Result<HeaderMap, Rejection> 
     Ok(lines)
 }
 
-/// A header value; `None` for control characters, and for characters above ASCII: the library accepts them, but receivers
-/// decode them in different ways.
+/// A header value; `None` for control characters, and for characters above ASCII: the library accepts them, but
+/// receivers decode them in different ways.
 fn ascii_value(text: &str) -> Option<HeaderValue> {
     HeaderValue::from_str(text).ok().filter(|_| text.is_ascii())
 }

@@ -1,7 +1,7 @@
 //! Whether an IP address is public: part of the SSRF check of webhook receivers.
 //!
-//! By IANA's special-purpose address registries (RFC 6890 and its successors): an address that is not globally reachable is
-//! not public, and neither is an IPv6 form of such an IPv4 address.
+//! By IANA's special-purpose address registries (RFC 6890 and its successors): an address that is not globally
+//! reachable is not public, and neither is an IPv6 form of such an IPv4 address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -47,8 +47,8 @@ pub fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Whether the address names one machine. Others (unspecified, multicast, broadcast) are refused even if an allow-list entry
-/// covers them.
+/// Whether the address names one machine. Others (unspecified, multicast, broadcast) are refused even if an allow-list
+/// entry covers them.
 #[must_use]
 pub fn is_single_host(address: IpAddr) -> bool {
     let address = address.to_canonical();

@@ -18,8 +18,8 @@ const MAX_TIMEOUT_MS: u64 = 600_000;
 pub struct WebhookSpec {
     /// Receivers that may be called; none if empty. An entry is a host (`hooks.example.org`), the subdomains of one
     /// (`*.internal.example`), any name (`*`), or a network (`10.0.0.0/8`, `fd00::/8`), each with a port (`:8080`,
-    /// `[fd00::/8]:8080`), any port (`:*`), or the default port of the scheme. A name that resolves to an address that is not
-    /// public is called only if a network entry also covers that address.
+    /// `[fd00::/8]:8080`), any port (`:*`), or the default port of the scheme. A name that resolves to an address that
+    /// is not public is called only if a network entry also covers that address.
     pub allow: Vec<String>,
     /// Whether `http://` URLs are allowed too.
     pub insecure_http: bool,

@@ -1,8 +1,8 @@
 //! Conformance suite of vector indexes: what every implementation of `pipeline::VectorIndex` must do.
 //!
-//! `index_conformance!(open)` makes one test of each behaviour. `open` is an async function that takes a new, empty folder
-//! and returns the index on it, with whatever must live as long (a server, for example). A new kind of index calls the macro
-//! in a file of its own beside `embedded.rs` and `qdrant.rs`.
+//! `index_conformance!(open)` makes one test of each behaviour. `open` is an async function that takes a new, empty
+//! folder and returns the index on it, with whatever must live as long (a server, for example). A new kind of index
+//! calls the macro in a file of its own beside `embedded.rs` and `qdrant.rs`.
 
 use connectors::index::IndexSpec;
 use pipeline::{Hit, IndexError, Nearest, Point, Space, TENANT_PARAM, VectorIndex};

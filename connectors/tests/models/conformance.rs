@@ -1,7 +1,7 @@
 //! Conformance suite of image models: what every implementation of `pipeline::ImageModel`, from every source, must do.
 //!
-//! `model_conformance!(open)` makes one test of each behaviour. `open` is a function that loads a model and returns it with
-//! whatever must live as long (its folder, for example). A new source of models calls the macro in `main.rs`.
+//! `model_conformance!(open)` makes one test of each behaviour. `open` is a function that loads a model and returns it
+//! with whatever must live as long (its folder, for example). A new source of models calls the macro in `main.rs`.
 
 use std::sync::Arc;
 

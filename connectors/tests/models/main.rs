@@ -1,4 +1,5 @@
-//! Image models on the real ONNX Runtime: the conformance suite (`conformance.rs`) over every source, and good and bad graphs.
+//! Image models on the real ONNX Runtime: the conformance suite (`conformance.rs`) over every source, and good and bad
+//! graphs.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests may panic, and read the environment")]
 
 mod conformance;
@@ -11,7 +12,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use connectors::models::{self, ModelError, ModelSpec, runtime};
-use pipeline::{Image, ImageModel};
+use pipeline::ImageModel;
 use support::onnx::{self, Attribute, node, value};
 use support::{cosine, flat, images};
 use tempfile::TempDir;

@@ -1,4 +1,5 @@
-//! Helpers that the tests of this crate share. Nothing here needs the network, or a file other than the ONNX Runtime library.
+//! Helpers that the tests of this crate share. Nothing here needs the network, or a file other than the ONNX Runtime
+//! library.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod images;

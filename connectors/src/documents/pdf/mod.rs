@@ -1,6 +1,7 @@
 //! Post-processing of PDFs: merge, split, metadata and encryption.
 //!
-//! It runs in the worker, since the PDFs may come from anyone, and parsing one can exhaust the memory or stack of a process.
+//! It runs in the worker, since the PDFs may come from anyone, and parsing one can exhaust the memory or stack of a
+//! process.
 
 mod document_info;
 mod encrypt;

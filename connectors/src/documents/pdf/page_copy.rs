@@ -1,8 +1,8 @@
 //! Copies pages of PDFs into a new PDF: the base of merge and split (ISO 32000-1, 7.7: catalog, page tree).
 //!
-//! A page is copied with everything it refers to, except other pages: pages that were not requested must not be hidden in
-//! the file. From the first catalog, the entries that make a file PDF/A (metadata and output intents) and its language are
-//! copied; outlines, forms and named destinations are dropped.
+//! A page is copied with everything it refers to, except other pages: pages that were not requested must not be hidden
+//! in the file. From the first catalog, the entries that make a file PDF/A (metadata and output intents) and its
+//! language are copied; outlines, forms and named destinations are dropped.
 
 use std::collections::{HashMap, HashSet};
 

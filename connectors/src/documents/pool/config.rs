@@ -10,8 +10,8 @@ use super::super::sandbox::{Layers, Limits};
 /// Configuration of a pool.
 #[derive(Clone, Debug)]
 pub struct PoolConfig {
-    /// The program with the hidden subcommand, and the subcommand: `caudal office-worker`. The supervisor's process id is
-    /// added.
+    /// The program with the hidden subcommand, and the subcommand: `caudal office-worker`. The supervisor's process id
+    /// is added.
     pub worker: (PathBuf, Vec<OsString>),
     /// Which engine the workers run.
     pub engine: Engine,
@@ -39,8 +39,8 @@ pub struct PoolConfig {
     pub layers: Layers,
     /// Resource limits of a worker process.
     pub limits: Limits,
-    /// Refuse to start if the self-test finds a leak. Off, the pool logs the leak and starts anyway: for kernels without the
-    /// features.
+    /// Refuse to start if the self-test finds a leak. Off, the pool logs the leak and starts anyway: for kernels
+    /// without the features.
     pub insist: bool,
 }
 
@@ -64,8 +64,8 @@ impl Default for Recycle {
 }
 
 impl PoolConfig {
-    /// The defaults, for LibreOffice as Debian installs it. One worker per core: LibreOffice idles a third of its time, and
-    /// the flow's own work on a document is a tenth of LibreOffice's.
+    /// The defaults, for LibreOffice as Debian installs it. One worker per core: LibreOffice idles a third of its time,
+    /// and the flow's own work on a document is a tenth of LibreOffice's.
     #[must_use]
     pub fn new(worker: (PathBuf, Vec<OsString>), work_folder: PathBuf) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

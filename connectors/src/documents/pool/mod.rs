@@ -1,8 +1,8 @@
 //! The pool of LibreOffice workers: a supervisor of worker processes with one document at a time each, and one spare.
 //!
-//! A task takes a permit (there are as many as conversions may run at once, in order of arrival), then an idle worker. When
-//! a worker ends, the next task finds the spare, and the respawn task starts another. A document that crashes a worker is
-//! tried once more on another one; after the second crash it is refused for a while (`quarantine.rs`).
+//! A task takes a permit (there are as many as conversions may run at once, in order of arrival), then an idle worker.
+//! When a worker ends, the next task finds the spare, and the respawn task starts another. A document that crashes a
+//! worker is tried once more on another one; after the second crash it is refused for a while (`quarantine.rs`).
 
 mod config;
 mod dispatch;

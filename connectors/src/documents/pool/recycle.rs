@@ -65,7 +65,8 @@ struct Timings {
 }
 
 impl RecyclePolicy {
-    /// `share` scales the number of conversions. It is about 1 and differs, so that workers are not all replaced together.
+    /// `share` scales the number of conversions. It is about 1 and differs, so that workers are not all replaced
+    /// together.
     pub(super) fn new(limits: &Recycle, share: f64) -> Self {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "about a hundred")]
         let max_jobs = (f64::from(limits.jobs) * share) as u32;

@@ -1,4 +1,5 @@
-//! Restarts workers: starts one for each that ended, with exponential backoff while workers crash before their first job.
+//! Restarts workers: starts one for each that ended, with exponential backoff while workers crash before their first
+//! job.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};

@@ -1,7 +1,7 @@
 //! Starts worker processes from a thread that lives as long as the pool.
 //!
-//! The kernel kills a worker when the *thread* that started it ends (parent-death signal), and threads of the runtime may
-//! end at any time.
+//! The kernel kills a worker when the *thread* that started it ends (parent-death signal), and threads of the runtime
+//! may end at any time.
 
 use std::io;
 use std::process::Stdio;

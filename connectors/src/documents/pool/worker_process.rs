@@ -1,4 +1,5 @@
-//! A worker process as the supervisor sees it: starts it, exchanges messages, kills its process group, removes its folder.
+//! A worker process as the supervisor sees it: starts it, exchanges messages, kills its process group, removes its
+//! folder.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
@@ -29,8 +30,8 @@ use super::spawner::Spawner;
 pub enum StartError {
     /// The sandbox leaks.
     #[error(
-        "the sandbox of the document workers leaks: a worker could {}; missing: {}. Give the service a kernel with Landlock \
-         and user namespaces, or accept the leak with `insist = false`",
+        "the sandbox of the document workers leaks: a worker could {}; missing: {}. Give the service a kernel with \
+         Landlock and user namespaces, or accept the leak with `insist = false`",
         leak_names(.leaks), list(.missing)
     )]
     Refused {
@@ -167,8 +168,8 @@ impl Worker {
         }
     }
 
-    /// Ends the worker. When this returns, its process and its folder are gone. Returns how the process ended; if it had
-    /// ended before, how it ended then.
+    /// Ends the worker. When this returns, its process and its folder are gone. Returns how the process ended; if it
+    /// had ended before, how it ended then.
     pub(super) async fn stop(mut self) -> String {
         let ended = self.process.0.try_wait().ok().flatten();
         self.process.kill();

@@ -2,13 +2,15 @@
 //!
 //! What qdrant-edge 0.7.2 does decides the shape of this file:
 //!
-//! * opening a shard does not replay its log, so a point is durable only once a `flush` after its `update` has returned;
-//! * `flush` panics where it should fail, so the panic is caught, the points count as not stored and the shard is reopened;
+//! * opening a shard does not replay its log, so a point is durable only once a `flush` after its `update` has
+//!   returned;
+//! * `flush` panics where it should fail, so the panic is caught, the points count as not stored and the shard is
+//!   reopened;
 //! * a segment that failed refuses later operations, so a failed `update` reopens the shard as well;
 //! * nothing shortens the log, so past a limit all points are copied into a new shard, which replaces the old one.
 //!
-//! The tenant field of points is indexed as soon as a point with a tenant is stored. A collection without such points, as in
-//! a service without authentication, has no such index and needs no filter.
+//! The tenant field of points is indexed as soon as a point with a tenant is stored. A collection without such points,
+//! as in a service without authentication, has no such index and needs no filter.
 //!
 //! Only the writer thread calls `store`, `optimize` and `rebuild`; any thread may call `search` beside it.
 
@@ -34,8 +36,8 @@ pub(super) struct Collection {
     space: Space,
     /// Names the live shard. Only the writer thread changes it.
     header: RwLock<CollectionHeader>,
-    /// `None` after a failure, until the shard could be opened again. Searches and the writer thread take the read lock; the
-    /// writer thread takes the write lock only to replace the shard.
+    /// `None` after a failure, until the shard could be opened again. Searches and the writer thread take the read
+    /// lock; the writer thread takes the write lock only to replace the shard.
     shard: RwLock<Option<EdgeShard>>,
 }
 
@@ -162,8 +164,8 @@ impl Collection {
         folder_bytes(&self.shard_path().join("wal")).unwrap_or(0)
     }
 
-    /// Copies every point into a new shard with an empty log and replaces the old one by it. Searches go on meanwhile. A
-    /// kill at any moment leaves one of the two shards complete and live.
+    /// Copies every point into a new shard with an empty log and replaces the old one by it. Searches go on meanwhile.
+    /// A kill at any moment leaves one of the two shards complete and live.
     pub(super) fn rebuild(&self) -> Result<(), BoxError> {
         let mut header = self.header.read().unwrap_or_else(PoisonError::into_inner).clone();
         header.generation += 1;

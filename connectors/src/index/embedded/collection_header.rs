@@ -1,7 +1,7 @@
 //! The header file of an embedded collection: its model, vector length, and which shard folder is live.
 //!
-//! The file is written before the first point and names the shard's folder, so replacing the file atomically replaces the
-//! shard. Writing: temporary file, sync, rename, sync of the folder; a reader sees the old text or the new.
+//! The file is written before the first point and names the shard's folder, so replacing the file atomically replaces
+//! the shard. Writing: temporary file, sync, rename, sync of the folder; a reader sees the old text or the new.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

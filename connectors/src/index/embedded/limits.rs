@@ -8,8 +8,8 @@ use rustix::fs::statvfs;
 /// Disk limits of an embedded index.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Free bytes of the file system below which nothing is written: qdrant-edge maps files that grow, and a write into a
-    /// mapped file on a full disk kills the process.
+    /// Free bytes of the file system below which nothing is written: qdrant-edge maps files that grow, and a write into
+    /// a mapped file on a full disk kills the process.
     pub free_bytes: u64,
     /// Size of a collection's write-ahead log from which on it is rebuilt, if the log is also a multiple of the points.
     pub log_bytes: u64,

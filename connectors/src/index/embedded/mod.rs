@@ -1,8 +1,8 @@
 //! The embedded vector index: qdrant-edge in this process, for one machine.
 //!
 //! Writes go through a bounded queue to one writer thread (`writer_thread.rs`). Searches run beside it on blocking
-//! threads, a limited number at a time, and never wait for the queue. One folder per collection; a lock file keeps a second
-//! process out.
+//! threads, a limited number at a time, and never wait for the queue. One folder per collection; a lock file keeps a
+//! second process out.
 
 mod collection;
 mod collection_header;

@@ -16,9 +16,9 @@ use serde_json::{Value, json};
 /// A point has one vector, with the empty name.
 const VECTOR: &str = "";
 
-/// 0 means that no HNSW graph is ever built: a search compares every vector exactly, 100 000 of 512 values in some 10 ms on
-/// one core. Building a graph would stop all writes for half a minute at 30 000 such vectors already; millions of vectors
-/// need a Qdrant server.
+/// 0 means that no HNSW graph is ever built: a search compares every vector exactly, 100 000 of 512 values in some 10
+/// ms on one core. Building a graph would stop all writes for half a minute at 30 000 such vectors already; millions of
+/// vectors need a Qdrant server.
 const GRAPH_FROM_KIB: usize = 0;
 
 /// Log files are allocated at full size: the default of 32 MiB is a lot for a small collection.

@@ -184,8 +184,8 @@ const COPY_FACTOR: u64 = 3;
 /// Largest log as a multiple of the points' size. The log of a rebuilt shard is about 1.3 times.
 const LOG_FACTOR: u64 = 4;
 
-/// Bytes that a group may add to the disk: vector, payload and bookkeeping, and the same again in the log, where a number
-/// takes five bytes.
+/// Bytes that a group may add to the disk: vector, payload and bookkeeping, and the same again in the log, where a
+/// number takes five bytes.
 fn growth_of(group: &[UpsertRequest]) -> u64 {
     let points = group.iter().flat_map(|upsert| &upsert.points);
     points.map(|point| (9 * point.values.len() + 2 * POINT_OVERHEAD) as u64).sum()
