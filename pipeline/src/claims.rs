@@ -1,4 +1,4 @@
-//! The claim check: short bodies travel inside their event, long ones by reference.
+//! The claim check pattern: short bodies travel inside their event, long ones by reference into the object store.
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -8,11 +8,11 @@ use crate::names::FlowName;
 use crate::payload::{Body, Content, Part, Payload, stored};
 use crate::transport::{BodyOf, INLINE_LIMIT, Transport, TransportError};
 
-/// Reads a body: up to [`INLINE_LIMIT`] it is kept, beyond that it streams on into the object store. Never more than the
-/// inline limit plus what the store has in flight is held.
+/// Reads a body: up to [`INLINE_LIMIT`] it stays in memory, beyond that it streams on into the object store. Memory is
+/// bounded by the inline limit plus the chunks that the store has in flight.
 ///
 /// # Errors
-/// [`TransportError::Body`] if the stream fails, anything the store says otherwise.
+/// [`TransportError::Body`] if the stream fails, otherwise the error of the store.
 pub async fn keep(
     transport: &dyn Transport,
     of: BodyOf<'_>,
@@ -34,10 +34,10 @@ pub async fn keep(
     Ok(Content::inline(media_type, join(head, length)))
 }
 
-/// Makes content out of bytes already in memory, by reference if they are long.
+/// Makes content of bytes that are in memory, by reference if they are long.
 ///
 /// # Errors
-/// Whatever the store says.
+/// The error of the store.
 pub async fn keep_bytes(
     transport: &dyn Transport,
     of: BodyOf<'_>,
@@ -50,10 +50,10 @@ pub async fn keep_bytes(
     keep(transport, of, media_type, stream::iter([Ok(bytes)]).boxed()).await
 }
 
-/// The bytes of `content`, fetched if need be.
+/// The bytes of `content`, fetched from the store if it is a reference.
 ///
 /// # Errors
-/// Whatever the store says.
+/// The error of the store.
 pub async fn fetch(transport: &dyn Transport, content: &Content) -> Result<Bytes, TransportError> {
     match &content.body {
         Body::Inline(bytes) => Ok(bytes.clone()),
@@ -77,11 +77,11 @@ pub(crate) async fn resolve(transport: &dyn Transport, payload: &mut Payload) ->
     Ok(())
 }
 
-/// `payload` for another event, of flow `to`: pictures and vectors as bytes, long bytes as a claim. A claim is copied, for
-/// the one it names ends with the event that brought it.
+/// `payload` for another event, of flow `to`: images and vectors as bytes, long bytes as a claim. A body in the store is
+/// copied, because the original is dropped when the event that brought it ends.
 ///
 /// # Errors
-/// Whatever the store says.
+/// The error of the store.
 pub async fn storable(transport: &dyn Transport, to: &FlowName, payload: &Payload) -> Result<Payload, TransportError> {
     let content = match payload {
         Payload::Bytes(content) => content.clone(),
@@ -99,13 +99,13 @@ pub async fn storable(transport: &dyn Transport, to: &FlowName, payload: &Payloa
     Ok(Payload::Bytes(copied(transport, to, &content).await?))
 }
 
-/// Content with a claim of its own, if it is long. Short content of a form stays in it.
+/// The same content with a body of its own: in the store if it is long, inline if it is short.
 async fn copied(transport: &dyn Transport, to: &FlowName, content: &Content) -> Result<Content, TransportError> {
     let bytes = fetch(transport, content).await?;
     keep_bytes(transport, BodyOf::Event(to), &content.media_type, bytes).await
 }
 
-/// Removes everything a payload refers to; what cannot be removed is found unused later.
+/// Removes the bodies that a payload refers to; one that cannot be removed is found as orphaned later.
 pub async fn drop_all(transport: &dyn Transport, payload: &Payload) {
     for claim in payload.claims() {
         if let Err(error) = transport.drop_claim(&claim).await {

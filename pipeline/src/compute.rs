@@ -1,9 +1,9 @@
 //! Threads for work that computes: decoding, resizing, normalising.
 //!
-//! One pool for all flows, sized from the config, so that the sum of what is computed at once is bounded however many
-//! flows there are. Its threads run at a lower priority than the ones that serve requests (nice 5), those for bulk work at
-//! the lowest (nice 19): under full load a health check still answers within milliseconds, and an interactive picture takes
-//! the processor from a bulk one instead of waiting for it. Without interactive work bulk work has every core.
+//! One pool for all flows, sized from the config, so that the work at any time is bounded however many flows there are. Its
+//! threads run at a lower priority than the threads that serve requests (nice 5), those for bulk work at the lowest (nice
+//! 19): under full load a health check still answers within milliseconds, and an interactive image takes the processor from
+//! a bulk one instead of waiting for it. Without interactive work, bulk work has every core.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,7 +14,7 @@ use crate::fault::BoxError;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// How far back in the scheduler's line the threads of a lane stand, in nice levels.
+/// Priority of the threads of a lane, in nice levels.
 fn nice(lane: Lane) -> i32 {
     match lane {
         Lane::Interactive => 5,
@@ -39,8 +39,8 @@ impl Compute {
         Ok(Self { interactive: start(threads, Lane::Interactive)?, bulk: start(threads, Lane::Bulk)? })
     }
 
-    /// Runs `work` on a computing thread once one is free. If the caller is dropped while it waits, the work is not
-    /// begun; if it is dropped later, the work ends unheard.
+    /// Runs `work` on a computing thread once one is free. If the caller is dropped while it waits, the work does not
+    /// start; if it is dropped later, the work runs to its end and its result is dropped.
     ///
     /// # Errors
     /// If the work panicked.
@@ -52,7 +52,7 @@ impl Compute {
         let (answer, answered) = oneshot::channel();
         let job = move || {
             if !answer.is_closed() {
-                // A caller that gives up meanwhile needs no answer.
+                // A caller that was dropped in the meantime needs no answer.
                 let _ = answer.send(work());
             }
         };
@@ -77,7 +77,7 @@ fn start(threads: usize, lane: Lane) -> std::io::Result<mpsc::Sender<Job>> {
     Ok(jobs)
 }
 
-/// Puts the calling thread behind those that serve requests, as the computing threads of interactive work are.
+/// Gives the calling thread the priority of the computing threads of interactive work, below those that serve requests.
 pub fn lower_priority() {
     set_nice(nice(Lane::Interactive));
 }
@@ -95,7 +95,7 @@ fn work(queue: &Mutex<mpsc::Receiver<Job>>, lane: Lane) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
         let Some(job) = job else { return };
-        // The answer channel closes when a job panics, which tells the caller.
+        // A job that panics drops its answer channel, which is how the caller notices.
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).is_err() {
             tracing::error!("a computation panicked");
         }

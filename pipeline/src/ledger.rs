@@ -1,8 +1,8 @@
-//! Which events have ended, by their ids: a copy that comes after the broker has forgotten the first is known here.
+//! The ledger of ended events, by their ids: it recognises a copy that arrives after the broker's deduplication window.
 //!
 //! The broker refuses a repeat for ten minutes, and forgets acknowledged ids when it restarts. The ledger remembers for a
 //! day. Entries are stored by [`Transport::note_ended`](crate::Transport::note_ended), many in one message, before their
-//! events are acknowledged; every process reads what is stored and keeps it in this set, bounded by count and by age.
+//! events are acknowledged; every process reads the stored entries into this set, which is bounded by count and by age.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -17,9 +17,9 @@ use crate::names::{EventId, FlowName};
 /// How an event ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Nothing of it is left but its result.
+    /// Only its result is left.
     Settled,
-    /// It is kept as a dead letter, and with it the bodies it refers to.
+    /// It is stored as a dead letter, with the bodies it refers to.
     Kept,
 }
 
@@ -29,14 +29,14 @@ pub enum End {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry(u128);
 
-/// An entry is a digest already.
+/// An entry is a digest already: half of it serves as the hash.
 impl Hash for Entry {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64((self.0 >> 64) as u64);
     }
 }
 
-/// Takes the one number it is given.
+/// Returns the one number it is given.
 #[derive(Default)]
 struct AsItIs(u64);
 
@@ -54,7 +54,7 @@ impl Hasher for AsItIs {
     }
 }
 
-/// Length of an entry on the wire: big-endian, as the digest has it.
+/// Length of an entry on the wire: big-endian, the byte order of the digest.
 pub const ENTRY_BYTES: usize = 16;
 
 impl Entry {
@@ -86,12 +86,12 @@ impl Entry {
     }
 }
 
-/// What a process learns of the ledger.
+/// What [`Transport::ended`](crate::Transport::ended) reports.
 #[derive(Clone, Debug)]
 pub enum News {
     /// Entries that were stored at this time.
     Noted(OffsetDateTime, Vec<Entry>),
-    /// Everything that was stored before the reading began has been told.
+    /// All entries that were stored when the reading began have been reported.
     CaughtUp,
 }
 
@@ -104,9 +104,9 @@ pub struct Ledger {
 /// Bounds of the set in memory; the stored ledger has the same.
 #[derive(Clone, Copy, Debug)]
 pub struct LedgerLimits {
-    /// Entries; beyond, the oldest are forgotten early. About 50 bytes each.
+    /// Most entries; beyond that the oldest are forgotten early. About 50 bytes each.
     pub events: usize,
-    /// How long an entry is kept.
+    /// How long an entry is remembered.
     pub age: Duration,
 }
 
@@ -119,7 +119,7 @@ impl Default for LedgerLimits {
 #[derive(Default)]
 struct State {
     known: HashSet<Entry, BuildHasherDefault<AsItIs>>,
-    /// As they were noted, with the second of that.
+    /// In the order of their noting, with its time in seconds.
     oldest_first: VecDeque<(i64, Vec<Entry>)>,
     forgotten_early: u64,
 }
@@ -137,10 +137,10 @@ impl Ledger {
         Self { limits, state: Mutex::default() }
     }
 
-    /// Takes in entries that were stored at `at`.
+    /// Adds entries that were stored at `at`.
     pub fn note(&self, at: OffsetDateTime, entries: &[Entry]) {
         let mut state = self.lock();
-        // Whoever stored them hears of them again from the broker.
+        // The process that stored them gets them again from the broker.
         let new: Vec<Entry> = entries.iter().copied().filter(|entry| state.known.insert(*entry)).collect();
         if !new.is_empty() {
             state.oldest_first.push_back((at.unix_timestamp(), new));
@@ -173,7 +173,7 @@ impl Ledger {
         state.known.contains(&settled.kept()).then_some(End::Kept)
     }
 
-    /// Entries known, and entries that were forgotten before their time, for want of room.
+    /// Number of entries, and number of those that were forgotten early for want of room.
     #[must_use]
     pub fn figures(&self) -> (usize, u64) {
         let state = self.lock();

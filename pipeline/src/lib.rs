@@ -5,8 +5,8 @@
 //! depend on this one and never on each other.
 
 pub mod claims;
+mod completion;
 mod compute;
-pub mod documents;
 pub mod engine;
 mod event;
 mod fault;
@@ -17,14 +17,14 @@ mod operator;
 mod outcome;
 mod payload;
 mod pixels;
+mod registry;
 mod services;
 pub mod spec;
-pub mod templates;
 pub mod testing;
 mod trace;
 mod transport;
-pub mod webhook;
 
+pub use completion::{Completion, CompletionHook, FollowUp};
 pub use compute::{Compute, lower_priority};
 pub use event::{Envelope, Event, Lane, Params, TENANT_PARAM};
 pub use fault::{BoxError, Fault, Rejection};
@@ -35,7 +35,9 @@ pub use operator::{Batching, Ends, Gives, Operator, Output, take_kind};
 pub use outcome::{Outcome, OutcomeKind};
 pub use payload::{Body, Claim, Content, Digest, Image, Part, Payload, PayloadKind, Vector};
 pub use pixels::{PixelRoom, Pixels};
-pub use services::{Hit, ImageModel, IndexError, ModelCard, Nearest, Point, Services, Space, VectorIndex, point_id};
+pub use registry::{Need, ProcessResources, Service, ServiceError, Services};
+pub use services::{Hit, ImageModel, IndexError, ModelCard, Nearest, Point, Space, VectorIndex, point_id};
+pub use services::{documents, templates, webhook};
 pub use trace::{Span, SpanKind, SpanValue, Spans, TraceContext, Worked, wall_time};
 pub use transport::{
     Acknowledge, Backlog, BodyOf, DeadLetter, Delivery, INLINE_LIMIT, KeptLetter, Published, Record, Settlement,

@@ -1,4 +1,4 @@
-//! What a requester gets to see: a few results and exactly one terminal.
+//! The results of a request: progress and data, then exactly one terminal result.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use time::OffsetDateTime;
 use crate::names::FlowName;
 use crate::payload::Content;
 
-/// The kinds of result, in the words of the SSE stream.
+/// The kinds of result, named as in the SSE stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OutcomeKind {
     /// The broker has stored the event.
     Accepted,
-    /// Work has begun or moved on.
+    /// Work has started or advanced.
     Progress,
     /// A part of the answer.
     Data,
@@ -23,12 +23,12 @@ pub enum OutcomeKind {
     Done,
     /// Terminal: a problem (RFC 9457) instead of an answer.
     Failed,
-    /// Terminal: the requester gave it up.
+    /// Terminal: the requester cancelled it.
     Cancelled,
 }
 
 impl OutcomeKind {
-    /// The event name in an SSE stream and the value of the wire header.
+    /// The event name in an SSE stream and the value of the message header.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -49,7 +49,7 @@ impl OutcomeKind {
             .find(|kind| kind.as_str() == text)
     }
 
-    /// Whether nothing can follow.
+    /// Whether it is the last result of its request.
     #[must_use]
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Done | Self::Failed | Self::Cancelled)
@@ -58,11 +58,11 @@ impl OutcomeKind {
 
 /// One result of a request.
 ///
-/// `accepted` is ordinal 0 and every later one the next number, terminal included: the ordinal is the SSE `id`, the same
-/// on every gateway and after every attempt.
+/// `accepted` has ordinal 0 and every later result the next number, the terminal one included. The ordinal is the SSE `id`,
+/// the same on every gateway and after every attempt.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// What it says.
+    /// Which kind of result.
     pub kind: OutcomeKind,
     /// Position within the request.
     pub ordinal: u32,
@@ -70,8 +70,8 @@ pub struct Outcome {
     pub flow: FlowName,
     /// When it was made.
     pub time: OffsetDateTime,
-    /// What each stage took, as far as the process knows that made it: a terminal says so, for the requester. What an
-    /// earlier part of the flow did is not in it.
+    /// How long each stage took, for the requester: in terminal results, and only the stages of the process that made the
+    /// result, not those of an earlier part of the flow.
     pub worked: Vec<(Arc<str>, Duration)>,
     /// `done` carries the answer, `failed` a [`Rejection`](crate::Rejection) as JSON.
     pub content: Content,

@@ -1,7 +1,7 @@
-//! Traces: which request an event belongs to (W3C Trace Context), and what became of it, span by span.
+//! Traces: W3C Trace Context and spans.
 //!
-//! Whoever brings no context gets one at the gateway. Spans are made when their work has ended, of times that were noted
-//! anyway, and handed to a [`Spans`], which must not block; without one nothing is made.
+//! A request without a trace context gets one at the gateway. A span is made when its work has ended, from times that were
+//! measured anyway, and handed to a [`Spans`], which must not block. Without a [`Spans`] no span is made.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use tokio::time::Instant;
 pub struct TraceContext {
     /// The trace; never 0.
     pub trace: u128,
-    /// The span that whatever comes next is a part of; never 0.
+    /// The parent of spans that follow; never 0.
     pub span: u64,
-    /// Whether the spans of the trace are kept.
+    /// Whether the spans of the trace are exported.
     pub sampled: bool,
 }
 
 impl TraceContext {
-    /// A trace of its own.
+    /// A new trace.
     #[must_use]
     pub fn fresh(sampled: bool) -> Self {
         Self { trace: rand::random::<u128>().max(1), span: new_span(), sampled }
@@ -63,7 +63,7 @@ fn new_span() -> u64 {
     rand::random::<u64>().max(1)
 }
 
-/// What a span is about.
+/// The kind of a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpanKind {
     /// A request from outside.
@@ -77,21 +77,21 @@ pub enum SpanKind {
 /// A piece of work that has ended.
 #[derive(Clone, Debug)]
 pub struct Span {
-    /// Its own place.
+    /// Its trace and its own id.
     pub context: TraceContext,
-    /// The span it is a part of.
+    /// The parent span.
     pub parent: Option<u64>,
-    /// `POST /embeddings/generate`, `describe`, `decode`: of a bounded set.
+    /// For example `POST /embeddings/generate`, `describe` or `decode`: from a bounded set.
     pub name: String,
-    /// What it is about.
+    /// Its kind.
     pub kind: SpanKind,
     /// When it began.
     pub begun: OffsetDateTime,
     /// How long it took.
     pub took: Duration,
-    /// What else is known of it. Never a secret, never a payload.
+    /// Attributes. Never a secret, never a payload.
     pub attributes: Vec<(&'static str, SpanValue)>,
-    /// What went wrong, in a word.
+    /// The error, in a word.
     pub error: Option<String>,
 }
 
@@ -116,37 +116,37 @@ impl From<u32> for SpanValue {
     }
 }
 
-/// Takes spans.
+/// Receives spans.
 pub trait Spans: Send + Sync {
-    /// The place of a request that came with `parent`: within it, or in a trace of its own.
+    /// The trace context of a request that came with `parent`: a child of it, or a new trace.
     fn place(&self, parent: Option<TraceContext>) -> TraceContext;
 
-    /// Takes a span of a sampled trace; drops it where there is no room. Never blocks.
+    /// Takes a span of a sampled trace; drops it if its queue is full. Never blocks.
     fn take(&self, span: Span);
 }
 
-/// What one stage did for the descendants of one event.
+/// The time that one stage spent on the descendants of one event.
 #[derive(Clone, Debug)]
 pub struct Worked {
     /// Which stage.
     pub stage: Arc<str>,
-    /// When a worker first took one of them.
+    /// When a worker took the first of them.
     pub begun: Instant,
     /// When the last one was done.
     pub ended: Instant,
-    /// How many.
+    /// Number of events.
     pub events: u32,
 }
 
 impl Worked {
-    /// From the first beginning to the last end.
+    /// From the start of the first to the end of the last.
     #[must_use]
     pub fn took(&self) -> Duration {
         self.ended.saturating_duration_since(self.begun)
     }
 }
 
-/// When an instant was, by the clock on the wall.
+/// The wall-clock time of an instant.
 #[must_use]
 pub fn wall_time(instant: Instant) -> OffsetDateTime {
     OffsetDateTime::now_utc() - instant.elapsed()

@@ -19,11 +19,12 @@ use super::meter::{FlowFigures, FlowMeter, StageFigures, StageLabel, StageMeter}
 use super::outage::Outage;
 use super::stage::{Build, Stage, Worker};
 use super::{Cancellations, Queue, Root, Sink, bookkeeper, settle};
+use crate::completion::CompletionHook;
 use crate::event::Lane;
 use crate::fault::BoxError;
 use crate::ledger::Ledger;
 use crate::names::FlowName;
-use crate::services::Services;
+use crate::registry::Services;
 use crate::spec::{FlowSpec, RetrySpec};
 use crate::trace::Spans;
 use crate::transport::{Settlement, Source, SourceBounds, Transport};
@@ -37,8 +38,8 @@ pub struct FlowShared {
     pub ledger: Arc<Ledger>,
     pub about: String,
     pub open: bool,
-    /// The flow that tells webhooks.
-    pub webhooks: Option<FlowName>,
+    /// Where follow-ups of requests go, and what makes them.
+    pub follow_ups: Option<(FlowName, Arc<dyn CompletionHook>)>,
     pub retry: RetrySpec,
     pub meter: FlowMeter,
     /// Faults of the events that will come again.
@@ -110,15 +111,15 @@ impl Flow {
         let shared = Arc::new(FlowShared {
             name: spec.name.clone(),
             answers_for: spec.whole.clone(),
-            ledger: Arc::clone(&services.ledger),
+            ledger: Arc::clone(&services.process.ledger),
             about: spec.settings.about.clone(),
             open: spec.settings.open,
-            webhooks: spec.settings.webhooks.clone(),
+            follow_ups: follow_ups(&spec, services)?,
             retry: spec.settings.retry.clone(),
             meter: FlowMeter::default(),
-            cancellations: Arc::clone(&services.cancellations),
+            cancellations: Arc::clone(&services.process.cancellations),
             faults: Faults::default(),
-            spans: services.spans.clone(),
+            spans: services.process.spans.clone(),
             panics: AtomicU64::new(0),
             duration: metrics::histogram!("caudal_event_duration_seconds", "flow" => spec.name.to_string()),
         });
@@ -171,6 +172,14 @@ impl Flow {
         }
         Live { shared: self.shared, stages: self.stages, feeding }
     }
+}
+
+/// The flow that gets the follow-ups of this one, with what makes them.
+fn follow_ups(spec: &FlowSpec, services: &Services) -> Result<Option<(FlowName, Arc<dyn CompletionHook>)>, BoxError> {
+    let Some(to) = &spec.settings.follow_ups else { return Ok(None) };
+    let hook =
+        services.process.completion_hook.clone().ok_or("the flow has webhooks, and nothing makes their events")?;
+    Ok(Some((to.clone(), hook)))
 }
 
 /// Makes the stages, each with its queue, linked to the next; the last one to `end`.

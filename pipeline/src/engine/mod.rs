@@ -12,6 +12,7 @@ mod edge;
 mod faults;
 mod feed;
 mod flow;
+mod follow_up;
 mod meter;
 mod outage;
 mod output;
@@ -20,7 +21,6 @@ mod root;
 mod settle;
 mod spans;
 mod stage;
-mod webhook;
 
 pub use cancel::Cancellations;
 pub use flow::{Busy, Engine, Flow, Running};

@@ -1,8 +1,8 @@
-//! What an event carries: bytes as they came, their parts, or what a stage made of them.
+//! Payloads: bytes as they came in, the parts of a form, or what a stage made: JSON, an image, a vector.
 //!
-//! A payload is cheap to clone (shared, never copied) and knows how much memory it holds, so that queues can be
-//! bounded by bytes. A body above the inline limit travels as a [`Claim`]: its bytes stay in the object store until the
-//! stage that needs them runs.
+//! A payload is cheap to clone (shared, never copied) and reports how much memory it takes, so that queues can be bounded
+//! by bytes. A body above the inline limit travels as a [`Claim`]: its bytes stay in the object store until the stage that
+//! needs them runs.
 
 pub(crate) mod stored;
 
@@ -60,14 +60,14 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// Where to find a payload that was too large to travel inside its event.
+/// A reference to a body in the object store, because it is too large to travel inside its event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// Names the object; minted by the store.
+    /// Name of the object, given by the store.
     pub id: Token,
     /// Exact length in bytes.
     pub length: u64,
-    /// Of the whole object; whoever reads it compares before trusting a byte.
+    /// Digest of the whole object; a reader compares it before it uses a byte.
     pub sha256: Digest,
 }
 
@@ -80,12 +80,12 @@ pub enum Body {
     Claim(Arc<Claim>),
 }
 
-/// Bytes with a media type, as a client sent them or as a stage made them for a client.
+/// Bytes with a media type, sent by a client or made by a stage.
 #[derive(Clone, Debug)]
 pub struct Content {
     /// For example `image/jpeg`. Declared by the sender, not verified.
     pub media_type: Arc<str>,
-    /// The bytes or where they are.
+    /// The bytes, or a reference to them.
     pub body: Body,
 }
 
@@ -126,7 +126,7 @@ impl Content {
 pub struct Part {
     /// The part's field name.
     pub name: Arc<str>,
-    /// As the client gave it: shown to people, never used as a path.
+    /// As the client sent it: shown to people, never used as a path.
     pub file_name: Option<Arc<str>>,
     /// The part's bytes.
     pub content: Content,
@@ -168,7 +168,7 @@ pub struct Vector {
 /// What an event carries.
 #[derive(Clone, Debug)]
 pub enum Payload {
-    /// Bytes as they came in or as a stage made them.
+    /// Bytes, as they came in or as a stage made them.
     Bytes(Content),
     /// The parts of a form, in order.
     Parts(Arc<[Part]>),
@@ -180,10 +180,10 @@ pub enum Payload {
     Vector(Arc<Vector>),
 }
 
-/// Memory of a JSON document: its nodes, keys and texts.
+/// Memory that a JSON document takes: its nodes, keys and texts.
 fn json_bytes(value: &serde_json::Value) -> usize {
     use serde_json::Value;
-    /// A node, with its share of the map or list that holds it.
+    /// Bytes of a node, with its share of the map or list that holds it.
     const NODE: usize = 48;
     NODE + match value {
         Value::String(text) => text.len(),
@@ -235,10 +235,10 @@ impl Payload {
         }
     }
 
-    /// Memory held while the event waits, in bytes. A claim counts as its reference, not as what it names.
+    /// Memory that the payload takes while its event waits, in bytes. A body in the object store does not count.
     #[must_use]
     pub fn resident_bytes(&self) -> usize {
-        /// For headers, ids and small structures around the data.
+        /// Bytes for headers, ids and small structures around the data.
         const OVERHEAD: usize = 256;
         let content = |content: &Content| match &content.body {
             Body::Inline(bytes) => bytes.len(),
@@ -254,8 +254,8 @@ impl Payload {
             }
     }
 
-    /// Whether its bytes are in the object store and a stage would have to fetch them first. Parts stay where they are:
-    /// the stage that splits them hands them on one by one.
+    /// Whether its bytes are in the object store, so that they must be fetched before a stage runs. Parts stay in the store:
+    /// the stage that splits them emits them one by one.
     #[must_use]
     pub fn needs_fetch(&self) -> bool {
         matches!(self, Self::Bytes(content) if content.claim().is_some())

@@ -46,8 +46,9 @@ pub struct FlowSettings {
     pub ack_wait_ms: u64,
     /// How long a request of this flow stays worth doing, in milliseconds; 0 for ever.
     pub deadline_ms: u64,
-    /// The flow that gets the result of every request that came with a webhook.
-    pub webhooks: Option<FlowName>,
+    /// The flow that gets the follow-up of every request that has one: the result of a request with a webhook.
+    #[serde(rename = "webhooks")]
+    pub follow_ups: Option<FlowName>,
 }
 
 impl Default for FlowSettings {
@@ -60,7 +61,7 @@ impl Default for FlowSettings {
             // Short enough that work of a killed process resumes soon; progress is reported at a third of it.
             ack_wait_ms: 15_000,
             deadline_ms: 0,
-            webhooks: None,
+            follow_ups: None,
         }
     }
 }
@@ -151,12 +152,12 @@ impl FlowSpec {
     /// Checks that need the whole config: names that are referred to, types between stages, time limits.
     pub fn check(&self, place: &Place, names: &Names, problems: &mut Problems) {
         for stage in &self.stages {
-            for complaint in stage.operator.check(names) {
+            for complaint in stage.operator.complaints(names) {
                 problems.add(stage.places.of(complaint.key), complaint.message, complaint.remedy);
             }
         }
-        if let Some(webhooks) = &self.settings.webhooks
-            && let Some(complaint) = Complaint::unless_declared("webhooks", "flow", webhooks.as_str(), &names.flows)
+        if let Some(to) = &self.settings.follow_ups
+            && let Some(complaint) = Complaint::unless_declared("webhooks", "flow", to.as_str(), &names.flows)
         {
             problems.add(place.clone(), complaint.message, complaint.remedy);
         }

@@ -1,4 +1,4 @@
-//! For the tests of every crate: a broker in memory, and a way to run one operator alone.
+//! For the tests of every crate: a broker in memory, and a way to run one operator without a flow.
 
 mod memory;
 mod probe;

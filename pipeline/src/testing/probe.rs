@@ -1,4 +1,4 @@
-//! Runs one operator on one batch and shows what it did.
+//! Runs one operator on one batch and returns what it emitted, rejected and answered.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -15,19 +15,19 @@ use crate::payload::{Content, Payload};
 use crate::spec::{ByteSize, QueueSpec};
 use crate::transport::{Acknowledge, Delivery, Settlement};
 
-/// Room for whatever one batch of a test emits.
+/// Capacity for what one batch of a test emits.
 const ROOM: usize = 4096;
 
 /// What an operator did with a batch; events are named by their position in it.
 #[derive(Debug)]
 pub struct Ran {
-    /// What was handed to the next stage, in order, with the parent's position.
+    /// Payloads that were emitted, in order, with the position of the parent.
     pub emitted: Vec<(usize, Payload)>,
-    /// What was given up.
+    /// Events that were rejected.
     pub rejected: Vec<(usize, Rejection)>,
-    /// What was answered.
+    /// Answers to requesters.
     pub responded: Vec<(usize, Content)>,
-    /// The fault of the whole batch.
+    /// The fault of the whole batch, if it failed.
     pub fault: Option<Fault>,
 }
 
@@ -45,10 +45,10 @@ pub async fn run(operator: &mut dyn Operator, params: Params, payloads: Vec<Payl
     run_events(operator, payloads.into_iter().map(|payload| (params.clone(), payload)).collect()).await
 }
 
-/// Runs `operator` on one batch of events with the given parameters and payloads. Each is the root of its own.
+/// Runs `operator` on one batch of events with the given parameters and payloads. Each event is its own root.
 ///
 /// # Panics
-/// If a test's names are no tokens: they are constants.
+/// If the constant names of the test were not tokens.
 pub async fn run_events(operator: &mut dyn Operator, events: Vec<(Params, Payload)>) -> Ran {
     let (settler, _finished) = mpsc::channel(ROOM);
     let room = NonZeroUsize::new(ROOM).expect("a constant");
@@ -65,7 +65,7 @@ pub async fn run_events(operator: &mut dyn Operator, events: Vec<(Params, Payloa
             settler.clone(),
             &cancellations,
         );
-        // Held open, so that nothing is settled while the test looks.
+        // One more in work, so that nothing is settled while the test looks.
         event.root.add();
         event
     };

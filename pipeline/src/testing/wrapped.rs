@@ -1,4 +1,4 @@
-//! A transport around another one, for tests that change a few of its words: what is not overridden is passed on.
+//! A transport around another one, for tests that change a few methods: those that are not overridden call the inner one.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,11 +18,11 @@ use crate::transport::{
 
 type Result<T> = std::result::Result<T, TransportError>;
 
-/// See the module. Whoever implements this is a [`Transport`].
+/// See the module. Every type that implements this is a [`Transport`].
 #[async_trait]
-#[expect(missing_docs, reason = "the words of `Transport`, which documents them")]
+#[expect(missing_docs, reason = "the methods of `Transport`, which documents them")]
 pub trait Wrapped: Send + Sync {
-    /// The transport within.
+    /// The inner transport.
     fn within(&self) -> &dyn Transport;
 
     async fn submit(&self, submission: Submission) -> Result<Submitted> {
