@@ -5,7 +5,8 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 
 use crate::fault::BoxError;
 use crate::names::FlowName;
-use crate::payload::{Body, Content, Part, Payload, stored};
+use crate::payload::{Body, Content, Part, Payload, wire_form};
+use crate::pixel_budget::PixelRoom;
 use crate::transport::{BodyOf, INLINE_LIMIT, Transport, TransportError};
 
 /// Reads a body: up to [`INLINE_LIMIT`] it stays in memory, beyond that it streams on into the object store. Memory is
@@ -61,18 +62,22 @@ pub async fn fetch(transport: &dyn Transport, content: &Content) -> Result<Bytes
     }
 }
 
-/// `payload` with its bytes in memory, and as what it was before it was stored. Parts stay where they are: `split` hands
-/// them on one by one.
-pub(crate) async fn resolve(transport: &dyn Transport, payload: &mut Payload) -> Result<(), TransportError> {
+/// Brings the bytes of `payload` into memory, and turns an encoded image or vector back into one; an image takes `room`.
+/// Parts stay in the store: `split` emits them one by one.
+pub(crate) async fn resolve(
+    transport: &dyn Transport,
+    payload: &mut Payload,
+    room: Option<PixelRoom>,
+) -> Result<(), TransportError> {
     if let Payload::Bytes(content) = payload
         && let Body::Claim(claim) = &content.body
     {
         content.body = Body::Inline(transport.get_claim(claim).await?);
     }
     if let Payload::Bytes(content) = payload
-        && let Some(thawed) = stored::thaw(content)
+        && let Some(decoded) = wire_form::decode(content, room)
     {
-        *payload = thawed;
+        *payload = decoded;
     }
     Ok(())
 }
@@ -85,8 +90,12 @@ pub(crate) async fn resolve(transport: &dyn Transport, payload: &mut Payload) ->
 pub async fn storable(transport: &dyn Transport, to: &FlowName, payload: &Payload) -> Result<Payload, TransportError> {
     let content = match payload {
         Payload::Bytes(content) => content.clone(),
-        Payload::Image(image) => stored::freeze_image(image),
-        Payload::Vector(vector) => stored::freeze_vector(vector),
+        Payload::Image(image) => {
+            let pieces = stream::iter(wire_form::encode_image(image).map(Ok)).boxed();
+            let content = keep(transport, BodyOf::Event(to), wire_form::IMAGE_TYPE, pieces).await?;
+            return Ok(Payload::Bytes(content));
+        }
+        Payload::Vector(vector) => wire_form::encode_vector(vector),
         Payload::Json(_) => return Ok(payload.clone()),
         Payload::Parts(parts) => {
             let mut copies = Vec::with_capacity(parts.len());

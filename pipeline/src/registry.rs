@@ -11,7 +11,7 @@ use crate::completion::CompletionHook;
 use crate::compute::Compute;
 use crate::engine::Cancellations;
 use crate::ledger::Ledger;
-use crate::pixels::Pixels;
+use crate::pixel_budget::Pixels;
 use crate::trace::Spans;
 use crate::transport::Transport;
 

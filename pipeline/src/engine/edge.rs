@@ -17,7 +17,6 @@ use crate::claims;
 use crate::event::{Envelope, Event};
 use crate::fault::{Fault, Rejection};
 use crate::names::FlowName;
-use crate::payload::Payload;
 use crate::transport::{Submission, Submitted, Transport, TransportError};
 
 /// Events on their way into the queue at once: enough to hide a round trip behind many.
@@ -44,9 +43,10 @@ impl Edge {
         event.root.add();
         let (edge, stage) = (Arc::clone(self), Arc::clone(stage));
         // Ends with its event: what is not stored when the process stops is not acknowledged either.
+        let mut event = event;
         tokio::spawn(async move {
             // What is neither handed on nor given back would hold its place for ever.
-            let stored = AssertUnwindSafe(edge.store(&event)).catch_unwind().await;
+            let stored = AssertUnwindSafe(edge.store(&mut event)).catch_unwind().await;
             match stored.unwrap_or_else(|_| Err(Gone::Failed(TransportError::unavailable("storing it panicked")))) {
                 Ok(()) => event.root.hand_on(),
                 Err(Gone::Refused(why)) => event.root.reject(&stage, why),
@@ -58,25 +58,26 @@ impl Edge {
         Ok(())
     }
 
-    async fn store(&self, event: &Event) -> Result<(), Gone> {
-        let payload = claims::storable(&*self.transport, &self.to, &event.payload).await.map_err(Gone::Failed)?;
-        let stored = self.submit(event, &payload).await;
+    async fn store(&self, event: &mut Event) -> Result<(), Gone> {
+        // In place: an image must not keep its room while the event waits for a full queue.
+        event.payload = claims::storable(&*self.transport, &self.to, &event.payload).await.map_err(Gone::Failed)?;
+        let stored = self.submit(event).await;
         // After a failure the event may be stored all the same, and then it needs its body.
         if matches!(stored, Ok(Submitted::Known) | Err(Gone::Refused(_))) {
             // Nobody refers to it: an earlier attempt's event has a body of its own.
-            claims::drop_all(&*self.transport, &payload).await;
+            claims::drop_all(&*self.transport, &event.payload).await;
         }
         stored.map(|_| ())
     }
 
-    async fn submit(&self, event: &Event, payload: &Payload) -> Result<Submitted, Gone> {
+    async fn submit(&self, event: &Event) -> Result<Submitted, Gone> {
         let envelope =
             Envelope { id: event.id.clone(), flow: self.to.clone(), attempt: 1, ..(*event.envelope).clone() };
         loop {
             if let Some(why) = given_up(event) {
                 return Err(Gone::Refused(why));
             }
-            let submission = Submission { envelope: envelope.clone(), payload: payload.clone() };
+            let submission = Submission { envelope: envelope.clone(), payload: event.payload.clone() };
             match self.transport.submit(submission).await {
                 Err(TransportError::Full { .. }) => {
                     tokio::time::sleep(FULL_PAUSE.mul_f64(1.0 + rand::random::<f64>())).await;

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::edge::Edge;
 use super::faults::Faults;
 use super::feed::{Feed, Permits};
+use super::image_admission::ImageAdmission;
 use super::meter::{FlowFigures, FlowMeter, StageFigures, StageLabel, StageMeter};
 use super::outage::Outage;
 use super::stage::{Build, Stage, Worker};
@@ -203,6 +204,7 @@ fn connect(spec: FlowSpec, end: Sink, services: &Arc<Services>) -> Vec<Arc<Stage
             queue: Arc::clone(&queue),
             sink,
             outage: Outage::default(),
+            images: ImageAdmission::new(services.process.pixels.clone()),
             at_work: TaskTracker::new(),
             build,
         };

@@ -13,6 +13,7 @@ mod faults;
 mod feed;
 mod flow;
 mod follow_up;
+mod image_admission;
 mod meter;
 mod outage;
 mod output;

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::flow::FlowShared;
+use super::image_admission::{Admitted, ImageAdmission};
 use super::meter::StageMeter;
 use super::outage::Outage;
 use super::output::Teller;
@@ -19,6 +20,7 @@ use crate::claims;
 use crate::event::Event;
 use crate::fault::{BoxError, Fault, Rejection};
 use crate::operator::{Batching, Operator};
+use crate::payload::wire_form;
 use crate::transport::{Transport, TransportError};
 
 /// Makes an operator for a worker, again after a panic.
@@ -36,6 +38,8 @@ pub struct Stage {
     pub meter: StageMeter,
     /// What the stage depends on, in and out of reach.
     pub outage: Outage,
+    /// Room for images that come over a durable edge.
+    pub images: ImageAdmission,
     /// The workers at work, so that a drain can wait for the last one.
     pub at_work: TaskTracker,
     pub build: Build,
@@ -74,12 +78,27 @@ impl Worker {
         let size = batch.len();
         out.begin_batch(begun);
         stage.meter.began(size);
-        let worth_doing = weed_out(&stage, &*self.transport, batch, out).await;
-        let settled = self.attempt_all(worth_doing, out).await;
+        let settled = self.handle_in_parts(batch, out).await;
         let failed = out.take_failed();
         let took = begun.elapsed();
         stage.meter.ended(size, failed, took, out.take_blocked());
         settled
+    }
+
+    /// Brings payloads into memory and processes them, as much of a batch at a time as there is room for its images.
+    async fn handle_in_parts(&mut self, mut batch: Vec<Event>, out: &mut Output) -> Result<(), BoxError> {
+        let stage = Arc::clone(&self.stage);
+        let is_in_memory = |event: &Event| !event.payload.needs_fetch() && !wire_form::is_encoded(&event.payload);
+        if batch.iter().all(is_in_memory) {
+            return self.attempt_all(batch, out).await;
+        }
+        while !batch.is_empty() {
+            batch.retain(|event| still_wanted(event, out));
+            let admitted = stage.images.admit(&mut batch).await;
+            let worth_doing = fetch(&stage, &*self.transport, admitted, out).await;
+            self.attempt_all(worth_doing, out).await?;
+        }
+        Ok(())
     }
 
     /// Processes a batch; if it fails, its events one at a time, so that a bad one is found and the others are done.
@@ -164,21 +183,21 @@ impl Worker {
     }
 }
 
-/// Settles what has expired or been given up and brings the claimed bytes of the rest into memory.
-async fn weed_out(stage: &Stage, transport: &dyn Transport, batch: Vec<Event>, out: &mut Output) -> Vec<Event> {
-    let mut fetched = Vec::with_capacity(batch.len());
-    for event in batch {
-        if still_wanted(&event, out) {
-            fetched.push(event);
+/// Brings the payloads of admitted events into memory; settles the events whose payload cannot be had.
+async fn fetch(stage: &Stage, transport: &dyn Transport, admitted: Vec<Admitted>, out: &mut Output) -> Vec<Event> {
+    let mut fetches = Vec::with_capacity(admitted.len());
+    for (mut event, room) in admitted {
+        match room {
+            Ok(room) => fetches.push(async move {
+                let result = claims::resolve(transport, &mut event.payload, room).await;
+                (event, result)
+            }),
+            Err(why) => {
+                out.reject(&event, why);
+                event.root.finish();
+            }
         }
     }
-    if !fetched.iter().any(|event| event.payload.needs_fetch() || event.payload.is_frozen()) {
-        return fetched;
-    }
-    let fetches = fetched.into_iter().map(|mut event| async move {
-        let result = claims::resolve(transport, &mut event.payload).await;
-        (event, result)
-    });
     let mut ready = Vec::new();
     for (event, result) in join_all(fetches).await {
         match result {
