@@ -26,7 +26,7 @@ const UNIT: usize = 1 << 10;
 
 /// See the module. Clones share the budget.
 #[derive(Clone)]
-pub struct Pixels {
+pub struct PixelBudget {
     all: Arc<Account>,
     bulk: Arc<Account>,
     bytes: ByteSize,
@@ -34,7 +34,7 @@ pub struct Pixels {
 
 /// The room of one image; given back when dropped.
 pub struct PixelRoom {
-    budget: Pixels,
+    budget: PixelBudget,
     lane: Lane,
     all: Holding,
     bulk: Option<Holding>,
@@ -48,7 +48,7 @@ impl std::fmt::Debug for PixelRoom {
     }
 }
 
-impl Default for Pixels {
+impl Default for PixelBudget {
     fn default() -> Self {
         Self::new(ByteSize(memory::DEFAULT.0 / 4))
     }
@@ -57,7 +57,7 @@ impl Default for Pixels {
 /// Lets one image of a stage in over the budget.
 pub(crate) type Passage = Arc<Semaphore>;
 
-impl Pixels {
+impl PixelBudget {
     /// Room for `bytes`.
     #[must_use]
     pub fn new(bytes: ByteSize) -> Self {
@@ -169,8 +169,8 @@ mod tests {
 
     const KIB: u64 = 1 << 10;
 
-    fn budget() -> Pixels {
-        Pixels::new(ByteSize(100 * KIB))
+    fn budget() -> PixelBudget {
+        PixelBudget::new(ByteSize(100 * KIB))
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use crate::completion::CompletionHook;
 use crate::compute::Compute;
 use crate::engine::Cancellations;
 use crate::ledger::Ledger;
-use crate::pixel_budget::Pixels;
+use crate::pixel_budget::PixelBudget;
 use crate::trace::Spans;
 use crate::transport::Transport;
 
@@ -97,7 +97,7 @@ pub struct ProcessResources {
     /// Events that have ended.
     pub ledger: Arc<Ledger>,
     /// Memory for decoded images.
-    pub pixels: Pixels,
+    pub pixels: PixelBudget,
     /// Threads for work that computes; `None` only in tests of operators that do not.
     pub compute: Option<Compute>,
     /// Takes spans; `None` where tracing is off.

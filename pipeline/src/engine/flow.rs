@@ -30,6 +30,9 @@ use crate::spec::{FlowSpec, RetrySpec};
 use crate::trace::Spans;
 use crate::transport::{Settlement, Source, SourceBounds, Transport};
 
+/// The flow that gets follow-ups, and what makes them.
+type FollowUps = (FlowName, Arc<dyn CompletionHook>);
+
 /// What every task of a flow needs.
 pub struct FlowShared {
     pub name: FlowName,
@@ -40,7 +43,7 @@ pub struct FlowShared {
     pub about: String,
     pub open: bool,
     /// Where follow-ups of requests go, and what makes them.
-    pub follow_ups: Option<(FlowName, Arc<dyn CompletionHook>)>,
+    pub follow_ups: Option<FollowUps>,
     pub retry: RetrySpec,
     pub meter: FlowMeter,
     /// Faults of the events that will come again.
@@ -176,7 +179,7 @@ impl Flow {
 }
 
 /// The flow that gets the follow-ups of this one, with what makes them.
-fn follow_ups(spec: &FlowSpec, services: &Services) -> Result<Option<(FlowName, Arc<dyn CompletionHook>)>, BoxError> {
+fn follow_ups(spec: &FlowSpec, services: &Services) -> Result<Option<FollowUps>, BoxError> {
     let Some(to) = &spec.settings.follow_ups else { return Ok(None) };
     let hook =
         services.process.completion_hook.clone().ok_or("the flow has webhooks, and nothing makes their events")?;
@@ -192,6 +195,7 @@ fn connect(spec: FlowSpec, end: Sink, services: &Arc<Services>) -> Vec<Arc<Stage
         let settings = &declared.settings;
         let queue = Arc::new(Queue::new(declared.name.as_str().into(), &settings.queue, settings.workers.get()));
         let batching = declared.batching();
+        let images = ImageAdmission::new(services.process.pixels.clone());
         let (services, operator) = (Arc::clone(services), declared.operator);
         let build: Build = Arc::new(move || operator.build(&services));
         let stage = Stage {
@@ -204,7 +208,7 @@ fn connect(spec: FlowSpec, end: Sink, services: &Arc<Services>) -> Vec<Arc<Stage
             queue: Arc::clone(&queue),
             sink,
             outage: Outage::default(),
-            images: ImageAdmission::new(services.process.pixels.clone()),
+            images,
             at_work: TaskTracker::new(),
             build,
         };

@@ -12,11 +12,11 @@ use tokio::sync::Semaphore;
 use crate::event::Event;
 use crate::fault::Rejection;
 use crate::payload::wire_form;
-use crate::pixel_budget::{Passage, PixelRoom, Pixels};
+use crate::pixel_budget::{Passage, PixelBudget, PixelRoom};
 
 /// See the module. One per stage.
 pub struct ImageAdmission {
-    budget: Pixels,
+    budget: PixelBudget,
     /// Lets one image in when the budget is full, for the images before the edge may wait for those behind it.
     passage: Passage,
 }
@@ -25,7 +25,7 @@ pub struct ImageAdmission {
 pub type Admitted = (Event, Result<Option<PixelRoom>, Rejection>);
 
 impl ImageAdmission {
-    pub fn new(budget: Pixels) -> Self {
+    pub fn new(budget: PixelBudget) -> Self {
         Self { budget, passage: Arc::new(Semaphore::new(1)) }
     }
 

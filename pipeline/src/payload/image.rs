@@ -17,7 +17,7 @@ pub struct Image {
     /// Names the content: the digest of the encoded file, or for a derived image the one of [`derive`](Self::derive). Points
     /// in an index and cached results are addressed by it.
     pub sha256: Digest,
-    /// Its room in the [pixel budget](crate::Pixels), given back when the image is dropped. Only images in tests have none.
+    /// Its room in the [pixel budget](crate::PixelBudget), given back when the image is dropped. Only images in tests have none.
     pub room: Option<PixelRoom>,
 }
 
@@ -50,17 +50,17 @@ impl fmt::Debug for Image {
 mod tests {
     use super::*;
     use crate::event::Lane;
-    use crate::pixel_budget::Pixels;
+    use crate::pixel_budget::PixelBudget;
     use crate::spec::ByteSize;
 
-    async fn decoded(budget: &Pixels) -> Image {
+    async fn decoded(budget: &PixelBudget) -> Image {
         let room = budget.reserve(Lane::Interactive, 12 << 10).await.unwrap();
         Image { width: 64, height: 64, pixels: vec![7; 12 << 10], sha256: Digest([1; 32]), room: Some(room) }
     }
 
     #[tokio::test]
     async fn a_derived_image_has_room_and_gives_it_back() {
-        let budget = Pixels::new(ByteSize(100 << 10));
+        let budget = PixelBudget::new(ByteSize(100 << 10));
         let image = decoded(&budget).await;
         let smaller = image.derive("halve", (32, 32), vec![7; 3 << 10]).unwrap();
         drop(image);
@@ -71,7 +71,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_derived_image_is_not_taken_for_its_parent() {
-        let image = decoded(&Pixels::default()).await;
+        let image = decoded(&PixelBudget::default()).await;
         let copy = image.derive("copy", (64, 64), image.pixels.clone()).unwrap();
         assert_ne!(copy.sha256, image.sha256);
         let again = copy.derive("copy", (64, 64), image.pixels.clone()).unwrap();
@@ -80,7 +80,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_image_without_room_derives_one_without_room() {
-        let image = Image { room: None, ..decoded(&Pixels::default()).await };
+        let image = Image { room: None, ..decoded(&PixelBudget::default()).await };
         assert!(image.derive("copy", (64, 64), image.pixels.clone()).unwrap().room.is_none());
     }
 }

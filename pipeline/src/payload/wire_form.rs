@@ -167,7 +167,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_image_takes_its_room_and_gives_back_what_the_head_took() {
-        let budget = crate::pixel_budget::Pixels::default();
+        let budget = crate::pixel_budget::PixelBudget::default();
         let pixels = vec![0; 3 << 10];
         let mut content = encoded(&image(1 << 10, pixels));
         let room = budget.reserve(crate::event::Lane::Interactive, content.length()).await.unwrap();

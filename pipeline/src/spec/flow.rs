@@ -7,9 +7,9 @@ use toml::Spanned;
 
 use super::stage::{Overflow, StageSpec, read_stage};
 use super::{ByteSize, Place, Problems, Section};
-use crate::kind::{Complaint, Names, OperatorKind};
 use crate::names::FlowName;
 use crate::operator::Gives;
+use crate::operator_kind::{Complaint, Names, OperatorKind};
 use crate::payload::PayloadKind;
 
 /// A flow as declared.

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{ByteSize, Places, Problems, Section};
-use crate::kind::{OperatorKind, OperatorSpec};
 use crate::operator::Batching;
+use crate::operator_kind::{OperatorKind, OperatorSpec};
 
 const ENGINE_KEYS: [&str; 8] = ["use", "name", "workers", "queue", "batch", "timeout_ms", "durable", "order_by"];
 

@@ -5,8 +5,8 @@ use serde::Deserialize;
 
 use crate::event::Event;
 use crate::fault::{BoxError, Fault};
-use crate::kind::{OperatorKind, OperatorSpec};
 use crate::operator::{Batching, Ends, Gives, Operator, Output};
+use crate::operator_kind::{OperatorKind, OperatorSpec};
 use crate::payload::{Payload, PayloadKind};
 use crate::registry::Services;
 
