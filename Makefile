@@ -32,6 +32,7 @@ soak:
 lint:
 	$(CARGO) fmt --all --check
 	$(PYTHON) scripts/check_layout.py
+	$(PYTHON) -m unittest discover --start-directory scripts
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --document-private-items
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check bans licenses sources; fi

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Holds the layout: which crate may depend on which, who may use which library, and how long a file may be.
+"""Checks the layout: which crate may depend on which, who may use which library, the order in which the files of a crate
+import each other (never in a circle), and how long a file may be.
 
 Dependencies are read from `cargo metadata`, which asks no network. Python 3.9 or newer, standard library only.
 """
@@ -9,6 +10,8 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+
+import imports
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -23,6 +26,11 @@ OWNERS = {
     r"ort|ort-.*|qdrant-.*|rppal|tokio-serial|serialport": "connectors",
 }
 
+# The order of each crate's files and folders below `src`, from the top down, a layer a line: a file imports from its own
+# layer and from those after it. `lib.rs` and `main.rs` declare everything and are in no layer.
+LAYERS = {
+}
+
 LONGEST_FILE = 500
 SOURCES = {".rs", ".py", ".js", ".css", ".html"}
 
@@ -33,6 +41,7 @@ def main():
     problems = []
     for package in packages:
         problems += directions(package, members) + ownership(package) + lints(package)
+        problems += import_problems(package["name"], Path(package["manifest_path"]).parent / "src", LAYERS)
     problems += lengths()
     for problem in problems:
         print(f"layout: {problem}", file=sys.stderr)
@@ -76,6 +85,36 @@ def lints(package):
     if re.search(r"^\[lints\]\s*\nworkspace = true|^lints\.workspace = true", manifest.read_text(), re.MULTILINE):
         return []
     return [f"{manifest.relative_to(REPOSITORY)} lacks `[lints]` with `workspace = true`"]
+
+
+def import_problems(crate, source, layers):
+    """The circles among a crate's files, and the imports against the order of its layers."""
+    edges = imports.Crate(source).imports()
+    problems = []
+    for circle in imports.circles(edges):
+        way = " -> ".join(str(file.relative_to(source)) for file in [*circle, circle[0]])
+        problems.append(f"{crate}: files import each other in a circle: {way}; move what they share below both")
+    ranks = {name: rank for rank, layer in enumerate(layers.get(crate, [])) for name in layer.split()}
+    if not ranks:
+        return problems
+    for file in sorted(edges):
+        name = layer_of(file, source)
+        if name not in ranks and name not in ROOTS:
+            problems.append(f"{crate}: {name} is in no layer of LAYERS; say where it belongs")
+        for imported in sorted(edges[file]):
+            below = layer_of(imported, source)
+            if ranks.get(below, len(ranks)) < ranks.get(name, -1):
+                way = f"{file.relative_to(source)} imports {imported.relative_to(source)}"
+                problems.append(f"{crate}: {way}, but {name} stands below {below}")
+    return problems
+
+
+ROOTS = {"lib", "main"}
+
+
+def layer_of(file, source):
+    """The folder or file directly below `src` that a file belongs to."""
+    return Path(file.relative_to(source).parts[0]).stem
 
 
 def lengths():

@@ -20,8 +20,8 @@ use pipeline::{
 };
 use tokio::time::Instant;
 
-use crate::Extras;
-use crate::locate::{Parts, REMEDY};
+use crate::extras::Extras;
+use crate::installed::{Parts, REMEDY};
 use crate::plan::Plan;
 
 /// How long a data folder may stay in use by a process that was killed just now.
@@ -74,7 +74,7 @@ pub async fn open(
     };
     let jetstream = nats::connect(ConnectOptions::new(access, topology)).await?;
     let plain: Arc<dyn Transport> = jetstream.clone();
-    let transport = extras.around_transport.map_or(plain.clone(), |around| around(plain));
+    let transport = extras.wrap_transport.map_or(plain.clone(), |wrap| wrap(plain));
     let process = ProcessResources {
         transport: Some(Arc::clone(&transport)),
         spans,
@@ -175,12 +175,12 @@ impl Opening<'_> {
         let is_remote = spec.url.is_some();
         let index = blocking(move || connectors::index::open(&spec, &data_dir)).await??;
         if self.plan.nats.url.is_some() && !is_remote {
-            // What one process indexes no other one finds.
+            // No other process finds what this one indexes.
             tracing::warn!(
-                "the embedded index is this process's own: give [index] url where several work on the same flows"
+                "the embedded index belongs to this process alone: set url in [index] if several share flows"
             );
         }
-        Ok(self.extras.around_index.map_or(index.clone(), |around| around(index)))
+        Ok(self.extras.wrap_index.map_or(index.clone(), |wrap| wrap(index)))
     }
 
     /// Offers LibreOffice, or the reason why it is missing: stages that convert then answer 501, all else works.

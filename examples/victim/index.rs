@@ -12,7 +12,7 @@ use crate::arm;
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Puts kill points around an index.
-pub fn around(within: Arc<dyn VectorIndex>) -> Arc<dyn VectorIndex> {
+pub fn wrap(within: Arc<dyn VectorIndex>) -> Arc<dyn VectorIndex> {
     Arc::new(Faulty(within))
 }
 

@@ -27,8 +27,8 @@ fn main() -> ExitCode {
     arm::read_environment();
     let extras = Extras {
         kinds: operators::KINDS.to_vec(),
-        around_transport: Some(transport::around),
-        around_index: Some(index::around),
+        wrap_transport: Some(transport::wrap),
+        wrap_index: Some(index::wrap),
     };
     caudal::main(caudal::Args::parse(), extras)
 }

@@ -21,7 +21,7 @@ type Result<T> = std::result::Result<T, TransportError>;
 const ANY: &str = "*";
 
 /// Puts kill points around a transport.
-pub fn around(within: Arc<dyn Transport>) -> Arc<dyn Transport> {
+pub fn wrap(within: Arc<dyn Transport>) -> Arc<dyn Transport> {
     Arc::new(Faulty { within, unfenced: Unfenced::default() })
 }
 

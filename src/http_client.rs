@@ -1,4 +1,4 @@
-//! The HTTP client of the program's own calls: TLS as the machine trusts it.
+//! The HTTP client of the command line and the trace exporter, with the machine's trusted certificates.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use reqwest::{Client, ClientBuilder};
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-/// Longest wait for a connection.
+/// Timeout for connecting.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-/// A client that trusts the machine's certificates, or those of `SSL_CERT_FILE`. Reads them from the disk. A machine without
-/// any still reaches plain HTTP.
+/// A client that trusts the machine's certificates, or those of `SSL_CERT_FILE`. Reads them from disk (blocking). Without any
+/// certificate, plain HTTP still works.
 ///
 /// # Errors
-/// If there is no version of TLS to speak.
+/// If the TLS provider supports no protocol version.
 pub fn builder() -> anyhow::Result<ClientBuilder> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -25,16 +25,16 @@ pub fn builder() -> anyhow::Result<ClientBuilder> {
     Ok(Client::builder().tls_backend_preconfigured(config))
 }
 
-/// For calls to a service that may want a key or token.
+/// A client for calls to a service, with its API key or token if it needs one.
 ///
 /// # Errors
-/// If the token cannot stand in a header.
+/// If the token has characters that a header value cannot have.
 pub fn to_service(token: Option<&str>) -> anyhow::Result<Client> {
     let mut headers = HeaderMap::new();
     if let Some(token) = token.filter(|token| !token.is_empty()) {
-        // Not with the error's words, which might show it.
+        // The library's error is left out: it might show the token.
         let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {token}")) else {
-            bail!("the token holds characters that a header cannot");
+            bail!("the token has characters that an HTTP header cannot carry");
         };
         value.set_sensitive(true);
         headers.insert(AUTHORIZATION, value);

@@ -1,4 +1,4 @@
-//! `caudal dead`: what ended in failure, from the shell.
+//! `caudal dead`: lists, shows, retries and drops dead letters of a running service.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use reqwest::{Client, Method, Response};
 use serde_json::Value;
 
-use crate::client;
+use crate::http_client;
 
 #[derive(Args)]
 pub struct DeadArgs {
@@ -17,7 +17,7 @@ pub struct DeadArgs {
     /// Address of the service
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", global = true)]
     to: String,
-    /// Key or token, if the service asks for one
+    /// API key or token, if the service requires one
     #[arg(long, env = "CAUDAL_TOKEN", hide_env_values = true, global = true)]
     token: Option<String>,
     /// Print JSON
@@ -29,18 +29,18 @@ pub struct DeadArgs {
 enum DeadCommand {
     /// List dead letters, oldest first
     List {
-        /// Of this flow only
+        /// Only those of this flow
         #[arg(long)]
         flow: Option<String>,
     },
-    /// Show one with its parameters and payload
+    /// Show one dead letter with its parameters and payload
     Show { id: u64 },
-    /// Start the given ones again, each as a new request
+    /// Retry the given dead letters, each as a new request
     Retry {
         #[arg(required = true)]
         ids: Vec<u64>,
     },
-    /// Drop the given ones for good
+    /// Delete the given dead letters
     Drop {
         #[arg(required = true)]
         ids: Vec<u64>,
@@ -48,14 +48,14 @@ enum DeadCommand {
 }
 
 /// # Errors
-/// What the service says, if it does not do as asked.
+/// The problem that the service answers, or that it cannot be reached.
 pub fn run(args: &DeadArgs) -> anyhow::Result<ExitCode> {
     tokio::runtime::Runtime::new()?.block_on(execute(args))?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn execute(args: &DeadArgs) -> anyhow::Result<()> {
-    let client = client::to_service(args.token.as_deref())?;
+    let client = http_client::to_service(args.token.as_deref())?;
     let service = Service { client, base: args.to.trim_end_matches('/').to_owned() };
     match &args.command {
         DeadCommand::List { flow } => list(&service, flow.as_deref(), args.json).await,
@@ -83,7 +83,7 @@ async fn execute(args: &DeadArgs) -> anyhow::Result<()> {
     }
 }
 
-/// Prints every page: as a JSON list, or a line each.
+/// Prints all pages, as a JSON list or one line per dead letter.
 async fn list(service: &Service, flow: Option<&str>, json: bool) -> anyhow::Result<()> {
     let flow = flow.map(|flow| format!("&flow={flow}")).unwrap_or_default();
     let mut all = Vec::new();

@@ -1,13 +1,13 @@
-//! Finds the parts that `make setup` installs: the broker's program and ONNX Runtime's library.
+//! Finds what `make setup` installs: the nats-server program and the ONNX Runtime library.
 //!
-//! Order: what the user named (flag or environment), the `.caudal` folder of the checkout that holds the program or of
-//! the current directory, then the system.
+//! Search order: the flag or environment variable, then the `.caudal` folder above the program or in the current
+//! directory, then the system.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-/// Where parts are, if the user says so.
+/// Paths given by the user; they override the search.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Parts {
     /// The nats-server program
@@ -16,16 +16,16 @@ pub struct Parts {
     /// ONNX Runtime's shared library
     #[arg(long, env = "ORT_DYLIB_PATH", value_name = "FILE", global = true, hide_short_help = true)]
     pub onnxruntime: Option<PathBuf>,
-    /// Searched for nats-server; set by the system
+    /// Directories searched for nats-server
     #[arg(long = "search-path", env = "PATH", hide = true, global = true)]
     pub search_path: Option<std::ffi::OsString>,
 }
 
-/// What to run when a part is missing.
+/// The command that installs what is missing.
 pub const REMEDY: &str = "run `make setup`";
 
 impl Parts {
-    /// The nats-server program, if there is one.
+    /// The nats-server program, if one is found.
     #[must_use]
     pub fn find_nats_server(&self) -> Option<PathBuf> {
         if let Some(named) = &self.nats_server {
@@ -35,7 +35,7 @@ impl Parts {
         installed("bin/nats-server").into_iter().chain(on_path).find(|candidate| candidate.is_file())
     }
 
-    /// ONNX Runtime's library, if there is one.
+    /// The ONNX Runtime library, if one is found.
     #[must_use]
     pub fn find_onnxruntime(&self) -> Option<PathBuf> {
         if let Some(named) = &self.onnxruntime {
