@@ -1,4 +1,4 @@
-//! The claim check: short bodies travel inside their event, long ones by reference.
+//! Claim check pattern: short bodies travel inside their event, long ones are stored and travel by reference.
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -8,11 +8,11 @@ use crate::names::FlowName;
 use crate::payload::{Body, Content, Part, Payload, stored};
 use crate::transport::{BodyOf, INLINE_LIMIT, Transport, TransportError};
 
-/// Reads a body: up to [`INLINE_LIMIT`] it is kept, beyond that it streams on into the object store. Never more than the
-/// inline limit plus what the store has in flight is held.
+/// Reads a body: up to [`INLINE_LIMIT`] it stays inline, a longer one streams on into the object store. Holds at most the
+/// inline limit plus what the store has in flight.
 ///
 /// # Errors
-/// [`TransportError::Body`] if the stream fails, anything the store says otherwise.
+/// [`TransportError::Body`] if the stream fails, otherwise the error of the store.
 pub async fn keep(
     transport: &dyn Transport,
     of: BodyOf<'_>,
@@ -34,10 +34,10 @@ pub async fn keep(
     Ok(Content::inline(media_type, join(head, length)))
 }
 
-/// Makes content out of bytes already in memory, by reference if they are long.
+/// Makes content out of bytes already in memory; long ones are stored.
 ///
 /// # Errors
-/// Whatever the store says.
+/// The error of the store.
 pub async fn keep_bytes(
     transport: &dyn Transport,
     of: BodyOf<'_>,
@@ -53,7 +53,7 @@ pub async fn keep_bytes(
 /// The bytes of `content`, fetched if need be.
 ///
 /// # Errors
-/// Whatever the store says.
+/// The error of the store.
 pub async fn fetch(transport: &dyn Transport, content: &Content) -> Result<Bytes, TransportError> {
     match &content.body {
         Body::Inline(bytes) => Ok(bytes.clone()),
@@ -61,8 +61,8 @@ pub async fn fetch(transport: &dyn Transport, content: &Content) -> Result<Bytes
     }
 }
 
-/// `payload` with its bytes in memory, and as what it was before it was stored. Parts stay where they are: `split` hands
-/// them on one by one.
+/// Brings the bytes of `payload` into memory, and restores an image or a vector that was stored as bytes. Parts are not
+/// fetched: `split` emits them one by one.
 pub(crate) async fn resolve(transport: &dyn Transport, payload: &mut Payload) -> Result<(), TransportError> {
     if let Payload::Bytes(content) = payload
         && let Body::Claim(claim) = &content.body
@@ -77,11 +77,11 @@ pub(crate) async fn resolve(transport: &dyn Transport, payload: &mut Payload) ->
     Ok(())
 }
 
-/// `payload` for another event, of flow `to`: pictures and vectors as bytes, long bytes as a claim. A claim is copied, for
-/// the one it names ends with the event that brought it.
+/// A copy of `payload` for another event, of flow `to`: images and vectors as bytes, long bytes as a claim. A claim is
+/// copied, because the original is dropped with the event that brought it.
 ///
 /// # Errors
-/// Whatever the store says.
+/// The error of the store.
 pub async fn storable(transport: &dyn Transport, to: &FlowName, payload: &Payload) -> Result<Payload, TransportError> {
     let content = match payload {
         Payload::Bytes(content) => content.clone(),
@@ -99,13 +99,13 @@ pub async fn storable(transport: &dyn Transport, to: &FlowName, payload: &Payloa
     Ok(Payload::Bytes(copied(transport, to, &content).await?))
 }
 
-/// Content with a claim of its own, if it is long. Short content of a form stays in it.
+/// Content with a claim of its own if it is long.
 async fn copied(transport: &dyn Transport, to: &FlowName, content: &Content) -> Result<Content, TransportError> {
     let bytes = fetch(transport, content).await?;
     keep_bytes(transport, BodyOf::Event(to), &content.media_type, bytes).await
 }
 
-/// Removes everything a payload refers to; what cannot be removed is found unused later.
+/// Removes every claim of a payload; one that cannot be removed now is collected later as orphaned.
 pub async fn drop_all(transport: &dyn Transport, payload: &Payload) {
     for claim in payload.claims() {
         if let Err(error) = transport.drop_claim(&claim).await {

@@ -4,10 +4,10 @@
 
 use std::collections::BTreeSet;
 
+use crate::config::{Problems, Section};
 use crate::fault::BoxError;
 use crate::operator::{Batching, Ends, Operator};
 use crate::services::Services;
-use crate::spec::{Problems, Section};
 
 /// One kind of operator, as the config names it.
 #[derive(Clone, Copy)]

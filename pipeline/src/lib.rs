@@ -3,11 +3,32 @@
 //! This crate knows no broker, no HTTP and no model. It defines the words ([`Event`], [`Operator`], [`Fault`],
 //! [`Transport`]) and runs flows over them: spec ([`spec`]) → check → build → start ([`engine`]). The other crates
 //! depend on this one and never on each other.
+//!
+//! Inside, a file imports only from the lines below its own:
+//!
+//! ```text
+//! testing     in-memory transport, operators for tests
+//! engine      flows that run: source readers, workers, settler, drain
+//! spec        flows as declared: stages, queues, durable cuts, memory budget
+//! kind, operator
+//! edges       between stages: queue and lane policy, durable edge, output
+//! services    what operators may ask for
+//! event       the event and its acknowledgement tree
+//! claims      claim check: long bodies by reference
+//! transport   the broker as a trait
+//! outcome, ledger, envelope
+//! payload, compute, trace
+//! config      TOML with positions, problems, sizes, secrets
+//! fault, names
+//! ```
 
 pub mod claims;
 mod compute;
+mod config;
 pub mod documents;
+mod edges;
 pub mod engine;
+mod envelope;
 mod event;
 mod fault;
 mod kind;
@@ -26,7 +47,8 @@ mod transport;
 pub mod webhook;
 
 pub use compute::{Compute, lower_priority};
-pub use event::{Envelope, Event, Lane, Params, TENANT_PARAM};
+pub use envelope::{Envelope, Lane, Params, TENANT_PARAM};
+pub use event::Event;
 pub use fault::{BoxError, Fault, Rejection};
 pub use kind::{Complaint, Names, OperatorKind, OperatorSpec};
 pub use ledger::{ENTRY_BYTES, End, Entry, Ledger, LedgerLimits, News};

@@ -7,10 +7,9 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::event::Lane;
+use crate::config::{ByteSize, DEFAULT_MEMORY};
+use crate::envelope::Lane;
 use crate::fault::Rejection;
-use crate::spec::ByteSize;
-use crate::spec::memory;
 
 /// Bytes are counted in units of this size, because a semaphore counts in 32 bits.
 const UNIT: usize = 1 << 10;
@@ -32,7 +31,7 @@ pub struct PixelRoom {
 
 impl Default for Pixels {
     fn default() -> Self {
-        Self::new(ByteSize(memory::DEFAULT.0 / 4))
+        Self::new(ByteSize(DEFAULT_MEMORY.0 / 4))
     }
 }
 

@@ -5,10 +5,9 @@
 
 use serde_json::{Value, json};
 
-use super::Root;
-use super::flow::FlowShared;
+use super::flow_shared::FlowShared;
 use crate::claims;
-use crate::event::{Envelope, TENANT_PARAM};
+use crate::event::{Envelope, Root, TENANT_PARAM};
 use crate::fault::Rejection;
 use crate::payload::{Content, Payload};
 use crate::transport::{BodyOf, Submission, Submitted, Transport, TransportError};

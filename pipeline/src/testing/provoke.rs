@@ -1,4 +1,4 @@
-//! Operators named for what they provoke, and a way to declare them in a test's config.
+//! Operators that provoke failures, and their kinds for a test's config.
 
 use async_trait::async_trait;
 use serde::Deserialize;
