@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use pipeline::{
-    Batching, BoxError, Complaint, Ends, Event, Fault, Gives, Image, ImageModel, ModelCard, Names, Operator,
-    OperatorKind, OperatorSpec, Output, Payload, PayloadKind, Rejection, Services, Vector, take_kind,
+    Batching, BoxError, Ends, Event, Fault, Gives, Image, ImageModel, ModelCard, Need, Operator, OperatorKind,
+    OperatorSpec, Output, Payload, PayloadKind, Rejection, Services, Vector, take_kind,
 };
 use serde::Deserialize;
 
@@ -36,13 +36,12 @@ impl OperatorSpec for EmbedSpec {
         Batching::greedy(DEFAULT_BATCH)
     }
 
-    fn check(&self, names: &Names) -> Vec<Complaint> {
-        Complaint::unless_declared("model", "model", &self.model, &names.models).into_iter().collect()
+    fn needs(&self) -> Vec<Need> {
+        vec![Need::named::<dyn ImageModel>("model", &self.model)]
     }
 
     fn build(&self, services: &Services) -> Result<Box<dyn Operator>, BoxError> {
-        let model = services.models.get(&self.model).ok_or_else(|| format!("model {:?} was not built", self.model))?;
-        Ok(Box::new(Embed { model: Arc::clone(model) }))
+        Ok(Box::new(Embed { model: services.get_named(&self.model)? }))
     }
 }
 
@@ -101,8 +100,8 @@ fn usable(values: Vec<f32>, card: &ModelCard) -> Result<Vec<f32>, Rejection> {
 mod tests {
     use super::*;
     use crate::fakes::{FailingModel, MeanModel, NanModel, ShortModel, image_of_colour, services_with};
-    use pipeline::Params;
     use pipeline::testing::run;
+    use pipeline::{Names, Params};
 
     fn operator(model: Arc<dyn ImageModel>) -> Box<dyn Operator> {
         EmbedSpec { model: "photo".into() }.build(&services_with(model)).unwrap()
@@ -165,7 +164,7 @@ mod tests {
     #[test]
     fn an_undeclared_model_is_complained_about() {
         let spec = EmbedSpec { model: "phto".into() };
-        let names = Names { models: ["photo".to_owned()].into(), ..Names::default() };
-        assert!(spec.check(&names)[0].remedy.contains("photo"));
+        let names = Names { sections: [("model", ["photo".to_owned()].into())].into(), ..Names::default() };
+        assert!((&spec as &dyn OperatorSpec).complaints(&names)[0].remedy.contains("photo"));
     }
 }

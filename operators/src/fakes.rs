@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use pipeline::{
-    BoxError, Digest, Hit, Image, ImageModel, IndexError, ModelCard, Nearest, Point, Rejection, Services, Space,
-    TENANT_PARAM, Vector, VectorIndex, point_id,
+    BoxError, Digest, Hit, Image, ImageModel, IndexError, ModelCard, Nearest, Point, ProcessResources, Rejection,
+    Services, Space, TENANT_PARAM, Vector, VectorIndex, point_id,
 };
 use serde_json::{Value, json};
 
@@ -34,11 +34,12 @@ pub(crate) fn vector(values: &[f32]) -> Vector {
 
 pub(crate) fn services_with(model: Arc<dyn ImageModel>) -> Services {
     let compute = pipeline::Compute::new(2).unwrap();
-    Services { models: [("photo".to_owned(), model)].into(), compute: Some(compute), ..Services::default() }
+    let process = ProcessResources { compute: Some(compute), ..ProcessResources::default() };
+    Services::new(process).offer_named("photo", model)
 }
 
 pub(crate) fn services_with_index(index: Arc<dyn VectorIndex>) -> Services {
-    Services { index: Some(index), ..Services::default() }
+    Services::default().offer(index)
 }
 
 /// The mean colour as a unit vector.

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use pipeline::{
-    Batching, BoxError, Complaint, Ends, Event, Fault, Gives, IndexError, Names, Operator, OperatorKind, OperatorSpec,
-    Output, Payload, PayloadKind, Point, Rejection, Services, Space, TENANT_PARAM, Vector, VectorIndex, point_id,
-    take_kind,
+    Batching, BoxError, Complaint, Ends, Event, Fault, Gives, IndexError, Names, Need, Operator, OperatorKind,
+    OperatorSpec, Output, Payload, PayloadKind, Point, Rejection, Services, Space, TENANT_PARAM, Vector, VectorIndex,
+    point_id, take_kind,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -48,6 +48,10 @@ impl OperatorSpec for IndexSpec {
         Batching::greedy(DEFAULT_BATCH)
     }
 
+    fn needs(&self) -> Vec<Need> {
+        vec![Need::of::<dyn VectorIndex>()]
+    }
+
     fn check(&self, _: &Names) -> Vec<Complaint> {
         let names =
             [&self.id].into_iter().map(|name| ("id", name)).chain(self.fields.iter().map(|name| ("fields", name)));
@@ -59,7 +63,7 @@ impl OperatorSpec for IndexSpec {
     }
 
     fn build(&self, services: &Services) -> Result<Box<dyn Operator>, BoxError> {
-        let index = services.index.clone().ok_or("no vector index was built")?;
+        let index = services.get::<dyn VectorIndex>()?;
         Ok(Box::new(Index { spec: self.clone(), index }))
     }
 }

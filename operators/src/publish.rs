@@ -52,7 +52,7 @@ impl OperatorSpec for PublishSpec {
     }
 
     fn build(&self, services: &Services) -> Result<Box<dyn Operator>, BoxError> {
-        let transport = services.transport.clone().ok_or("no transport was built")?;
+        let transport = services.transport()?;
         Ok(Box::new(Publish { spec: self.clone(), transport }))
     }
 }
@@ -124,12 +124,13 @@ mod tests {
     use super::*;
     use crate::fakes::vector;
     use pipeline::testing::{MemoryTransport, run};
-    use pipeline::{INLINE_LIMIT, Params, Source, SourceBounds};
+    use pipeline::{INLINE_LIMIT, Params, ProcessResources, Source, SourceBounds};
     use serde_json::json;
     use std::time::Duration;
 
     fn operator(transport: &MemoryTransport) -> Box<dyn Operator> {
-        let services = Services { transport: Some(Arc::new(transport.clone())), ..Services::default() };
+        let transport = Some(Arc::new(transport.clone()) as _);
+        let services = Services::new(ProcessResources { transport, ..ProcessResources::default() });
         let spec: PublishSpec = serde_json::from_value(json!({"flow": "other"})).unwrap();
         spec.build(&services).unwrap()
     }

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use pipeline::{
-    Batching, BoxError, Complaint, Ends, Envelope, Event, Fault, Gives, Hit, IndexError, Names, Nearest, Operator,
-    OperatorKind, OperatorSpec, Output, Params, Payload, PayloadKind, Rejection, Services, Vector, VectorIndex,
-    take_kind,
+    Batching, BoxError, Complaint, Ends, Envelope, Event, Fault, Gives, Hit, IndexError, Names, Nearest, Need,
+    Operator, OperatorKind, OperatorSpec, Output, Params, Payload, PayloadKind, Rejection, Services, Vector,
+    VectorIndex, take_kind,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -72,6 +72,10 @@ impl OperatorSpec for SearchSpec {
         Batching::greedy(DEFAULT_BATCH)
     }
 
+    fn needs(&self) -> Vec<Need> {
+        vec![Need::of::<dyn VectorIndex>()]
+    }
+
     fn check(&self, _: &Names) -> Vec<Complaint> {
         let mut complaints: Vec<Complaint> = unless_collection(&self.collection).into_iter().collect();
         if !(1..=MAX_FETCHED).contains(&self.max_limit) {
@@ -87,7 +91,7 @@ impl OperatorSpec for SearchSpec {
     }
 
     fn build(&self, services: &Services) -> Result<Box<dyn Operator>, BoxError> {
-        let index = services.index.clone().ok_or("no vector index was built")?;
+        let index = services.get::<dyn VectorIndex>()?;
         Ok(Box::new(Search { spec: self.clone(), index }))
     }
 }

@@ -116,8 +116,7 @@ impl<T: Compile> Shelf<T> {
     /// # Errors
     /// If there is nothing that keeps templates.
     pub fn new(parameter: String, compiled: Compiled<T>, services: &Services) -> Result<Self, BoxError> {
-        let transport = services.transport.clone().ok_or("no transport was built")?;
-        let compute = services.compute.clone().ok_or("there are no computing threads")?;
+        let (transport, compute) = (services.transport()?, services.compute()?);
         Ok(Self { parameter, compiled, templates: Templates::new(transport), compute })
     }
 

@@ -70,8 +70,7 @@ impl OperatorSpec for TemplateSpec {
     }
 
     fn build(&self, services: &Services) -> Result<Box<dyn Operator>, BoxError> {
-        let transport = services.transport.clone().ok_or("no transport was built")?;
-        let compute = services.compute.clone().ok_or("there are no computing threads")?;
+        let (transport, compute) = (services.transport()?, services.compute()?);
         Ok(Box::new(Keep { spec: self.clone(), templates: Templates::new(transport), compute }))
     }
 }

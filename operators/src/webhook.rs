@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use pipeline::documents::Format;
 use pipeline::webhook::{Call, CallError, Caller, FAILED_PARAM, WEBHOOK_PARAM, Webhook};
 use pipeline::{
-    Body, BoxError, Content, Ends, Envelope, Event, Fault, Gives, Operator, OperatorKind, OperatorSpec, Output,
+    Body, BoxError, Content, Ends, Envelope, Event, Fault, Gives, Need, Operator, OperatorKind, OperatorSpec, Output,
     Payload, PayloadKind, Rejection, Services,
 };
 use serde::Deserialize;
@@ -35,8 +35,12 @@ impl OperatorSpec for WebhookSpec {
 
     // One event at a time (the default): a call that fails must not repeat the calls beside it.
 
+    fn needs(&self) -> Vec<Need> {
+        vec![Need::of::<dyn Caller>()]
+    }
+
     fn build(&self, services: &Services) -> Result<Box<dyn Operator>, BoxError> {
-        let caller = services.caller.clone().ok_or("no caller of webhooks was built")?;
+        let caller = services.get::<dyn Caller>()?;
         Ok(Box::new(Deliver { caller }))
     }
 }
@@ -182,7 +186,7 @@ mod tests {
 
     async fn deliver(events: Vec<(Params, Payload)>) -> (Ran, Vec<Call>) {
         let caller = Arc::new(CallerThatProvokes::default());
-        let services = Services { caller: Some(caller.clone()), ..Services::default() };
+        let services = Services::default().offer::<dyn Caller>(caller.clone());
         let ran = run_events(WebhookSpec {}.build(&services).unwrap().as_mut(), events).await;
         let calls = std::mem::take(&mut *caller.calls.lock().unwrap());
         (ran, calls)
@@ -254,7 +258,7 @@ mod tests {
     #[tokio::test]
     async fn a_repeat_is_the_same_call() {
         let caller = Arc::new(CallerThatProvokes::default());
-        let services = Services { caller: Some(caller.clone()), ..Services::default() };
+        let services = Services::default().offer::<dyn Caller>(caller.clone());
         let mut operator = WebhookSpec {}.build(&services).unwrap();
         for _ in 0..2 {
             run(operator.as_mut(), to("https://a.example/"), vec![pdf()]).await;

@@ -1,13 +1,15 @@
-//! How an operator is declared: its kind, the spec a user writes, and how one is built from the other.
+//! How an operator is declared: its kind, the spec that a user writes, and how the spec builds the operator.
 //!
-//! A new operator is a file that exports an [`OperatorKind`], listed once in the assembly.
+//! A new operator is a file that exports an [`OperatorKind`]; the assembly has the one list of kinds. Nothing else compares
+//! kinds by name: what others must know of an operator, its spec declares ([`OperatorSpec::needs`],
+//! [`answers`](OperatorSpec::answers), [`multiplies`](OperatorSpec::multiplies)).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::{Problems, Section};
 use crate::fault::BoxError;
 use crate::operator::{Batching, Ends, Operator};
-use crate::services::Services;
+use crate::registry::{Need, Services};
 
 /// One kind of operator, as the config names it.
 #[derive(Clone, Copy)]
@@ -16,7 +18,7 @@ pub struct OperatorKind {
     pub name: &'static str,
     /// One sentence for `caudal check` and the docs.
     pub about: &'static str,
-    /// Reads the stage's own keys (the engine's are already taken).
+    /// Reads the stage's own keys; the engine's keys are already taken out.
     pub read: fn(Section<'_>, &mut Problems) -> Option<Box<dyn OperatorSpec>>,
 }
 
@@ -31,16 +33,17 @@ impl OperatorKind {
     }
 }
 
-/// Names a spec may refer to.
+/// Names that a spec may refer to.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
-    /// `[model.NAME]`.
-    pub models: BTreeSet<String>,
     /// `[flow.NAME]`.
     pub flows: BTreeSet<String>,
+    /// Sections that declare services, each with its names: `model` has `photo` where the config has `[model.photo]`. A
+    /// section without names, such as `[index]`, has an empty set.
+    pub sections: BTreeMap<&'static str, BTreeSet<String>>,
 }
 
-/// Something about a key that only shows when the whole config is known.
+/// A mistake in one key that only shows when the whole config is known.
 #[derive(Clone, Debug)]
 pub struct Complaint {
     /// The key it is about.
@@ -68,6 +71,20 @@ impl Complaint {
             },
         })
     }
+
+    /// The complaint that no section declares a service that a stage needs, or none if one does.
+    fn unless_met(need: &Need, names: &Names) -> Option<Self> {
+        let declared = names.sections.get(need.section);
+        if let Some(named) = &need.named {
+            let none = BTreeSet::new();
+            return Self::unless_declared(named.key, need.section, &named.name, declared.unwrap_or(&none));
+        }
+        if need.has_defaults || declared.is_some() {
+            return None;
+        }
+        let message = format!("the stage needs a {}, and none is declared", need.what);
+        Some(Self { key: "use", message, remedy: format!("add a section [{}]", need.section) })
+    }
 }
 
 /// What a user wrote for one stage, ready to be checked and built.
@@ -80,7 +97,13 @@ pub trait OperatorSpec: Send + Sync {
         Batching::ONE
     }
 
-    /// What is wrong in the light of the whole config. No I/O.
+    /// The services that [`build`](Self::build) asks for. A process opens the services that its flows need, and no others;
+    /// a service that no section declares is a problem of `caudal check`.
+    fn needs(&self) -> Vec<Need> {
+        Vec::new()
+    }
+
+    /// Mistakes that show in the light of the whole config; services are checked by [`needs`](Self::needs). No I/O.
     fn check(&self, names: &Names) -> Vec<Complaint> {
         let _ = names;
         Vec::new()
@@ -99,6 +122,87 @@ pub trait OperatorSpec: Send + Sync {
     /// Makes one instance for one worker; called again after a panic. Opens nothing slow: that is the connectors' part.
     ///
     /// # Errors
-    /// If a service it needs was not built.
+    /// If a service it needs was not opened.
     fn build(&self, services: &Services) -> Result<Box<dyn Operator>, BoxError>;
+}
+
+impl dyn OperatorSpec {
+    /// Every mistake of the stage in the light of the whole config: services it needs that are not declared, and what
+    /// [`check`](Self::check) finds.
+    #[must_use]
+    pub fn complaints(&self, names: &Names) -> Vec<Complaint> {
+        let unmet = self.needs().into_iter().filter_map(|need| Complaint::unless_met(&need, names));
+        unmet.chain(self.check(names)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::Gives;
+    use crate::registry::Service;
+
+    trait Lamp: Send + Sync {}
+    trait Socket: Send + Sync {}
+
+    impl Service for dyn Lamp {
+        const WHAT: &'static str = "lamp";
+        const SECTION: &'static str = "lamp";
+    }
+
+    impl Service for dyn Socket {
+        const WHAT: &'static str = "socket";
+        const SECTION: &'static str = "socket";
+        const HAS_DEFAULTS: bool = true;
+    }
+
+    /// A stage that needs what it is given.
+    struct Needy(Vec<Need>);
+
+    impl OperatorSpec for Needy {
+        fn ends(&self) -> Ends {
+            Ends { takes: &[], gives: Gives::Nothing }
+        }
+        fn needs(&self) -> Vec<Need> {
+            self.0.clone()
+        }
+        fn build(&self, _: &Services) -> Result<Box<dyn Operator>, BoxError> {
+            Err("not built in these tests".into())
+        }
+    }
+
+    fn complaints(need: Need, names: &Names) -> Vec<Complaint> {
+        let spec: &dyn OperatorSpec = &Needy(vec![need]);
+        spec.complaints(names)
+    }
+
+    fn declaring(section: &'static str, names: &[&str]) -> Names {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        Names { sections: [(section, names)].into(), ..Names::default() }
+    }
+
+    #[test]
+    fn a_name_that_no_section_declares_is_complained_about_at_its_key() {
+        let found = complaints(Need::named::<dyn Lamp>("light", "hall"), &declaring("lamp", &["desk"]));
+        assert_eq!((found.len(), found[0].key), (1, "light"));
+        assert_eq!(found[0].message, "no lamp is named \"hall\"");
+        assert_eq!(found[0].remedy, "add a section [lamp.hall], or use one of: desk");
+    }
+
+    #[test]
+    fn a_declared_name_is_fine() {
+        assert!(complaints(Need::named::<dyn Lamp>("light", "desk"), &declaring("lamp", &["desk"])).is_empty());
+    }
+
+    #[test]
+    fn a_section_that_is_not_there_is_complained_about_at_the_kind() {
+        let found = complaints(Need::of::<dyn Lamp>(), &Names::default());
+        assert_eq!((found[0].key, &*found[0].remedy), ("use", "add a section [lamp]"));
+        assert!(complaints(Need::of::<dyn Lamp>(), &declaring("lamp", &[])).is_empty());
+    }
+
+    #[test]
+    fn a_service_with_defaults_needs_no_section() {
+        assert!(complaints(Need::of::<dyn Socket>(), &Names::default()).is_empty());
+    }
 }

@@ -106,7 +106,7 @@ pub struct Ledger {
 pub struct LedgerLimits {
     /// Entries; beyond, the oldest are forgotten early. About 50 bytes each.
     pub events: usize,
-    /// How long an entry is kept.
+    /// How long an entry is remembered.
     pub age: Duration,
 }
 

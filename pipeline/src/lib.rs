@@ -10,22 +10,25 @@
 //! testing     in-memory transport, operators for tests
 //! engine      flows that run: source readers, workers, settler, drain
 //! spec        flows as declared: stages, queues, durable cuts, memory budget
-//! kind, operator
+//! kind        kinds of operators, and their specs
+//! services    the outside that operators may ask for
+//! registry    how they ask
+//! operator    the trait of a stage
 //! edges       between stages: queue and lane policy, durable edge, output
-//! services    what operators may ask for
 //! event       the event and its acknowledgement tree
 //! claims      claim check: long bodies by reference
 //! transport   the broker as a trait
-//! outcome, ledger, envelope
-//! payload, compute, trace
+//! completion, outcome, ledger
+//! payload, pixel_budget, overdraft
+//! envelope, compute, trace
 //! config      TOML with positions, problems, sizes, secrets
 //! fault, names
 //! ```
 
 pub mod claims;
+mod completion;
 mod compute;
 mod config;
-pub mod documents;
 mod edges;
 pub mod engine;
 mod envelope;
@@ -36,16 +39,17 @@ mod ledger;
 mod names;
 mod operator;
 mod outcome;
+mod overdraft;
 mod payload;
-mod pixels;
+mod pixel_budget;
+mod registry;
 mod services;
 pub mod spec;
-pub mod templates;
 pub mod testing;
 mod trace;
 mod transport;
-pub mod webhook;
 
+pub use completion::{Completion, CompletionHook, FollowUp};
 pub use compute::{Compute, lower_priority};
 pub use envelope::{Envelope, Lane, Params, TENANT_PARAM};
 pub use event::Event;
@@ -56,8 +60,10 @@ pub use names::{EventId, FlowName, MAX_TOKEN_BYTES, RequestId, Token, TokenError
 pub use operator::{Batching, Ends, Gives, Operator, Output, take_kind};
 pub use outcome::{Outcome, OutcomeKind};
 pub use payload::{Body, Claim, Content, Digest, Image, Part, Payload, PayloadKind, Vector};
-pub use pixels::{PixelRoom, Pixels};
-pub use services::{Hit, ImageModel, IndexError, ModelCard, Nearest, Point, Services, Space, VectorIndex, point_id};
+pub use pixel_budget::{PixelRoom, Pixels};
+pub use registry::{Need, ProcessResources, Service, ServiceError, Services};
+pub use services::{Hit, ImageModel, IndexError, ModelCard, Nearest, Point, Space, VectorIndex, point_id};
+pub use services::{documents, templates, webhook};
 pub use trace::{Span, SpanKind, SpanValue, Spans, TraceContext, Worked, wall_time};
 pub use transport::{
     Acknowledge, Backlog, BodyOf, DeadLetter, Delivery, INLINE_LIMIT, KeptLetter, Published, Record, Settlement,

@@ -20,8 +20,8 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use pipeline::documents::{Conversion, ConvertError, Converter, Finish, Finishing, Format, Named, Split, page_ranges};
 use pipeline::spec::ByteSize;
 use pipeline::{
-    BoxError, Compute, Content, Digest, Ends, Envelope, Event, Fault, Gives, Operator, OperatorKind, OperatorSpec,
-    Output, Part, Payload, PayloadKind, Rejection, Services, Transport, TransportError, claims,
+    BoxError, Compute, Content, Digest, Ends, Envelope, Event, Fault, Gives, Need, Operator, OperatorKind,
+    OperatorSpec, Output, Part, Payload, PayloadKind, Rejection, Services, Transport, TransportError, claims,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -78,6 +78,10 @@ impl OperatorSpec for ConvertSpec {
         Ends { takes: &[PayloadKind::Bytes, PayloadKind::Parts], gives: Gives::Kind(PayloadKind::Bytes) }
     }
 
+    fn needs(&self) -> Vec<Need> {
+        vec![Need::of::<dyn Converter>()]
+    }
+
     fn build(&self, services: &Services) -> Result<Box<dyn Operator>, BoxError> {
         let weigh = |_: &Digest, files: &Vec<Bytes>| {
             u32::try_from(files.iter().map(|file| file.len() + 64).sum::<usize>()).unwrap_or(u32::MAX)
@@ -86,9 +90,8 @@ impl OperatorSpec for ConvertSpec {
         let build =
             || moka::sync::Cache::builder().max_capacity(self.cache.0).weigher(weigh).time_to_live(keep).build();
         let results = self.results.get_or_init(build).clone();
-        let converter = services.converter.clone().ok_or("no engine of documents was opened")?;
-        let compute = services.compute.clone().ok_or("there are no computing threads")?;
-        let transport = services.transport.clone().ok_or("no transport was built")?;
+        let converter = services.get_or_declined::<dyn Converter>()?;
+        let (compute, transport) = (services.compute()?, services.transport()?);
         Ok(Box::new(Convert { fields: self.fields, results, converter, compute, transport }))
     }
 }

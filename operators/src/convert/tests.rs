@@ -2,7 +2,7 @@ use std::sync::Mutex;
 
 use pipeline::documents::Converted;
 use pipeline::testing::{MemoryTransport, Ran, run};
-use pipeline::{Body, Params, Rejection};
+use pipeline::{Body, Params, ProcessResources, Rejection};
 use serde_json::{Value as Json, json};
 
 use super::*;
@@ -60,7 +60,11 @@ async fn converted(engine: &Arc<Scripted>, params: Json, payloads: Vec<Payload>)
 
 async fn with(converter: Result<Arc<dyn Converter>, Arc<str>>, params: Json, payloads: Vec<Payload>) -> Ran {
     let (compute, transport) = (Some(Compute::new(1).unwrap()), Some(Arc::new(MemoryTransport::default()) as _));
-    let services = Services { converter: Some(converter), compute, transport, ..Services::default() };
+    let services = Services::new(ProcessResources { compute, transport, ..ProcessResources::default() });
+    let services = match converter {
+        Ok(converter) => services.offer(converter),
+        Err(why) => services.decline::<dyn Converter>(why),
+    };
     let spec: ConvertSpec = serde_json::from_value(json!({})).unwrap();
     let params: Params = serde_json::from_value(params).unwrap();
     run(spec.build(&services).unwrap().as_mut(), params, payloads).await

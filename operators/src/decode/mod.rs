@@ -21,8 +21,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use pipeline::spec::ByteSize;
 use pipeline::{
-    Body, BoxError, Complaint, Compute, Content, Ends, Event, Fault, Gives, Image, Lane, Names, Operator, OperatorKind,
-    OperatorSpec, Output, Payload, PayloadKind, Pixels, Rejection, Services, take_kind,
+    Body, BoxError, Complaint, Compute, Content, Ends, Event, Fault, Gives, Image, ImageModel, Lane, Names, Need,
+    Operator, OperatorKind, OperatorSpec, Output, Payload, PayloadKind, Pixels, Rejection, Services, take_kind,
 };
 use serde::Deserialize;
 
@@ -91,11 +91,12 @@ impl OperatorSpec for DecodeSpec {
         Ends { takes: &[PayloadKind::Bytes], gives: Gives::Kind(PayloadKind::Image) }
     }
 
-    fn check(&self, names: &Names) -> Vec<Complaint> {
+    fn needs(&self) -> Vec<Need> {
+        self.model.iter().map(|model| Need::named::<dyn ImageModel>("model", model)).collect()
+    }
+
+    fn check(&self, _: &Names) -> Vec<Complaint> {
         let mut complaints = Vec::new();
-        if let Some(model) = &self.model {
-            complaints.extend(Complaint::unless_declared("model", "model", model, &names.models));
-        }
         if self.formats.is_empty() {
             let remedy = "leave the key out to take every format".into();
             complaints.push(Complaint { key: "formats", message: "no format is taken".into(), remedy });
@@ -107,14 +108,14 @@ impl OperatorSpec for DecodeSpec {
         let min_size = match &self.model {
             None => None,
             Some(name) => {
-                let model = services.models.get(name).ok_or_else(|| format!("model {name:?} was not built"))?;
+                let model = services.get_named::<dyn ImageModel>(name)?;
                 let (width, height) = model.card().resize_to;
                 let twice = |side: u32| side.saturating_mul(PIXELS_PER_MODEL_PIXEL);
                 Some((twice(width), twice(height)))
             }
         };
-        let compute = services.compute.clone().ok_or("there are no computing threads")?;
-        let pixels = services.pixels.clone();
+        let compute = services.compute()?;
+        let pixels = services.process.pixels.clone();
         Ok(Box::new(Decode { limits: Arc::new(self.limits()), min_size, compute, pixels }))
     }
 }

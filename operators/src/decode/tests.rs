@@ -467,7 +467,8 @@ fn a_decoder_that_panics_costs_its_own_picture_alone() {
 #[test]
 fn the_config_is_checked() {
     let spec: DecodeSpec = serde_json::from_value(json!({"model": "phot", "formats": []})).unwrap();
-    let keys: Vec<_> = spec.check(&Names::default()).iter().map(|complaint| complaint.key).collect();
+    let keys: Vec<_> =
+        (&spec as &dyn OperatorSpec).complaints(&Names::default()).iter().map(|complaint| complaint.key).collect();
     assert_eq!(keys, ["model", "formats"]);
     for wrong in [json!({"max_side": 0}), json!({"max_megapixels": 0}), json!({"megapixels": 5})] {
         assert!(serde_json::from_value::<DecodeSpec>(wrong).is_err());

@@ -131,7 +131,7 @@ mod tests {
     use crate::office::{Kind, Limits, sniff};
     use pipeline::templates::Templates;
     use pipeline::testing::{MemoryTransport, run};
-    use pipeline::{Body, Compute, Params, Token};
+    use pipeline::{Body, Compute, Params, ProcessResources, Token};
     use serde_json::json;
     use std::sync::Arc;
 
@@ -144,7 +144,8 @@ mod tests {
         templates.put(None, &letter, TemplateKind::Docx, [], template.into()).await.unwrap();
         transport.set_down(down);
         let compute = Some(Compute::new(1).unwrap());
-        let services = Services { transport: Some(Arc::new(transport)), compute, ..Services::default() };
+        let transport = Some(Arc::new(transport) as _);
+        let services = Services::new(ProcessResources { transport, compute, ..ProcessResources::default() });
         let spec: FillSpec = serde_json::from_value(json!({})).unwrap();
         let params: Params = [("name".to_owned(), json!(name))].into();
         run(spec.build(&services).unwrap().as_mut(), params, payloads).await

@@ -18,7 +18,6 @@ use crate::envelope::Envelope;
 use crate::event::Event;
 use crate::fault::{Fault, Rejection};
 use crate::names::FlowName;
-use crate::payload::Payload;
 use crate::transport::{Submission, Submitted, Transport, TransportError};
 
 /// Events being stored at once: enough to hide a round trip behind many.
@@ -47,10 +46,11 @@ impl DurableEdge {
         let room = Arc::clone(&self.room).acquire_owned().await.map_err(Fault::fatal)?;
         event.root.add();
         let (edge, stage) = (Arc::clone(self), Arc::clone(stage));
+        let mut event = event;
         // Not tracked: if the process stops first, the event is neither stored nor acknowledged, and is redelivered.
         tokio::spawn(async move {
             // An event that is neither handed on nor given back would hold its place for ever.
-            let stored = AssertUnwindSafe(edge.store(&event)).catch_unwind().await;
+            let stored = AssertUnwindSafe(edge.store(&mut event)).catch_unwind().await;
             match stored.unwrap_or_else(|_| Err(StoreError::Failed(TransportError::unavailable("storing it panicked"))))
             {
                 Ok(()) => event.root.hand_on(),
@@ -63,25 +63,27 @@ impl DurableEdge {
         Ok(())
     }
 
-    async fn store(&self, event: &Event) -> Result<(), StoreError> {
-        let payload = claims::storable(&*self.transport, &self.to, &event.payload).await.map_err(StoreError::Failed)?;
-        let stored = self.submit(event, &payload).await;
+    async fn store(&self, event: &mut Event) -> Result<(), StoreError> {
+        // In place: an image must not keep its room while the event waits for a full queue.
+        event.payload =
+            claims::storable(&*self.transport, &self.to, &event.payload).await.map_err(StoreError::Failed)?;
+        let stored = self.submit(event).await;
         // After a failure the event may be stored all the same, and then it needs its body.
         if matches!(stored, Ok(Submitted::Known) | Err(StoreError::Obsolete(_))) {
             // Orphaned: an earlier attempt's event has a body of its own.
-            claims::drop_all(&*self.transport, &payload).await;
+            claims::drop_all(&*self.transport, &event.payload).await;
         }
         stored.map(|_| ())
     }
 
-    async fn submit(&self, event: &Event, payload: &Payload) -> Result<Submitted, StoreError> {
+    async fn submit(&self, event: &Event) -> Result<Submitted, StoreError> {
         let envelope =
             Envelope { id: event.id.clone(), flow: self.to.clone(), attempt: 1, ..(*event.envelope).clone() };
         loop {
             if let Some(why) = event.obsolete() {
                 return Err(StoreError::Obsolete(why));
             }
-            let submission = Submission { envelope: envelope.clone(), payload: payload.clone() };
+            let submission = Submission { envelope: envelope.clone(), payload: event.payload.clone() };
             match self.transport.submit(submission).await {
                 Err(TransportError::Full { .. }) => {
                     tokio::time::sleep(FULL_PAUSE.mul_f64(1.0 + rand::random::<f64>())).await;

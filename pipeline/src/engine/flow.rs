@@ -19,7 +19,7 @@ use super::worker::Worker;
 use crate::edges::{Downstream, DurableEdge};
 use crate::envelope::Lane;
 use crate::fault::BoxError;
-use crate::services::Services;
+use crate::registry::Services;
 use crate::spec::FlowSpec;
 use crate::transport::{Source, SourceBounds, Transport};
 
@@ -57,7 +57,7 @@ impl Flow {
     ) -> Result<Self, BoxError> {
         let in_flight = spec.in_flight();
         let bounds = source_bounds(&spec);
-        let shared = Arc::new(FlowShared::new(&spec, services));
+        let shared = Arc::new(FlowShared::new(&spec, services)?);
         let next = spec.next.clone().map(|next| DurableEdge::new(Arc::clone(&transport), next));
         let end = next.map_or(Downstream::End, |edge| Downstream::Edge(Arc::new(edge)));
         let stages = connect(spec, end, services);

@@ -7,13 +7,18 @@ use metrics::Histogram;
 
 use super::fault_counts::FaultCounts;
 use super::flow_metrics::{FlowFigures, FlowMetrics, StageFigures};
+use crate::completion::CompletionHook;
 use crate::event::{Cancellations, Root};
+use crate::fault::BoxError;
 use crate::ledger::Ledger;
 use crate::names::FlowName;
-use crate::services::Services;
+use crate::registry::Services;
 use crate::spec::{FlowSpec, RetrySpec};
 use crate::trace::Spans;
 use crate::transport::Settlement;
+
+/// The flow that gets the follow-ups of requests, and what makes them.
+pub type FollowUps = (FlowName, Arc<dyn CompletionHook>);
 
 /// Shared by the tasks of one flow, or of one part of a flow.
 pub struct FlowShared {
@@ -24,8 +29,8 @@ pub struct FlowShared {
     pub ledger: Arc<Ledger>,
     pub about: String,
     pub open: bool,
-    /// The flow that calls webhooks.
-    pub webhooks: Option<FlowName>,
+    /// `None` if the flow has none.
+    pub follow_ups: Option<FollowUps>,
     pub retry: RetrySpec,
     pub metrics: FlowMetrics,
     /// Faults of the events that will be redelivered.
@@ -40,24 +45,35 @@ pub struct FlowShared {
     pub duration: Histogram,
 }
 
+fn follow_ups(spec: &FlowSpec, services: &Services) -> Result<Option<FollowUps>, BoxError> {
+    let Some(to) = &spec.settings.follow_ups else { return Ok(None) };
+    let hook =
+        services.process.completion_hook.clone().ok_or("the flow has webhooks, and nothing makes their events")?;
+    Ok(Some((to.clone(), hook)))
+}
+
 impl FlowShared {
     /// The state of a flow that has not begun.
-    pub fn new(spec: &FlowSpec, services: &Services) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// If the flow has follow-ups and nothing makes them.
+    pub fn new(spec: &FlowSpec, services: &Services) -> Result<Self, BoxError> {
+        let process = &services.process;
+        Ok(Self {
             name: spec.name.clone(),
             answers_for: spec.whole.clone(),
-            ledger: Arc::clone(&services.ledger),
+            ledger: Arc::clone(&process.ledger),
             about: spec.settings.about.clone(),
             open: spec.settings.open,
-            webhooks: spec.settings.webhooks.clone(),
+            follow_ups: follow_ups(spec, services)?,
             retry: spec.settings.retry.clone(),
             metrics: FlowMetrics::default(),
             faults: FaultCounts::default(),
-            cancellations: Arc::clone(&services.cancellations),
-            spans: services.spans.clone(),
+            cancellations: Arc::clone(&process.cancellations),
+            spans: process.spans.clone(),
             panics: AtomicU64::new(0),
             duration: metrics::histogram!("caudal_event_duration_seconds", "flow" => spec.name.to_string()),
-        }
+        })
     }
 
     /// Counts the end of a root; returns whether it is now a dead letter.

@@ -11,6 +11,8 @@ mod fault_counts;
 mod flow;
 mod flow_metrics;
 mod flow_shared;
+mod follow_up;
+mod image_admission;
 mod in_flight_limit;
 mod interruption;
 mod ledger_reader;
@@ -22,7 +24,6 @@ mod spans;
 mod stage;
 mod suspects;
 mod tasks;
-mod webhook;
 mod worker;
 
 pub use flow::{Busy, Flow};

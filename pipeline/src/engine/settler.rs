@@ -17,9 +17,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::flow_shared::FlowShared;
-use super::spans;
-use super::webhook::{self, Told};
+use super::{follow_up, spans};
 use crate::claims;
+use crate::completion::Completion;
 use crate::event::{Place, Response, Root, Unsettled, Verdict};
 use crate::fault::Rejection;
 use crate::ledger::{End, Entry};
@@ -190,7 +190,7 @@ impl Settler {
     async fn publish_done(&self, root: &Root, responses: Vec<Response>) -> Result<(), TransportError> {
         let Some(request) = &root.envelope.request else { return Ok(()) };
         let content = self.within_inline_limit(join(responses)).await?;
-        webhook::submit(&self.flow, &*self.transport, root, Told::Done(&content)).await?;
+        follow_up::submit(&self.flow, &*self.transport, root, Completion::Done(&content)).await?;
         let outcome = self.outcome(root, OutcomeKind::Done, content.clone());
         let published = self.transport.publish_outcome(request, &outcome).await?;
         if published == Published::Refused {
@@ -225,7 +225,7 @@ impl Settler {
             root.dead.store(true, Ordering::Relaxed);
         }
         let Some(request) = &root.envelope.request else { return Ok(()) };
-        webhook::submit(&self.flow, &*self.transport, root, Told::Failed(&cause)).await?;
+        follow_up::submit(&self.flow, &*self.transport, root, Completion::Failed(&cause)).await?;
         let problem = serde_json::to_vec(&cause).map_err(TransportError::unavailable)?;
         let outcome = self.outcome(root, OutcomeKind::Failed, Content::inline("application/json", problem));
         if self.transport.publish_outcome(request, &outcome).await? == Published::Refused {

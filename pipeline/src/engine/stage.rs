@@ -6,12 +6,13 @@ use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
 use super::flow_metrics::{StageFigures, StageLabel, StageMetrics};
+use super::image_admission::ImageAdmission;
 use super::outage::Outage;
 use crate::edges::{Downstream, Queue};
 use crate::fault::BoxError;
 use crate::names::FlowName;
 use crate::operator::{Batching, Operator};
-use crate::services::Services;
+use crate::registry::Services;
 use crate::spec::{FlowSpec, StageSpec};
 
 /// Builds an operator for one worker; called again after a panic.
@@ -35,6 +36,8 @@ pub struct Stage {
     pub metrics: StageMetrics,
     /// Outages of what the stage depends on.
     pub outage: Outage,
+    /// Room for images that come over a durable edge.
+    pub images: ImageAdmission,
     /// The workers that run, so that a drain can wait for the last one.
     pub running: TaskTracker,
     pub build: BuildOperator,
@@ -54,6 +57,7 @@ impl Stage {
             downstream,
             metrics: StageMetrics::new(flow, &name),
             outage: Outage::new(flow.clone(), Arc::clone(&name)),
+            images: ImageAdmission::new(services.process.pixels.clone()),
             running: TaskTracker::new(),
             build: Arc::new(move || operator.build(&services)),
             name,

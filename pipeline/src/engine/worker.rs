@@ -10,12 +10,14 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::flow_shared::FlowShared;
+use super::image_admission::Admitted;
 use super::stage::Stage;
 use crate::claims;
 use crate::edges::{BULK_SLICE, BatchLimits, Output, ProgressReporter};
 use crate::event::Event;
 use crate::fault::{BoxError, Fault, Rejection};
 use crate::operator::Operator;
+use crate::payload::wire_form;
 use crate::transport::{Transport, TransportError};
 
 /// One worker. It runs until the queue is closed and empty, or the operator is broken.
@@ -56,12 +58,27 @@ impl Worker {
         let size = batch.len();
         out.begin_batch(begun);
         stage.metrics.begin_batch(size);
-        let worth_doing = prepare(&stage, &*self.transport, batch, out).await;
-        let settled = self.attempt_all(worth_doing, out).await;
+        let settled = self.handle_in_parts(batch, out).await;
         let failed = out.take_failed();
         let took = begun.elapsed();
         stage.metrics.end_batch(size, failed, took, out.take_blocked());
         settled
+    }
+
+    /// Brings payloads into memory and processes them, as much of a batch at a time as there is room for its images.
+    async fn handle_in_parts(&mut self, mut batch: Vec<Event>, out: &mut Output) -> Result<(), BoxError> {
+        let stage = Arc::clone(&self.stage);
+        let is_in_memory = |event: &Event| !event.payload.needs_fetch() && !wire_form::is_encoded(&event.payload);
+        if batch.iter().all(is_in_memory) {
+            return self.attempt_all(batch, out).await;
+        }
+        while !batch.is_empty() {
+            batch.retain(|event| retain_or_settle(event, out));
+            let admitted = stage.images.admit(&mut batch).await;
+            let fetched = fetch(&stage, &*self.transport, admitted, out).await;
+            self.attempt_all(fetched, out).await?;
+        }
+        Ok(())
     }
 
     /// Processes a batch; if it fails, its events one at a time, so that a bad one is found and the others are done. Every
@@ -149,22 +166,22 @@ impl Worker {
     }
 }
 
-/// Settles obsolete events and those whose payload cannot be fetched; returns the others, with their bytes in memory, in the
-/// order of the batch.
-async fn prepare(stage: &Stage, transport: &dyn Transport, batch: Vec<Event>, out: &mut Output) -> Vec<Event> {
-    let mut fetched = Vec::with_capacity(batch.len());
-    for event in batch {
-        if retain_or_settle(&event, out) {
-            fetched.push(event);
+/// Brings the payloads of admitted events into memory, in the order of the batch; settles events whose payload is lost or
+/// cannot be fetched now.
+async fn fetch(stage: &Stage, transport: &dyn Transport, admitted: Vec<Admitted>, out: &mut Output) -> Vec<Event> {
+    let mut fetches = Vec::with_capacity(admitted.len());
+    for (mut event, room) in admitted {
+        match room {
+            Ok(room) => fetches.push(async move {
+                let result = claims::resolve(transport, &mut event.payload, room).await;
+                (event, result)
+            }),
+            Err(why) => {
+                out.reject(&event, why);
+                event.root.finish();
+            }
         }
     }
-    if !fetched.iter().any(|event| event.payload.needs_fetch() || event.payload.is_frozen()) {
-        return fetched;
-    }
-    let fetches = fetched.into_iter().map(|mut event| async move {
-        let result = claims::resolve(transport, &mut event.payload).await;
-        (event, result)
-    });
     let mut ready = Vec::new();
     for (event, result) in join_all(fetches).await {
         match result {

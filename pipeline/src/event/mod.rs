@@ -18,7 +18,7 @@ use crate::transport::Delivery;
 pub(crate) use ack_tree::{Place, Response, Root, Turn, Unsettled, Verdict};
 pub use cancellations::Cancellations;
 
-pub use crate::envelope::{Envelope, Lane, Params, TENANT_PARAM};
+use crate::envelope::Envelope;
 
 /// Children of one event whose order among each other is kept.
 const ORDER_BASE: u64 = 1 << 16;

@@ -45,8 +45,9 @@ pub struct FlowSettings {
     pub ack_wait_ms: u64,
     /// Deadline of a request of this flow, in milliseconds after it was accepted; 0 for none.
     pub deadline_ms: u64,
-    /// The flow that calls webhooks: it gets the result of every request that came with one.
-    pub webhooks: Option<FlowName>,
+    /// The flow that gets the follow-up of every request that has one: the result of a request with a webhook.
+    #[serde(rename = "webhooks")]
+    pub follow_ups: Option<FlowName>,
 }
 
 impl Default for FlowSettings {
@@ -59,7 +60,7 @@ impl Default for FlowSettings {
             // Short enough that the work of a killed process resumes soon; progress is reported at a third of it.
             ack_wait_ms: 15_000,
             deadline_ms: 0,
-            webhooks: None,
+            follow_ups: None,
         }
     }
 }

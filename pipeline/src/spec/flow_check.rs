@@ -10,12 +10,12 @@ impl FlowSpec {
     /// Checks that need the whole config: names that are referred to, payload types between stages, limits.
     pub fn check(&self, place: &Place, names: &Names, problems: &mut Problems) {
         for stage in &self.stages {
-            for complaint in stage.operator.check(names) {
+            for complaint in stage.operator.complaints(names) {
                 problems.add(stage.places.of(complaint.key), complaint.message, complaint.remedy);
             }
         }
-        if let Some(webhooks) = &self.settings.webhooks
-            && let Some(complaint) = Complaint::unless_declared("webhooks", "flow", webhooks.as_str(), &names.flows)
+        if let Some(to) = &self.settings.follow_ups
+            && let Some(complaint) = Complaint::unless_declared("webhooks", "flow", to.as_str(), &names.flows)
         {
             problems.add(place.clone(), complaint.message, complaint.remedy);
         }

@@ -61,7 +61,7 @@ pub async fn run_events(operator: &mut dyn Operator, events: Vec<(Params, Payloa
         let envelope = Envelope { params, request: Some(id.clone()), ..Envelope::new(flow.clone(), id) };
         let delivery = Delivery { envelope, payload, ack: Box::new(NoBroker) };
         let event = Event::begin(delivery, Place::default(), settler.clone(), &cancellations);
-        // Held open, so that nothing is settled while the test looks.
+        // One more in work, so that nothing is settled while the test looks.
         event.root.add();
         event
     };
@@ -73,8 +73,8 @@ pub async fn run_events(operator: &mut dyn Operator, events: Vec<(Params, Payloa
     let mut emitted = Vec::new();
     let limits = BatchLimits { events: ROOM, bulk_events: ROOM, linger: Duration::ZERO };
     queue.close();
-    while let Some(mut batch) = queue.recv(limits).await {
-        let events = std::mem::take(&mut batch.events).into_iter();
+    while let Some(mut output) = queue.recv(limits).await {
+        let events = std::mem::take(&mut output.events).into_iter();
         emitted.extend(events.filter_map(|event| Some((position(&event)?, event.payload))));
     }
     let mut rejected = Vec::new();

@@ -10,7 +10,7 @@ use crate::envelope::{Envelope, Lane};
 use crate::event::{Cancellations, Event, Place, Root};
 use crate::names::{FlowName, Token};
 use crate::payload::{Content, Payload};
-use crate::services::Services;
+use crate::registry::Services;
 use crate::spec::{ByteSize, FlowSettings, FlowSpec};
 use crate::transport::{Acknowledge, Delivery, Settlement};
 
@@ -73,7 +73,7 @@ pub fn flow_shared(services: &Services) -> FlowShared {
         settings: FlowSettings::default(),
         stages: Vec::new(),
     };
-    FlowShared::new(&spec, services)
+    FlowShared::new(&spec, services).expect("no follow-ups")
 }
 
 struct Ack {

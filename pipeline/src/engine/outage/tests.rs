@@ -121,7 +121,7 @@ async fn a_second_worker_waits_for_the_first_to_leave() {
     assert!(first.pause(&error()).await);
     let mut second = outage.begin(60 * SECOND);
     let cause = error();
-    let mut pausing = std::pin::pin!(second.pause(&cause));
+    let mut pausing = Box::pin(second.pause(&cause));
     assert!(tokio::time::timeout(10 * SECOND, pausing.as_mut()).await.is_err());
     first.succeed();
     drop(first);

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::*;
 use crate::envelope::{Envelope, Lane};
 use crate::event::Event;
-use crate::services::Services;
+use crate::registry::Services;
 use crate::spec::RetrySpec;
 use crate::testing::units::{Roots, envelope, flow_shared, token};
 use crate::testing::{MemoryTransport, Wrapped};

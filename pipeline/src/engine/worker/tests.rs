@@ -9,11 +9,13 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::edges::{Downstream, Overflow, Queue, QueueLimits};
 use crate::engine::flow_metrics::StageMetrics;
+use crate::engine::image_admission::ImageAdmission;
 use crate::engine::outage::Outage;
 use crate::envelope::Lane;
 use crate::event::{Root, Verdict};
 use crate::operator::Batching;
-use crate::services::Services;
+use crate::pixel_budget::Pixels;
+use crate::registry::Services;
 use crate::testing::MemoryTransport;
 use crate::testing::units::{Roots, flow_shared, ids, token};
 
@@ -76,6 +78,7 @@ impl Bench {
             downstream: Downstream::End,
             metrics: StageMetrics::new(&token("test"), "s"),
             outage: Outage::new(token("test"), "s".into()),
+            images: ImageAdmission::new(Pixels::default()),
             running: TaskTracker::new(),
             build: Arc::new(move || Ok(Box::new(fresh.clone()))),
         };

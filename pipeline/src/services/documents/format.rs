@@ -1,4 +1,4 @@
-//! Document formats: which are read, which are written, and which can become which.
+//! Document formats, and which can be converted into which.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,11 +28,11 @@ pub enum Format {
     Odp,
     /// Portable Document Format.
     Pdf,
-    /// A picture per page; only written.
+    /// An image per page; output only.
     Png,
 }
 
-/// What a document is made of: nothing becomes something of another family, except pages and pictures of it.
+/// Kinds of documents: a document converts within its family, and to pages or images of its pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// Running text.
@@ -108,7 +108,7 @@ impl Format {
         Self::ALL.into_iter().find(|format| format.extension() == extension)
     }
 
-    /// What it is made of.
+    /// The family of the format.
     #[must_use]
     pub fn family(self) -> Family {
         match self {
@@ -119,10 +119,10 @@ impl Format {
         }
     }
 
-    /// Whether a document of this format can be written as `target`.
+    /// Whether a document of this format can be converted to `target`.
     ///
-    /// Everything that is read becomes pages, and every format of its own family; sheets and slides become HTML too. A PDF
-    /// becomes pictures.
+    /// Every input format converts to pages and to the formats of its own family; sheets and slides convert to HTML too. A
+    /// PDF converts to images.
     #[must_use]
     pub fn becomes(self, target: Self) -> bool {
         match (self.family(), target.family()) {

@@ -1,4 +1,4 @@
-//! What is done to PDFs after they were made: merged, split, described, locked, in this order.
+//! Finishing PDFs: merge, split, set metadata, encrypt, in this order.
 
 use std::collections::BTreeMap;
 
@@ -6,56 +6,56 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-/// Longest password, in bytes: readers cut off what is beyond.
+/// Longest password, in bytes: PDF readers ignore bytes after that.
 pub const LONGEST_PASSWORD: usize = 127;
 
-/// What shall be done to PDFs.
+/// What to do with PDFs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finish {
-    /// Several become one, in their order.
+    /// Merge all files into one, in their order.
     pub merge: bool,
-    /// One becomes several, or some pages of it.
+    /// Split each file, or take some pages of it.
     pub split: Option<Split>,
-    /// What it says of itself (ISO 32000-1, 14.3.3), by the names of entries.
+    /// Entries of the document information dictionary (ISO 32000-1, 14.3.3), by name.
     pub info: BTreeMap<String, Entry>,
-    /// Who may open it.
+    /// Encrypt with passwords.
     pub lock: Option<Lock>,
 }
 
 /// How a PDF is split.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Split {
-    /// As many pages to a file, at least one.
+    /// A file for every so many pages, at least one.
     Every(u32),
-    /// These pages, first and last of each range counted from 1: a file for each range, or one for all.
+    /// Page ranges, counted from 1: a file for each range, or one file for all.
     Ranges {
-        /// First and last page.
+        /// First and last page of each range.
         ranges: Vec<(u32, u32)>,
-        /// Whether they go into one file.
+        /// Whether all ranges go into one file.
         unify: bool,
     },
 }
 
-/// An entry of what a PDF says of itself.
+/// An entry of the document information dictionary.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entry {
-    /// A text; a date in the form of PDF is one.
+    /// A text; a date is a text in the date format of PDF.
     Text(String),
-    /// One of the words that the standard gives.
+    /// One of the names that the standard defines.
     Name(String),
 }
 
-/// Passwords of a PDF, of at most [`LONGEST_PASSWORD`] bytes; one of them is not empty.
+/// Passwords of a PDF, of at most [`LONGEST_PASSWORD`] bytes; at least one is not empty.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lock {
-    /// Opens the document; anybody can where it is empty.
+    /// Opens the document; if empty, the document opens without a password.
     pub user: String,
-    /// Opens it for every use; the user's where it is empty.
+    /// Allows every use of the document; if empty, the user password does.
     pub owner: String,
 }
 
 impl Finish {
-    /// Whether there is anything to do to as many files.
+    /// Whether there is anything to do with this number of files.
     #[must_use]
     pub fn is_needed(&self, files: usize) -> bool {
         (self.merge && files > 1) || self.split.is_some() || !self.info.is_empty() || self.lock.is_some()
@@ -70,8 +70,8 @@ pub type Named = (String, Bytes);
 pub struct Finishing {
     /// In order.
     pub files: Vec<Named>,
-    /// How.
+    /// What to do with them.
     pub finish: Finish,
-    /// When the answer is of no use any more.
+    /// After this the result is of no use.
     pub deadline: Instant,
 }

@@ -1,4 +1,4 @@
-//! What a conversion may be asked to do beyond changing the format, checked before any engine sees it.
+//! Options of a conversion beside the format, checked before LibreOffice gets them.
 
 use std::collections::BTreeMap;
 
@@ -13,29 +13,29 @@ const LONGEST_TEXT: usize = 256;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// PDF/A; PDF 1.6 without it, the one plain version that the engine writes.
+    /// PDF/A; without it PDF 1.6, the only other version that LibreOffice writes.
     pub pdf_version: Option<PdfVersion>,
     /// Accessible PDF (PDF/UA-1): tagged, with a title.
     pub pdf_ua: bool,
-    /// Which pages, for example `1-3,5`; all without it. PDF and PNG.
+    /// Pages, for example `1-3,5`; all without it. For PDF and PNG.
     pub pages: Option<String>,
-    /// Opens the input where it is encrypted.
+    /// Password of an encrypted input.
     pub password: Option<String>,
     /// Text across every page of a PDF.
     pub watermark: Option<String>,
-    /// JPEG quality of pictures in a PDF, 1 to 100; 90 without it.
+    /// JPEG quality of images in a PDF, 1 to 100; 90 without it.
     pub image_quality: Option<u8>,
-    /// Pictures in a PDF have at most this many dots per inch: 75, 150, 300, 600 or 1200.
+    /// Most dots per inch of images in a PDF: 75, 150, 300, 600 or 1200.
     pub image_dpi: Option<u16>,
-    /// Keeps the pictures of a PDF as they are.
+    /// Leaves the images of a PDF as they are.
     pub image_lossless: bool,
-    /// Refreshes tables of contents and other indexes first. Text documents.
+    /// Updates tables of contents and other indexes first. For text documents.
     pub update_indexes: bool,
-    /// Turns the paper of a text document to landscape.
+    /// Sets the pages of a text document to landscape.
     pub landscape: bool,
     /// Width of PNG pages in pixels, 16 to 4096; 1240 without it.
     pub png_width: Option<u16>,
-    /// Settings of the PDF export by the engine's names for them, for example `ExportNotes`.
+    /// Settings of the PDF export by LibreOffice's names, for example `ExportNotes`.
     pub settings: BTreeMap<String, Setting>,
 }
 
@@ -45,28 +45,28 @@ pub struct Options {
 pub enum Setting {
     /// On or off.
     Switch(bool),
-    /// A number, or one of several possibilities.
+    /// A number, or the number of a choice.
     Number(i32),
 }
 
-/// Versions of PDF/A that can be asked for. (For PDF/A-1 the engine claims more conformance than was asked for.)
+/// Versions of PDF/A. PDF/A-1 is missing because LibreOffice then declares a higher conformance level than requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PdfVersion {
     /// PDF/A-2b, for archives.
     #[serde(rename = "a2b")]
     A2b,
-    /// PDF/A-3b, for archives, attachments allowed.
+    /// PDF/A-3b, for archives, with attachments.
     #[serde(rename = "a3b")]
     A3b,
 }
 
-/// An option that cannot be fulfilled.
+/// An option that cannot be applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{option}: {why}")]
 pub struct InvalidOption {
-    /// Which key.
+    /// Key of the option.
     pub option: &'static str,
-    /// What is wrong, with the bound, and what to do.
+    /// What is wrong, with the limit, and what to do.
     pub why: String,
 }
 
@@ -75,10 +75,10 @@ fn invalid(option: &'static str, why: impl Into<String>) -> InvalidOption {
 }
 
 impl Options {
-    /// Checks every value, and that it means something for this pair of formats.
+    /// Checks every value, and that each option applies to this pair of formats.
     ///
     /// # Errors
-    /// The first option that is out of bounds or does not fit.
+    /// The first option that is out of bounds or does not apply.
     pub fn check(&self, from: Format, to: Format) -> Result<(), InvalidOption> {
         self.check_values()?;
         self.check_fit(from, to)
@@ -133,7 +133,7 @@ impl Options {
         Ok(())
     }
 
-    /// Whether page `number`, counted from 1, is asked for.
+    /// Whether page `number`, counted from 1, is requested.
     #[must_use]
     pub fn takes_page(&self, number: u32) -> bool {
         let Some(pages) = &self.pages else { return true };
@@ -144,7 +144,7 @@ impl Options {
 /// Reads `1-3,5`: ranges of page numbers, counted from 1.
 ///
 /// # Errors
-/// If it is no such list.
+/// If it is not such a list.
 pub fn page_ranges(text: &str) -> Result<Vec<(u32, u32)>, InvalidOption> {
     let wrong = || invalid("pages", format!("takes page numbers from 1 and ranges, for example `1-3,5`, not {text:?}"));
     let number = |part: &str| part.trim().parse().ok().filter(|page| *page > 0).ok_or_else(wrong);

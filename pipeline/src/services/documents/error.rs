@@ -1,4 +1,4 @@
-//! Why a document was not converted: a code, a status, and whether to try again.
+//! Errors of conversions: a code, an HTTP status, and whether to try again.
 
 use std::time::Duration;
 
@@ -8,47 +8,47 @@ use super::options::InvalidOption;
 /// Why a document was not converted.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ConvertError {
-    /// The engine does not write that from this.
+    /// LibreOffice does not convert between these formats.
     #[error("{from} cannot become {to}")]
     UnsupportedConversion {
-        /// What came.
+        /// Format of the document.
         from: Format,
-        /// What was asked for.
+        /// Requested format.
         to: Format,
     },
-    /// An option is out of bounds or does not fit.
+    /// An option is out of bounds or does not apply to these formats.
     #[error(transparent)]
     InvalidOption(#[from] InvalidOption),
-    /// More bytes than are taken.
-    #[error("the document has {size} bytes, at most {limit} are taken")]
+    /// More bytes than the limit.
+    #[error("the document has {size} bytes, the limit is {limit}")]
     TooLarge {
-        /// Of the input.
+        /// Of the document.
         size: u64,
         /// From the config.
         limit: u64,
     },
-    /// The engine could not make sense of the document, or of what was asked of it.
+    /// LibreOffice could not read the document, or could not apply the options.
     #[error("the document could not be converted: {0}")]
     Unreadable(String),
-    /// Encrypted, and no password came.
+    /// Encrypted, and the request has no password.
     #[error("the document is encrypted: send its password in `password`")]
     PasswordRequired,
     /// Encrypted, and the password does not open it.
     #[error("the password does not open the document")]
     PasswordWrong,
-    /// No PDF that can be taken apart.
+    /// The PDF is malformed.
     #[error("{0}")]
     PdfUnreadable(String),
-    /// A PDF behind a password.
+    /// The PDF is encrypted.
     #[error("{0}")]
     PdfEncrypted(String),
-    /// It has not the pages that are asked for.
+    /// The PDF does not have the requested pages.
     #[error("{0}")]
     PagesMissing(String),
-    /// The result would be more than is made.
+    /// The result would exceed a limit.
     #[error("{0}")]
     ResultTooLarge(String),
-    /// More are waiting than may.
+    /// The queue of conversions is full.
     #[error("{waiting} conversions are waiting, which is the limit")]
     QueueFull {
         /// From the config.
@@ -57,25 +57,25 @@ pub enum ConvertError {
     /// The deadline passed before a worker was free; nothing was tried.
     #[error("no worker was free before the deadline")]
     Busy,
-    /// The worker was stopped at the deadline.
+    /// The conversion was stopped at its deadline.
     #[error("the conversion took longer than {} ms", .after.as_millis())]
     Timeout {
         /// How long it ran.
         after: Duration,
     },
-    /// The engine died of this document, twice.
-    #[error("the engine died of this document ({signal}), {attempts} times")]
+    /// LibreOffice crashed on this document, twice.
+    #[error("LibreOffice crashed on this document ({signal}), {attempts} times")]
     EngineCrashed {
         /// How often it was tried.
         attempts: u32,
-        /// The signal or exit code of the last attempt, in words.
+        /// The signal or exit code of the last attempt, as text.
         signal: String,
     },
-    /// The work folder failed: full, read-only or gone.
-    #[error("the work folder of the document engine is not usable: {0}")]
+    /// The work folder of LibreOffice is full, read-only or gone.
+    #[error("the work folder of LibreOffice is not usable: {0}")]
     Storage(String),
     /// The pool is closing.
-    #[error("the document engine is stopping")]
+    #[error("the document converter is stopping")]
     Stopping,
 }
 
@@ -103,7 +103,7 @@ impl ConvertError {
         }
     }
 
-    /// The HTTP status that says it best.
+    /// The HTTP status.
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
