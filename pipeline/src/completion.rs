@@ -1,7 +1,7 @@
 //! Follow-ups of a request: an event for another flow, submitted when the request has ended and before its result is
 //! published.
 
-use crate::event::{Envelope, Params};
+use crate::envelope::{Envelope, Params};
 use crate::fault::Rejection;
 use crate::payload::{Content, Payload};
 

@@ -3,11 +3,35 @@
 //! This crate knows no broker, no HTTP and no model. It defines the words ([`Event`], [`Operator`], [`Fault`],
 //! [`Transport`]) and runs flows over them: spec ([`spec`]) → check → build → start ([`engine`]). The other crates
 //! depend on this one and never on each other.
+//!
+//! Inside, a file imports only from the lines below its own:
+//!
+//! ```text
+//! testing        in-memory transport, operators for tests
+//! engine         flows that run: source readers, workers, settler, drain
+//! spec           flows as declared: stages, queues, durable cuts, memory budget
+//! operator_kind  kinds of operators, their specs and needs
+//! services       the outside that operators may ask for
+//! registry       how they ask
+//! operator       the trait of a stage
+//! edges          between stages: queue and lane policy, durable edge, output
+//! event          the event and its acknowledgement tree
+//! claims         claim check: long bodies by reference
+//! transport      the broker as a trait
+//! completion, outcome, ledger
+//! payload, pixel_budget, overdraft
+//! envelope, compute, trace
+//! config         TOML with positions, problems, sizes, secrets
+//! fault, names
+//! ```
 
 pub mod claims;
 mod completion;
 mod compute;
+mod config;
+mod edges;
 pub mod engine;
+mod envelope;
 mod event;
 mod fault;
 mod ledger;
@@ -27,7 +51,8 @@ mod transport;
 
 pub use completion::{Completion, CompletionHook, FollowUp};
 pub use compute::{Compute, lower_priority};
-pub use event::{Envelope, Event, Lane, Params, TENANT_PARAM};
+pub use envelope::{Envelope, Lane, Params, TENANT_PARAM};
+pub use event::Event;
 pub use fault::{BoxError, Fault, Rejection};
 pub use ledger::{ENTRY_BYTES, End, Entry, Ledger, LedgerLimits, News};
 pub use names::{EventId, FlowName, MAX_TOKEN_BYTES, RequestId, Token, TokenError};

@@ -1,7 +1,7 @@
 //! Names and ids that become NATS subject tokens, metric labels and path segments.
 //!
-//! Every one of them matches `[A-Za-z0-9_-]{1,64}`. The text is checked once, where it comes in; after that the type is
-//! the proof that no subject, filter or file name can be widened by text from a client.
+//! Each matches `[A-Za-z0-9_-]{1,64}`. The check happens once, where the text comes in; after that the type is the proof,
+//! so that client input can widen no subject, filter or file name.
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,13 +32,13 @@ pub struct Token(Arc<str>);
 
 /// The id of one event; the same on every redelivery.
 pub type EventId = Token;
-/// The id of one request. The event that carries the request has the same id.
+/// The id of one client request. The event that carries the request has the same id.
 pub type RequestId = Token;
 /// The name of a flow.
 pub type FlowName = Token;
 
 impl Token {
-    /// A token with a copy of `text`.
+    /// Checks `text` and keeps a copy.
     ///
     /// # Errors
     /// If the text is empty, longer than 64 bytes, or holds anything but `A-Z a-z 0-9 _ -`.

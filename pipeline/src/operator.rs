@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::fault::{Fault, Rejection};
 use crate::payload::{Payload, PayloadKind};
 
-pub use crate::engine::Output;
+pub use crate::edges::Output;
 
 /// How many events a worker may take at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

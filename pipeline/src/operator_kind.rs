@@ -6,10 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::config::{Problems, Section};
 use crate::fault::BoxError;
 use crate::operator::{Batching, Ends, Operator};
 use crate::registry::{Need, Services};
-use crate::spec::{Problems, Section};
 
 /// One kind of operator, as the config names it.
 #[derive(Clone, Copy)]

@@ -1,4 +1,4 @@
-//! The results of a request: progress and data, then exactly one terminal result.
+//! Results of a request: any number of intermediate ones and exactly one terminal result.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use time::OffsetDateTime;
 use crate::names::FlowName;
 use crate::payload::Content;
 
-/// The kinds of result, named as in the SSE stream.
+/// The kinds of result. Their names are the event names of the SSE stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OutcomeKind {
     /// The broker has stored the event.
     Accepted,
-    /// Work has started or advanced.
+    /// Work has begun or moved on.
     Progress,
     /// A part of the answer.
     Data,
@@ -23,12 +23,12 @@ pub enum OutcomeKind {
     Done,
     /// Terminal: a problem (RFC 9457) instead of an answer.
     Failed,
-    /// Terminal: the requester cancelled it.
+    /// Terminal: the client cancelled the request.
     Cancelled,
 }
 
 impl OutcomeKind {
-    /// The event name in an SSE stream and the value of the message header.
+    /// The event name in an SSE stream and the value of the wire header.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -41,7 +41,7 @@ impl OutcomeKind {
         }
     }
 
-    /// The reverse of [`as_str`](Self::as_str).
+    /// The kind with this name, as [`as_str`](Self::as_str) gives it.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Accepted, Self::Progress, Self::Data, Self::Done, Self::Failed, Self::Cancelled]
@@ -49,7 +49,7 @@ impl OutcomeKind {
             .find(|kind| kind.as_str() == text)
     }
 
-    /// Whether it is the last result of its request.
+    /// Whether no other result can follow.
     #[must_use]
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Done | Self::Failed | Self::Cancelled)
@@ -58,11 +58,11 @@ impl OutcomeKind {
 
 /// One result of a request.
 ///
-/// `accepted` has ordinal 0 and every later result the next number, the terminal one included. The ordinal is the SSE `id`,
+/// `accepted` has ordinal 0 and every later result the next number, the terminal one included: the ordinal is the SSE `id`,
 /// the same on every gateway and after every attempt.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Which kind of result.
+    /// Its kind.
     pub kind: OutcomeKind,
     /// Position within the request.
     pub ordinal: u32,
@@ -70,8 +70,8 @@ pub struct Outcome {
     pub flow: FlowName,
     /// When it was made.
     pub time: OffsetDateTime,
-    /// How long each stage took, for the requester: in terminal results, and only the stages of the process that made the
-    /// result, not those of an earlier part of the flow.
+    /// The time each stage took; set in a terminal result. Covers the part of the flow that made the result, not the parts
+    /// before it.
     pub worked: Vec<(Arc<str>, Duration)>,
     /// `done` carries the answer, `failed` a [`Rejection`](crate::Rejection) as JSON.
     pub content: Content,

@@ -15,11 +15,10 @@ use std::sync::Arc;
 
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
-use crate::event::Lane;
+use crate::config::{ByteSize, DEFAULT_MEMORY};
+use crate::envelope::Lane;
 use crate::fault::Rejection;
 use crate::overdraft::{Account, Holding};
-use crate::spec::ByteSize;
-use crate::spec::memory;
 
 /// Bytes are counted in units of this size, because a semaphore counts in 32 bits.
 const UNIT: usize = 1 << 10;
@@ -50,7 +49,7 @@ impl std::fmt::Debug for PixelRoom {
 
 impl Default for PixelBudget {
     fn default() -> Self {
-        Self::new(ByteSize(memory::DEFAULT.0 / 4))
+        Self::new(ByteSize(DEFAULT_MEMORY.0 / 4))
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::completion::CompletionHook;
 use crate::compute::Compute;
-use crate::engine::Cancellations;
+use crate::event::Cancellations;
 use crate::ledger::Ledger;
 use crate::pixel_budget::PixelBudget;
 use crate::trace::Spans;

@@ -1,7 +1,7 @@
-//! Traces: W3C Trace Context and spans.
+//! Tracing: the W3C Trace Context of a request, and the spans of its work.
 //!
-//! A request without a trace context gets one at the gateway. A span is made when its work has ended, from times that were
-//! measured anyway, and handed to a [`Spans`], which must not block. Without a [`Spans`] no span is made.
+//! A request without a context gets one at the gateway. Spans are made when their work has ended, from times that were
+//! recorded anyway, and passed to a [`Spans`], which must not block; without one no span is made.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use tokio::time::Instant;
 pub struct TraceContext {
     /// The trace; never 0.
     pub trace: u128,
-    /// The parent of spans that follow; never 0.
+    /// The parent span of whatever comes next; never 0.
     pub span: u64,
     /// Whether the spans of the trace are exported.
     pub sampled: bool,
 }
 
 impl TraceContext {
-    /// A new trace.
+    /// A trace of its own.
     #[must_use]
     pub fn fresh(sampled: bool) -> Self {
         Self { trace: rand::random::<u128>().max(1), span: new_span(), sampled }
@@ -63,42 +63,42 @@ fn new_span() -> u64 {
     rand::random::<u64>().max(1)
 }
 
-/// The kind of a span.
+/// The kind of work a span covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpanKind {
     /// A request from outside.
     Server,
-    /// An event that was taken from a queue.
+    /// An event received from a queue.
     Consumer,
     /// A part of either.
     Internal,
 }
 
-/// A piece of work that has ended.
+/// A span: a piece of work that has ended.
 #[derive(Clone, Debug)]
 pub struct Span {
-    /// Its trace and its own id.
+    /// Its own context.
     pub context: TraceContext,
     /// The parent span.
     pub parent: Option<u64>,
-    /// For example `POST /embeddings/generate`, `describe` or `decode`: from a bounded set.
+    /// `POST /embeddings/generate`, `describe`, `decode`: from a bounded set.
     pub name: String,
-    /// Its kind.
+    /// The kind of work.
     pub kind: SpanKind,
     /// When it began.
     pub begun: OffsetDateTime,
     /// How long it took.
     pub took: Duration,
-    /// Attributes. Never a secret, never a payload.
+    /// Further attributes. Never a secret, never a payload.
     pub attributes: Vec<(&'static str, SpanValue)>,
-    /// The error, in a word.
+    /// The error, in a few words.
     pub error: Option<String>,
 }
 
 /// The value of a span's attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SpanValue {
-    /// A word.
+    /// Text.
     Text(String),
     /// A number.
     Number(i64),
@@ -118,28 +118,28 @@ impl From<u32> for SpanValue {
 
 /// Receives spans.
 pub trait Spans: Send + Sync {
-    /// The trace context of a request that came with `parent`: a child of it, or a new trace.
+    /// The context of a request that came with `parent`: a child of it, or a new trace.
     fn place(&self, parent: Option<TraceContext>) -> TraceContext;
 
-    /// Takes a span of a sampled trace; drops it if its queue is full. Never blocks.
+    /// Receives a span of a sampled trace; drops it if there is no room. Never blocks.
     fn take(&self, span: Span);
 }
 
-/// The time that one stage spent on the descendants of one event.
+/// The work of one stage on the descendants of one event.
 #[derive(Clone, Debug)]
 pub struct Worked {
-    /// Which stage.
+    /// The stage.
     pub stage: Arc<str>,
-    /// When a worker took the first of them.
+    /// When a worker first took one of them.
     pub begun: Instant,
     /// When the last one was done.
     pub ended: Instant,
-    /// Number of events.
+    /// How many events.
     pub events: u32,
 }
 
 impl Worked {
-    /// From the start of the first to the end of the last.
+    /// From the first beginning to the last end.
     #[must_use]
     pub fn took(&self) -> Duration {
         self.ended.saturating_duration_since(self.begun)

@@ -5,11 +5,11 @@
 
 use serde_json::Value;
 
-use super::Root;
-use super::flow::FlowShared;
+use super::flow_shared::FlowShared;
 use crate::claims;
 use crate::completion::{Completion, FollowUp};
-use crate::event::{Envelope, TENANT_PARAM};
+use crate::envelope::{Envelope, TENANT_PARAM};
+use crate::event::Root;
 use crate::transport::{Submission, Submitted, Transport, TransportError};
 
 /// Submits the event, where the flow names a flow for it and the hook makes one of this request.

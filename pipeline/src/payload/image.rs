@@ -49,9 +49,9 @@ impl fmt::Debug for Image {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Lane;
+    use crate::config::ByteSize;
+    use crate::envelope::Lane;
     use crate::pixel_budget::PixelBudget;
-    use crate::spec::ByteSize;
 
     async fn decoded(budget: &PixelBudget) -> Image {
         let room = budget.reserve(Lane::Interactive, 12 << 10).await.unwrap();

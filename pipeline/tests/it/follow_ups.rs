@@ -12,7 +12,7 @@ use pipeline::{
 };
 use serde_json::json;
 
-use crate::support::{event, read_flows, start_flows_with, terminal, token};
+use crate::support::{event, eventually, read_flows, start_flows_with, terminal, token};
 
 /// A flow whose follow-ups go to the flow `tell`.
 fn flow() -> FlowSpec {
@@ -37,11 +37,13 @@ fn request(id: &str, url: Option<&str>) -> Submission {
 
 async fn run_requests(transport: &MemoryTransport, requests: Vec<Submission>) {
     let running = start_flows_with(services(), Arc::new(transport.clone()), vec![flow()]).await;
+    let count = requests.len() as u64;
     for request in requests {
         let id = request.envelope.id.clone();
         transport.submit(request).await.unwrap();
         assert_eq!(terminal(transport, id.as_str()).await.kind, OutcomeKind::Done);
     }
+    eventually("the requests are settled", async || running.engine().figures()[0].done == count).await;
     running.drain(PATIENCE).await.unwrap();
 }
 

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::target::{FAILED_PARAM, WEBHOOK_PARAM};
 use crate::completion::{Completion, CompletionHook, FollowUp};
-use crate::event::{Envelope, Params};
+use crate::envelope::{Envelope, Params};
 use crate::payload::Payload;
 
 /// The [`CompletionHook`] of webhooks: a request with the parameter [`WEBHOOK_PARAM`] gets an event with its result, or with

@@ -1,10 +1,10 @@
-//! The settler: turns a finished root into one terminal result, one entry of the ledger and one word to the broker, in
-//! that order.
+//! The settler: turns a finished root into one terminal result, one entry of the ledger and one acknowledgement, in that
+//! order.
 //!
-//! Order matters. The terminal result is confirmed before the end is noted, so that a crash in between repeats the work
-//! and the repeat's result is refused. The end is noted, many in one message, before the event is acknowledged, so that a
-//! copy that comes later is known. Claims are dropped in between: a repeat is known then and never misses its payload, and
-//! a crash leaves none behind.
+//! Order matters. The terminal result is confirmed before the ledger entry, so that a crash in between repeats the work
+//! and the repeat's result is refused. The entry is stored, many in one message, before the event is acknowledged, so that
+//! a later copy is recognised. Claims are dropped in between: by then a repeat is recognised and never misses its payload,
+//! and a crash leaves none behind.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,82 +16,86 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::flow::FlowShared;
-use super::root::{Settling, Verdict};
-use super::{Place, Response, Root, follow_up, spans};
+use super::flow_shared::FlowShared;
+use super::{follow_up, spans};
 use crate::claims;
 use crate::completion::Completion;
+use crate::event::{Place, Response, Root, Unsettled, Verdict};
 use crate::fault::Rejection;
 use crate::ledger::{End, Entry};
 use crate::outcome::{Outcome, OutcomeKind};
 use crate::payload::{Body, Content};
 use crate::transport::{Acknowledge, BodyOf, DeadLetter, Published, Settlement, Transport, TransportError};
 
-/// Finished roots looked at in one go.
+/// Finished roots taken at once.
 const AT_ONCE: usize = 256;
 
-/// Ends that are many: where one message noted so many, the next one waits for as many, or for [`NOTE_LINGER`].
-const MANY: usize = 32;
+/// Under load, the next message waits for more entries: after a message with so many, for up to [`LEDGER_LINGER`].
+const UNDER_LOAD: usize = 32;
 
-/// How long ends wait to be noted together while there are many. Nobody waits for it: the results are visible already.
-const NOTE_LINGER: Duration = Duration::from_millis(2);
+/// How long entries wait to share a message under load. It delays no client: the results are visible already.
+const LEDGER_LINGER: Duration = Duration::from_millis(2);
 
-/// Settles roots until the flow has no more.
+/// Settles roots until all senders are gone and every root is settled. Roots are settled concurrently, in no order.
 pub async fn run(flow: Arc<FlowShared>, transport: Arc<dyn Transport>, mut finished: mpsc::Receiver<Arc<Root>>) {
     let settler = Settler { flow, transport };
-    let mut concluding = FuturesUnordered::new();
-    let mut noting = FuturesUnordered::new();
+    // The way of a root: its result is published, it is ready for the ledger, recorded there, released.
+    let mut publishing = FuturesUnordered::new();
+    let mut ready = Vec::new();
+    let mut recording = FuturesUnordered::new();
     let mut releasing = FuturesUnordered::new();
-    let mut concluded = Vec::new();
     let mut roots = Vec::with_capacity(AT_ONCE);
     let mut open = true;
     let mut lingers = None;
     loop {
-        // One message at a time: what ends meanwhile shares the next one.
-        let lingering = lingers.is_some_and(|until| open && concluded.len() < AT_ONCE && Instant::now() < until);
-        if noting.is_empty() && !concluded.is_empty() && !lingering {
-            lingers = (concluded.len() >= MANY).then(|| Instant::now() + NOTE_LINGER);
-            noting.push(settler.note(std::mem::take(&mut concluded)));
+        // One message at a time: roots that become ready meanwhile share the next one.
+        let lingering = lingers.is_some_and(|until| open && ready.len() < AT_ONCE && Instant::now() < until);
+        if recording.is_empty() && !ready.is_empty() && !lingering {
+            lingers = (ready.len() >= UNDER_LOAD).then(|| Instant::now() + LEDGER_LINGER);
+            recording.push(settler.record(std::mem::take(&mut ready)));
         }
         tokio::select! {
             () = tokio::time::sleep_until(lingers.unwrap_or_else(Instant::now)), if lingering => {}
             count = finished.recv_many(&mut roots, AT_ONCE), if open => open = count > 0,
-            Some(end) = concluding.next() => concluded.extend(end),
-            Some(noted) = noting.next() => for (ended, settlement) in noted {
-                releasing.push(settler.release(ended, settlement));
+            Some(root) = publishing.next() => ready.extend(root),
+            Some(recorded) = recording.next() => for (root, settlement) in recorded {
+                releasing.push(settler.release(root, settlement));
             },
             Some(()) = releasing.next() => {}
             else => return,
         }
         for root in roots.drain(..) {
             if root.is_plain() {
-                concluded.extend(Ended::plain(root));
+                ready.extend(FinishedRoot::plain(root));
             } else {
-                concluding.push(settler.conclude(root));
+                publishing.push(settler.publish(root));
             }
         }
     }
 }
 
-/// A root whose effects are all visible.
-struct Ended {
+/// A root whose effects are all visible, before its end is in the ledger.
+struct FinishedRoot {
     root: Arc<Root>,
     ack: Box<dyn Acknowledge>,
     /// Freed last of all: only then may another event take this one's place.
     place: Place,
 }
 
-impl Ended {
+impl FinishedRoot {
+    /// A root that has no result to publish.
     fn plain(root: Arc<Root>) -> Option<Self> {
-        let Settling { ack, place, .. } = root.take_settling()?;
+        let Unsettled { ack, place, .. } = root.take_unsettled()?;
         Some(Self { root, ack, place })
     }
 }
 
-/// What comes after the work of a root.
+/// What follows from the verdict on a root.
 enum Conclusion {
-    Ended,
-    Again(Settlement),
+    /// It has ended; every effect of that is visible.
+    End,
+    /// It is handed back to the broker for another attempt.
+    Retry(Settlement),
 }
 
 struct Settler {
@@ -100,55 +104,56 @@ struct Settler {
 }
 
 impl Settler {
-    /// Makes every effect of the end visible; a root that comes again is handed back here.
-    async fn conclude(&self, root: Arc<Root>) -> Option<Ended> {
-        let Settling { verdict, ack, place } = root.take_settling()?;
-        let ended = Ended { ack, place, root };
-        let settlement = match self.end(&ended.root, verdict).await {
-            Ok(Conclusion::Ended) => return Some(ended),
-            Ok(Conclusion::Again(settlement)) => settlement,
+    /// Makes every effect of the end visible. A root that needs another attempt is handed back here, and not returned.
+    async fn publish(&self, root: Arc<Root>) -> Option<FinishedRoot> {
+        let Unsettled { verdict, ack, place } = root.take_unsettled()?;
+        let finished = FinishedRoot { ack, place, root };
+        let settlement = match self.conclude(&finished.root, verdict).await {
+            Ok(Conclusion::End) => return Some(finished),
+            Ok(Conclusion::Retry(settlement)) => settlement,
             Err(error) => {
-                tracing::warn!(flow = %self.flow.name, event = %ended.root.envelope.id, %error,
+                tracing::warn!(flow = %self.flow.name, event = %finished.root.envelope.id, %error,
                     "result not stored, will repeat");
-                self.again(1, "result not stored")
+                self.retry(1, "result not stored")
             }
         };
-        self.release(ended, settlement).await;
+        self.release(finished, settlement).await;
         None
     }
 
-    fn again(&self, faults: u32, reason: &str) -> Settlement {
+    fn retry(&self, faults: u32, reason: &str) -> Settlement {
         Settlement::Retry(self.flow.retry.pause_after(faults), reason.into())
     }
 
-    /// Notes ends in the ledger; where that fails the events come again, and their repeats find their results stored.
-    async fn note(&self, ended: Vec<Ended>) -> Vec<(Ended, Settlement)> {
-        let entry = |ended: &Ended| {
-            let end = if ended.root.dead.load(Ordering::Relaxed) { End::Kept } else { End::Settled };
-            Entry::new(&self.flow.name, &ended.root.envelope.id, end)
+    /// Stores ends in the ledger; if that fails the events are redelivered, and their repeats find their results stored.
+    async fn record(&self, finished: Vec<FinishedRoot>) -> Vec<(FinishedRoot, Settlement)> {
+        let entry = |finished: &FinishedRoot| {
+            let end = if finished.root.dead.load(Ordering::Relaxed) { End::Kept } else { End::Settled };
+            Entry::new(&self.flow.name, &finished.root.envelope.id, end)
         };
-        let entries: Vec<Entry> = ended.iter().map(entry).collect();
-        let noted = self.transport.note_ended(&entries).await;
-        let settlement = match noted {
+        let entries: Vec<Entry> = finished.iter().map(entry).collect();
+        let settlement = match self.transport.note_ended(&entries).await {
             Ok(()) => {
                 self.flow.ledger.note(OffsetDateTime::now_utc(), &entries);
                 Settlement::Done
             }
             Err(error) => {
-                tracing::warn!(flow = %self.flow.name, events = ended.len(), %error, "ends not noted, events will repeat");
-                self.again(1, "end not noted")
+                tracing::warn!(flow = %self.flow.name, events = finished.len(), %error, "ends not noted, events will repeat");
+                self.retry(1, "end not noted")
             }
         };
-        ended.into_iter().map(|ended| (ended, settlement.clone())).collect()
+        finished.into_iter().map(|root| (root, settlement.clone())).collect()
     }
 
-    /// Drops what may go now that the end is noted, and tells the broker. If the process dies in between, the event comes
-    /// again and is known by its entry: it needs no body, and nothing is left behind.
-    async fn release(&self, ended: Ended, settlement: Settlement) {
-        let Ended { root, ack, place } = ended;
+    /// Counts the end, drops claims that are no longer needed, acknowledges the event, then frees its place.
+    ///
+    /// If the process dies between dropping and acknowledging, the event is redelivered and recognised by its entry: it
+    /// needs no body, and no claim is orphaned.
+    async fn release(&self, finished: FinishedRoot, settlement: Settlement) {
+        let FinishedRoot { root, ack, place } = finished;
         let dead = self.flow.count(&settlement, &root);
         if let Some(spans) = &self.flow.spans {
-            spans::hand_over(&**spans, &self.flow, &root, &settlement);
+            spans::export(&**spans, &self.flow, &root, &settlement);
         }
         if settlement == Settlement::Done && !dead {
             claims::drop_all(&*self.transport, &root.payload).await;
@@ -157,13 +162,14 @@ impl Settler {
         drop(place);
     }
 
-    async fn end(&self, root: &Root, verdict: Verdict) -> Result<Conclusion, TransportError> {
+    /// Decides between another attempt and the end, and publishes the end.
+    async fn conclude(&self, root: &Root, verdict: Verdict) -> Result<Conclusion, TransportError> {
         let mut fault = None;
         let rejection = match (verdict.rejection, verdict.retry) {
             (rejection, Some((stage, error))) => {
                 let faults = self.flow.faults.add(&root.envelope.id);
                 if faults < self.flow.retry.attempts && !root.envelope.expired() {
-                    return Ok(Conclusion::Again(self.again(faults, &format!("stage {stage} failed"))));
+                    return Ok(Conclusion::Retry(self.retry(faults, &format!("stage {stage} failed"))));
                 }
                 tracing::error!(flow = %self.flow.name, event = %root.envelope.id, %stage, faults, %error, "gave up");
                 fault = Some((faults, error.to_string().into()));
@@ -174,11 +180,11 @@ impl Settler {
         };
         match rejection {
             // The flow's next part answers.
-            None if root.handed_on.load(Ordering::Relaxed) => {}
+            None if root.is_handed_on() => {}
             None => self.publish_done(root, verdict.responses).await?,
             Some((stage, cause)) => self.publish_failed(root, &stage, cause, fault).await?,
         }
-        Ok(Conclusion::Ended)
+        Ok(Conclusion::End)
     }
 
     async fn publish_done(&self, root: &Root, responses: Vec<Response>) -> Result<(), TransportError> {
@@ -188,7 +194,7 @@ impl Settler {
         let outcome = self.outcome(root, OutcomeKind::Done, content.clone());
         let published = self.transport.publish_outcome(request, &outcome).await?;
         if published == Published::Refused {
-            self.flow.meter.refused.fetch_add(1, Ordering::Relaxed);
+            self.flow.metrics.refused.fetch_add(1, Ordering::Relaxed);
             if let Some(claim) = content.claim() {
                 self.transport.drop_claim(claim).await?;
             }
@@ -204,8 +210,8 @@ impl Settler {
         fault: Option<(u32, Arc<str>)>,
     ) -> Result<(), TransportError> {
         root.failed.store(true, Ordering::Relaxed);
-        let is_kept = cause.is_ours() || root.envelope.request.is_none();
-        if is_kept && !self.is_done_elsewhere(root).await? {
+        let is_dead_lettered = cause.is_ours() || root.envelope.request.is_none();
+        if is_dead_lettered && !self.is_done_elsewhere(root).await? {
             let (faults, error) = fault.map_or((0, None), |(faults, error)| (faults, Some(error)));
             let letter = DeadLetter {
                 envelope: (*root.envelope).clone(),
@@ -223,13 +229,13 @@ impl Settler {
         let problem = serde_json::to_vec(&cause).map_err(TransportError::unavailable)?;
         let outcome = self.outcome(root, OutcomeKind::Failed, Content::inline("application/json", problem));
         if self.transport.publish_outcome(request, &outcome).await? == Published::Refused {
-            self.flow.meter.refused.fetch_add(1, Ordering::Relaxed);
+            self.flow.metrics.refused.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
     }
 
-    /// Whether somebody else has done the event while this process stood still. What failed here then says nothing: its
-    /// body may be gone because nobody needs it any more.
+    /// Whether another process has done the event while this one stood still. A failure here then means nothing: the body
+    /// may be gone because the event has ended.
     async fn is_done_elsewhere(&self, root: &Root) -> Result<bool, TransportError> {
         if self.flow.ledger.look_up(&self.flow.name, &root.envelope.id) == Some(End::Settled) {
             return Ok(true);
@@ -255,7 +261,7 @@ impl Settler {
     }
 }
 
-/// One answer is the result itself, several are a JSON list in the order of the parts, none is `{}`.
+/// Joins answers to one result: one is the result itself, several are a JSON list in the order of the parts, none is `{}`.
 fn join(mut responses: Vec<Response>) -> Content {
     if responses.len() == 1 {
         return responses.remove(0).content;
@@ -270,3 +276,6 @@ fn join(mut responses: Vec<Response>) -> Content {
     });
     Content::json(&parsed.collect())
 }
+
+#[cfg(test)]
+mod tests;

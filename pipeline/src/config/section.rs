@@ -1,4 +1,4 @@
-//! One table of the config, and how it becomes a typed spec with *every* problem reported.
+//! A section: one table of the config, and how it becomes a typed spec with *every* problem reported.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ pub struct Section<'s> {
     place: Place,
 }
 
-/// Where the keys of a section are, for problems found after it was read.
+/// The places of a section's keys, for problems found after it was read.
 #[derive(Clone, Debug, Default)]
 pub struct Places {
     section: Place,
@@ -35,20 +35,40 @@ impl<'s> Section<'s> {
         Self { table, place }
     }
 
-    /// Where the section begins.
+    /// The place of the section.
     #[must_use]
     pub fn place(&self) -> Place {
         self.place.clone()
     }
 
-    /// Where each value is.
+    /// The place of each value. After [`renamed`](Self::renamed) it is under the new key.
     #[must_use]
     pub fn places(&self) -> Places {
         let keys = self.table.iter().map(|(key, value)| (key.get_ref().to_string(), value.span())).collect();
         Places { section: self.place.clone(), keys }
     }
 
-    /// Removes and returns the table under `key`; an empty section if there is none.
+    /// Declares that the key `old` is now called `new`; call it before the section is read.
+    ///
+    /// Only `old` set: its value is read as that of `new`, with a warning. Both set: an error. The old key works for one
+    /// release.
+    pub fn renamed(&mut self, old: &str, new: &'static str, problems: &mut Problems) {
+        let Some((old_key, value)) = self.table.remove_entry(old) else { return };
+        let place = old_key.span();
+        if self.table.contains_key(new) {
+            problems.add(
+                place,
+                format!("`{old}` and `{new}` are both set, and mean the same"),
+                format!("remove `{old}`"),
+            );
+            return;
+        }
+        let remedy = format!("write `{new}`; `{old}` still works in this release, and will not in the next");
+        problems.warn(place.clone(), format!("`{old}` is now called `{new}`"), remedy);
+        self.table.insert(Spanned::new(place, new.into()), value);
+    }
+
+    /// Removes and returns the table under `key`; `None` if there is none.
     pub fn take_section(&mut self, key: &str, problems: &mut Problems) -> Option<Section<'s>> {
         let (key, value) = self.table.remove_entry(key)?;
         as_section(key.get_ref(), value, problems)
@@ -81,7 +101,7 @@ impl<'s> Section<'s> {
         items.into_iter().filter_map(|item| as_section(name.get_ref(), item, problems)).collect()
     }
 
-    /// Removes and reads the value under `key`.
+    /// Removes and reads the value under `key`; `None` if it is absent or wrong, which is reported.
     pub fn take<T: DeserializeOwned>(&mut self, key: &str, problems: &mut Problems) -> Option<T> {
         let (_, value) = self.table.remove_entry(key)?;
         let place = value.span();
@@ -100,7 +120,7 @@ impl<'s> Section<'s> {
         T::deserialize(ValueDeserializer::from(self.table.get(key)?.clone())).ok()
     }
 
-    /// Removes several keys into a section of their own, for keys of two readers that share one table.
+    /// Moves several keys to a section of their own, for two readers that share one table.
     #[must_use]
     pub fn split_off(&mut self, keys: &[&str]) -> Section<'s> {
         let taken = keys.iter().filter_map(|key| self.table.remove_entry(*key)).collect();
@@ -131,7 +151,7 @@ impl<'s> Section<'s> {
         }
     }
 
-    /// Reports whatever is left as unknown; for tables that were taken apart by hand.
+    /// Reports every remaining key as unknown; for tables that were taken apart key by key.
     pub fn expect_empty(self, known: &str, problems: &mut Problems) {
         for (key, _) in self.table {
             problems.add(key.span(), format!("unknown key `{}`", key.get_ref()), format!("known here: {known}"));
@@ -172,5 +192,72 @@ fn remedy(error: &toml::de::Error) -> String {
     match message.split_once("missing field ") {
         Some((_, field)) => format!("add {field}"),
         None => "see the README of this section for what it takes".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::config::Sources;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Spec {
+        new: u32,
+    }
+
+    /// Reads a text whose key `old` is now `new`.
+    fn read(text: &str) -> (Option<Spec>, Problems) {
+        let mut sources = Sources::default();
+        sources.add("a.toml", text);
+        let mut problems = Problems::default();
+        let mut section = sources.parse(&mut problems).root;
+        section.renamed("old", "new", &mut problems);
+        (section.read(&mut problems), problems)
+    }
+
+    #[test]
+    fn the_new_key_alone_is_read_without_a_word() {
+        let (spec, problems) = read("new = 1");
+        assert_eq!(spec, Some(Spec { new: 1 }));
+        assert!(problems.is_empty() && problems.warnings().is_empty());
+    }
+
+    #[test]
+    fn the_old_key_alone_is_read_with_a_warning_at_its_place() {
+        let (spec, problems) = read("\nold = 1");
+        assert_eq!(spec, Some(Spec { new: 1 }));
+        assert!(problems.is_empty());
+        let warnings = problems.warnings();
+        assert_eq!((warnings.len(), warnings[0].place.clone()), (1, Some(1..4)));
+        assert!(warnings[0].message.contains("`old` is now called `new`"));
+        assert!(warnings[0].remedy.contains("still works in this release"));
+    }
+
+    #[test]
+    fn both_keys_are_an_error_at_the_old_one() {
+        let (_, problems) = read("new = 1\nold = 2");
+        let errors = problems.sorted();
+        assert_eq!((errors.len(), errors[0].place.clone()), (1, Some(8..11)));
+        assert!(errors[0].remedy.contains("remove `old`"));
+    }
+
+    #[test]
+    fn a_wrong_value_of_the_old_key_is_an_error_at_that_value() {
+        let (spec, problems) = read("old = true");
+        assert_eq!(spec, None);
+        assert_eq!(problems.sorted()[0].place, Some(6..10));
+    }
+
+    #[test]
+    fn places_know_the_value_under_the_new_key() {
+        let mut sources = Sources::default();
+        sources.add("a.toml", "old = 1");
+        let mut problems = Problems::default();
+        let mut section = sources.parse(&mut problems).root;
+        section.renamed("old", "new", &mut problems);
+        assert_eq!(section.places().of("new"), 6..7);
     }
 }

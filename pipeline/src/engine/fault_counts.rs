@@ -1,4 +1,6 @@
-//! How often an event has failed here. Deliveries are no measure: a crash delivers the neighbours of its cause again too.
+//! Counts how often each event has failed in this process.
+//!
+//! The broker's delivery count will not do: a crash also redelivers the neighbours of the event that caused it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,14 +10,14 @@ use crate::names::EventId;
 /// Events remembered between two of their attempts. Beyond it all are forgotten, which grants them more attempts.
 const REMEMBERED: usize = 10_000;
 
-/// Faults by event, in this process.
+/// Faults by event, in this process. Holds only events that will be redelivered.
 #[derive(Default)]
-pub struct Faults {
+pub struct FaultCounts {
     counts: Mutex<HashMap<EventId, u32>>,
 }
 
-impl Faults {
-    /// One more; how many there are now.
+impl FaultCounts {
+    /// Counts one more fault of the event; returns its count, from 1.
     pub fn add(&self, event: &EventId) -> u32 {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.len() >= REMEMBERED && !counts.contains_key(event) {
@@ -26,7 +28,7 @@ impl Faults {
         *count
     }
 
-    /// The event has ended.
+    /// Forgets an event that has ended.
     pub fn forget(&self, event: &EventId) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if !counts.is_empty() {

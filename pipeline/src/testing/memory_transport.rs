@@ -1,10 +1,9 @@
-//! A broker in memory with the promises of [`Transport`], for one process.
+//! An in-memory transport with the promises of [`Transport`], for one process.
 //!
-//! It keeps the unpleasant facts of the real one: an unsettled event comes again, a second terminal is refused, a full
-//! lane refuses, a repeat of a stored id is stored once.
+//! It has the unpleasant traits of the real one: an unsettled event is redelivered, a second terminal result is refused, a
+//! full lane refuses, a repeat of a stored id is stored once.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,58 +12,32 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
-use crate::event::Lane;
+use super::memory_broker::{MemoryBroker, State};
+use super::memory_source::MemorySource;
+use crate::envelope::Lane;
 use crate::fault::BoxError;
 use crate::ledger::{Entry, News};
 use crate::names::{FlowName, RequestId, Token};
 use crate::outcome::{Outcome, OutcomeKind};
 use crate::payload::{Claim, Digest};
 use crate::transport::{
-    Acknowledge, Backlog, BodyOf, DeadLetter, Delivery, KeptLetter, Published, Record, Settlement, Source,
-    SourceBounds, Submission, Submitted, Transport, TransportError, Watch,
+    Backlog, BodyOf, DeadLetter, KeptLetter, Published, Record, Source, SourceBounds, Submission, Submitted, Transport,
+    TransportError, Watch,
 };
 
 /// Results a watcher may be behind.
 const WATCH_BOUND: usize = 256;
 
-#[derive(Default)]
-struct LaneState {
-    waiting: VecDeque<(Submission, u32)>,
-    held: u64,
-    known: HashSet<Token>,
-}
-
-#[derive(Default)]
-struct State {
-    lanes: HashMap<(FlowName, Lane), LaneState>,
-    limits: HashMap<FlowName, usize>,
-    outcomes: HashMap<RequestId, BTreeMap<u32, Outcome>>,
-    watchers: HashMap<RequestId, Vec<mpsc::Sender<Arc<Outcome>>>>,
-    listeners: Vec<mpsc::Sender<RequestId>>,
-    tails: HashMap<FlowName, Vec<mpsc::Sender<Submission>>>,
-    claims: HashMap<Token, Bytes>,
-    records: HashMap<(Token, Token), Record>,
-    writes: u64,
-    ledger: Vec<Entry>,
-    ledger_readers: Vec<mpsc::Sender<News>>,
-    ended: HashMap<FlowName, u64>,
-    reasons: Vec<Arc<str>>,
-    dead: BTreeMap<u64, DeadLetter>,
-    dead_count: u64,
-    down: bool,
-}
-
-/// See the module.
+/// The in-memory transport. Clones share everything.
 #[derive(Clone, Default)]
 pub struct MemoryTransport {
-    state: Arc<Mutex<State>>,
-    filled: Arc<Notify>,
+    broker: MemoryBroker,
 }
 
 impl MemoryTransport {
-    /// A broker with the given flows and the bound of each lane.
+    /// A broker with the given flows and the bound of each of their lanes.
     ///
     /// # Panics
     /// If a name is not a token.
@@ -78,12 +51,12 @@ impl MemoryTransport {
         transport
     }
 
-    /// From now on every call that would need the broker fails, or works again.
+    /// Makes every call that needs the broker fail from now on, or work again.
     pub fn set_down(&self, down: bool) {
         self.lock().down = down;
     }
 
-    /// The dead letters that are kept.
+    /// The dead letters.
     #[must_use]
     pub fn letters(&self) -> Vec<DeadLetter> {
         self.lock().dead.values().cloned().collect()
@@ -95,18 +68,18 @@ impl MemoryTransport {
         self.lock().reasons.clone()
     }
 
-    /// Forgets the ids it has seen, as a broker does after ten minutes or a restart.
+    /// Forgets the ids of submissions, as a broker does after ten minutes or a restart.
     pub fn forget_ids(&self) {
         self.lock().lanes.values_mut().for_each(|lane| lane.known.clear());
     }
 
-    /// The same for one flow.
+    /// Forgets the ids of submissions to one flow.
     pub fn forget_ids_of(&self, flow: &FlowName) {
         let mut state = self.lock();
         state.lanes.iter_mut().filter(|((of, _), _)| of == flow).for_each(|(_, lane)| lane.known.clear());
     }
 
-    /// Loses what is known of a request, as a broker does whose results are too many or too old.
+    /// Loses the results of a request, as a broker does that has too many or too old results.
     pub fn forget_results(&self, request: &RequestId) {
         self.lock().outcomes.remove(request);
     }
@@ -123,94 +96,11 @@ impl MemoryTransport {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.broker.lock()
     }
 
     fn up(&self) -> Result<MutexGuard<'_, State>, TransportError> {
-        let state = self.lock();
-        if state.down { Err(TransportError::unavailable("the broker is down")) } else { Ok(state) }
-    }
-}
-
-struct MemorySource {
-    transport: MemoryTransport,
-    key: (FlowName, Lane),
-}
-
-#[async_trait]
-impl Source for MemorySource {
-    async fn next(&mut self) -> Option<Delivery> {
-        loop {
-            let filled = self.transport.filled.notified();
-            tokio::pin!(filled);
-            filled.as_mut().enable();
-            let taken = {
-                let mut state = self.transport.lock();
-                let lane = state.lanes.entry(self.key.clone()).or_default();
-                let taken = lane.waiting.pop_front();
-                lane.held += u64::from(taken.is_some());
-                taken
-            };
-            let Some((submission, attempt)) = taken else {
-                filled.await;
-                continue;
-            };
-            let mut envelope = submission.envelope.clone();
-            envelope.attempt = attempt;
-            let payload = submission.payload.clone();
-            let ack = MemoryAck {
-                transport: self.transport.clone(),
-                key: self.key.clone(),
-                event: Some((submission, attempt)),
-            };
-            return Some(Delivery { envelope, payload, ack: Box::new(ack) });
-        }
-    }
-}
-
-struct MemoryAck {
-    transport: MemoryTransport,
-    key: (FlowName, Lane),
-    event: Option<(Submission, u32)>,
-}
-
-impl MemoryAck {
-    fn give_back(&mut self) {
-        let Some((submission, attempt)) = self.event.take() else { return };
-        let mut state = self.transport.lock();
-        let lane = state.lanes.entry(self.key.clone()).or_default();
-        lane.held -= 1;
-        lane.waiting.push_back((submission, attempt + 1));
-        drop(state);
-        self.transport.filled.notify_waiters();
-    }
-}
-
-#[async_trait]
-impl Acknowledge for MemoryAck {
-    async fn settle(mut self: Box<Self>, settlement: Settlement) -> bool {
-        match settlement {
-            Settlement::Done | Settlement::DoneForSure => {
-                self.event = None;
-                let mut state = self.transport.lock();
-                state.lanes.entry(self.key.clone()).or_default().held -= 1;
-                *state.ended.entry(self.key.0.clone()).or_default() += 1;
-            }
-            Settlement::Retry(pause, reason) => {
-                self.transport.lock().reasons.push(reason);
-                if !pause.is_zero() {
-                    tokio::time::sleep(pause).await;
-                }
-                self.give_back();
-            }
-        }
-        true
-    }
-}
-
-impl Drop for MemoryAck {
-    fn drop(&mut self) {
-        self.give_back();
+        self.broker.up()
     }
 }
 
@@ -226,7 +116,7 @@ impl Transport for MemoryTransport {
         if lane.known.contains(&submission.envelope.id) {
             return Ok(Submitted::Known);
         }
-        if lane.waiting.len() as u64 + lane.held >= limit as u64 {
+        if lane.waiting.len() as u64 + lane.in_flight >= limit as u64 {
             return Err(TransportError::Full { flow });
         }
         lane.known.insert(submission.envelope.id.clone());
@@ -236,7 +126,7 @@ impl Transport for MemoryTransport {
             tails.retain(|tail| !matches!(tail.try_send(shown.clone()), Err(mpsc::error::TrySendError::Closed(_))));
         }
         drop(state);
-        self.filled.notify_waiters();
+        self.broker.filled.notify_waiters();
         Ok(Submitted::Stored)
     }
 
@@ -244,14 +134,14 @@ impl Transport for MemoryTransport {
         if !self.up()?.limits.contains_key(flow) {
             return Err(TransportError::NoFlow(flow.clone()));
         }
-        Ok(Box::new(MemorySource { transport: self.clone(), key: (flow.clone(), lane) }))
+        Ok(Box::new(MemorySource { broker: self.broker.clone(), key: (flow.clone(), lane) }))
     }
 
     async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<Published, TransportError> {
         let mut state = self.up()?;
         let stored = state.outcomes.entry(request.clone()).or_default();
         let ended = stored.values().any(|known| known.kind.is_terminal());
-        // `accepted` may arrive after the end: it says nothing new then, but it is no contradiction either.
+        // `accepted` may arrive after the end: it is stored, because it does not contradict the end.
         if (ended && outcome.ordinal != 0) || stored.contains_key(&outcome.ordinal) {
             return Ok(Published::Refused);
         }
@@ -393,7 +283,7 @@ impl Transport for MemoryTransport {
         let state = self.up()?;
         let count = |lane| {
             let state = state.lanes.get(&(flow.clone(), lane));
-            state.map_or(0, |lane| lane.waiting.len() as u64 + lane.held)
+            state.map_or(0, |lane| lane.waiting.len() as u64 + lane.in_flight)
         };
         let ended = state.ended.get(flow).copied().unwrap_or(0);
         Ok(Backlog { interactive: count(Lane::Interactive), bulk: count(Lane::Bulk), ended })
@@ -404,5 +294,5 @@ impl Transport for MemoryTransport {
     }
 }
 
-/// How long a test waits for something that must happen before it calls it missing.
+/// How long a test waits for something that must happen before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(20);

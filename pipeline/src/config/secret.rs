@@ -1,6 +1,6 @@
-//! Values that do not stand in a config: `{ env = "NAME" }` or `{ file = "PATH" }`, read when the service starts.
+//! Secrets: `{ env = "NAME" }` or `{ file = "PATH" }` in a config, read when the service starts.
 //!
-//! A config is checked without them, so that it can be checked anywhere. What was read is never shown: neither the spec
+//! A config is checked without its secrets, so that it can be checked anywhere. A secret is never shown: neither the spec
 //! nor the value prints it.
 
 use std::fmt;
@@ -11,16 +11,16 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 /// Longest secret, in bytes: a key file is far shorter.
 const MAX_BYTES: usize = 64 << 10;
 
-/// Where a secret is.
+/// Where a secret is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Secret {
     /// In an environment variable.
     Env(String),
-    /// In a file, whose last line break is no part of it.
+    /// In a file. Line breaks at its end are not part of the secret.
     File(PathBuf),
 }
 
-/// A secret that was read. It prints as dots.
+/// The text of a secret. It prints as dots.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretText(String);
 
@@ -47,22 +47,22 @@ impl fmt::Debug for SecretText {
 /// Why a secret could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    /// The variable is not set, or is no text.
+    /// The variable is not set, or is not UTF-8.
     #[error("the environment variable {0} is not set")]
     NotSet(String),
     /// The file cannot be read.
     #[error("cannot read the secret in {0}")]
     Unreadable(PathBuf, #[source] std::io::Error),
-    /// There is nothing in it, or far too much.
+    /// It is empty or longer than any key.
     #[error("the secret in {0} is empty or longer than 64 KiB")]
     Size(String),
 }
 
 impl Secret {
-    /// Reads it, from the disk or the environment.
+    /// Reads the secret from the disk or the environment.
     ///
     /// # Errors
-    /// If it is not there, empty or too long.
+    /// If it does not exist, is empty or is too long.
     pub fn read(&self) -> Result<SecretText, SecretError> {
         let text = match self {
             Self::Env(name) => {

@@ -1,19 +1,19 @@
-//! `[process] memory`: how much memory the process may use, divided over what holds events.
+//! The memory budget: `[process] memory`, divided over everything that holds events.
 //!
 //! | part | holds |
 //! | --- | --- |
 //! | ¼ | the program itself, models, the index |
-//! | ¼ | events that wait between stages: the queues that name no bytes share what the others leave |
-//! | ¼ | decoded pixels, from the moment a picture is decoded to the end of its last stage |
+//! | ¼ | events that wait between stages: queues without `bytes` share what the others leave |
+//! | ¼ | decoded pixels, from the moment an image is decoded to the end of its last stage |
 //! | ⅛ | deliveries: events as they come from the broker, an even share for each lane |
-//! | ⅛ | bodies and results that the gateway holds whole |
+//! | ⅛ | bodies and results that the gateway holds in full |
 //!
 //! The parts are bounds, not reservations: an idle service uses none of them.
 
-use super::{ByteSize, FlowSpec, Problems};
+use super::FlowSpec;
+use crate::config::{ByteSize, Problems};
 
-/// What a process may use where the config says nothing.
-pub const DEFAULT: ByteSize = ByteSize::mib(768);
+pub use crate::config::DEFAULT_MEMORY as DEFAULT;
 
 /// Least memory of a lane's deliveries: several of the longest events.
 const LEAST_DELIVERIES: ByteSize = ByteSize::mib(4);
@@ -21,7 +21,7 @@ const LEAST_DELIVERIES: ByteSize = ByteSize::mib(4);
 /// Least memory of a queue: several of the longest inline events.
 const LEAST_QUEUE: ByteSize = ByteSize::mib(1);
 
-/// What is not divided over queues and lanes.
+/// The shares that are not divided over queues and lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryShares {
     /// Decoded pixels.
@@ -30,7 +30,7 @@ pub struct MemoryShares {
     pub bodies: ByteSize,
 }
 
-/// Gives every queue and lane its share; reports what does not fit.
+/// Gives every queue and lane its share; reports queues that do not fit.
 pub fn divide(budget: ByteSize, flows: &mut [FlowSpec], problems: &mut Problems) -> MemoryShares {
     divide_queues(budget, flows, problems);
     // A durable edge begins another queue in the broker.

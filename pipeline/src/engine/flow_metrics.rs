@@ -1,4 +1,4 @@
-//! Live figures of every stage and flow, for `/v1/flows`, the console and `/metrics`.
+//! Metrics of every stage and flow, for `/v1/flows`, the console and `/metrics`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,46 +7,48 @@ use std::time::Duration;
 use metrics::Histogram;
 use serde::Serialize;
 
-use super::Queue;
+use crate::edges::Queue;
 use crate::names::FlowName;
 
-/// Counters of one stage. Written per batch, read at any time.
-pub struct StageMeter {
+/// Counters of one stage. Written per batch, read at any time; each is exact, together they may be one batch apart.
+pub struct StageMetrics {
     batch_seconds: Histogram,
     batch_events: Histogram,
+    /// Events in the hands of workers: raised by `begin_batch`, lowered by `end_batch`.
     in_flight: AtomicU64,
     done: AtomicU64,
     failed: AtomicU64,
     batches: AtomicU64,
+    /// Worker time without `blocked_ns`.
     busy_ns: AtomicU64,
     blocked_ns: AtomicU64,
     /// Nanoseconds per event of recent batches, smoothed; 0 until the first one.
     event_ns: AtomicU64,
 }
 
-/// The last batch counts for a quarter in what an event is expected to take.
+/// The last batch counts for a quarter of the time an event is expected to take.
 const SMOOTHING: u64 = 4;
 
 /// Counters of one flow.
 #[derive(Default)]
-pub struct FlowMeter {
+pub struct FlowMetrics {
     /// Deliveries begun.
     pub delivered: AtomicU64,
     /// Roots that ended in success.
     pub done: AtomicU64,
     /// Roots that ended in failure.
     pub failed: AtomicU64,
-    /// Roots handed back for another attempt.
+    /// Roots handed back to the broker for another attempt.
     pub retried: AtomicU64,
-    /// Terminal results that the broker refused, because the request had one.
+    /// Terminal results that the broker refused because the request had one.
     pub refused: AtomicU64,
-    /// Copies of events that had ended, acknowledged without work.
+    /// Copies of events that had ended; acknowledged without work.
     pub repeated: AtomicU64,
     /// Roots delivered and not settled.
     pub in_flight: AtomicU64,
 }
 
-/// One stage at one moment. Counters grow from the start of the process.
+/// The metrics of one stage at one moment. Counters grow from the start of the process.
 #[derive(Clone, Debug, Serialize)]
 pub struct StageFigures {
     /// Unique within the flow.
@@ -58,7 +60,7 @@ pub struct StageFigures {
     pub workers: usize,
     /// Events that wait.
     pub queued: usize,
-    /// Bound of `queued`.
+    /// Most events that may wait.
     pub queue_limit: usize,
     /// Bytes that wait.
     pub queued_bytes: usize,
@@ -68,19 +70,19 @@ pub struct StageFigures {
     pub done: u64,
     /// Events rejected or handed back.
     pub failed: u64,
-    /// Events left out before the stage, for want of room.
+    /// Events left out before the stage because its queue was full.
     pub dropped: u64,
-    /// Whether it waits for what it depends on.
+    /// Whether it waits for an unavailable dependency.
     pub waits: bool,
     /// Batches worked on.
     pub batches: u64,
-    /// Worker seconds spent working, waiting for room downstream not counted.
+    /// Worker seconds spent working, without those spent waiting for room downstream.
     pub busy_seconds: f64,
     /// Worker seconds spent waiting for room downstream.
     pub blocked_seconds: f64,
 }
 
-/// One flow at one moment.
+/// The metrics of one flow at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub struct FlowFigures {
     /// Name of the flow.
@@ -97,9 +99,9 @@ pub struct FlowFigures {
     pub failed: u64,
     /// Events handed back for another attempt.
     pub retried: u64,
-    /// Results that were refused because their request had its terminal already.
+    /// Results that the broker refused because the request had its terminal result already.
     pub refused: u64,
-    /// Copies of events that had ended, acknowledged without work.
+    /// Copies of events that had ended; acknowledged without work.
     pub repeated: u64,
     /// Events delivered and not settled.
     pub in_flight: u64,
@@ -107,7 +109,7 @@ pub struct FlowFigures {
     pub stages: Vec<StageFigures>,
 }
 
-/// What identifies a stage in its figures.
+/// Identifies a stage in its metrics.
 pub struct StageLabel {
     /// Unique within the flow.
     pub name: Arc<str>,
@@ -117,8 +119,8 @@ pub struct StageLabel {
     pub workers: usize,
 }
 
-impl StageMeter {
-    /// Zeros, under the names that the metrics carry.
+impl StageMetrics {
+    /// Zeros, with the stage's labels.
     pub fn new(flow: &FlowName, stage: &str) -> Self {
         let labels = [("flow", flow.to_string()), ("stage", stage.to_owned())];
         Self {
@@ -134,14 +136,14 @@ impl StageMeter {
         }
     }
 
-    /// A worker took `events` events.
-    pub fn began(&self, events: usize) {
+    /// Counts a batch of `events` events as begun.
+    pub fn begin_batch(&self, events: usize) {
         self.in_flight.fetch_add(events as u64, Ordering::Relaxed);
         self.batches.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A worker is through with `events` events, of which `failed` failed.
-    pub fn ended(&self, events: usize, failed: usize, busy: Duration, blocked: Duration) {
+    /// Counts a batch of `events` events as ended, of which `failed` failed.
+    pub fn end_batch(&self, events: usize, failed: usize, busy: Duration, blocked: Duration) {
         self.batch_seconds.record(busy.as_secs_f64());
         self.batch_events.record(events as f64);
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
@@ -156,7 +158,7 @@ impl StageMeter {
         self.blocked_ns.fetch_add(nanos(blocked), Ordering::Relaxed);
     }
 
-    /// How many events a batch may hold to take about `slice`; at least one, any number while nothing is known.
+    /// The number of events in a batch that takes about `slice`; at least 1, unlimited before the first batch ended.
     pub fn fitting(&self, slice: Duration) -> usize {
         let slice = u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX);
         match self.event_ns.load(Ordering::Relaxed) {
@@ -170,7 +172,7 @@ impl StageMeter {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// The figures now.
+    /// The metrics now. `waits` is for the caller to set.
     pub fn figures(&self, label: &StageLabel, queue: &Queue) -> StageFigures {
         let seconds = |nanos: &AtomicU64| Duration::from_nanos(nanos.load(Ordering::Relaxed)).as_secs_f64();
         StageFigures {

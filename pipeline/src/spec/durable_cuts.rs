@@ -1,22 +1,23 @@
-//! Durable edges: where a flow is cut into parts that are joined by the broker.
+//! Durable cuts: a flow is cut before each durable stage into parts that the broker joins.
 //!
 //! A stage with `durable = true` begins a new part, named `<flow>--<stage>`. A part is a flow like any other, with a queue,
 //! a backlog and dead letters of its own, so that any process may work on it.
 
-use super::{FlowSpec, Place, Problems};
+use super::FlowSpec;
+use crate::config::{Place, Problems};
 use crate::names::{FlowName, MAX_TOKEN_BYTES};
 
-/// Between the name of a flow and the stage that begins one of its parts; no flow is named with it.
+/// Separates the name of a flow from the stage that begins one of its parts. No flow name may contain it.
 pub const PART: &str = "--";
 
 impl FlowSpec {
-    /// The flow, cut before each durable stage, in order. Call it once the flow was checked.
+    /// The parts of the flow, cut before each durable stage, in order. Call it after the flow was checked.
     #[must_use]
     pub fn into_parts(self) -> Vec<Self> {
         let Self { name: whole, answers, delivery_bytes, settings, stages, .. } = self;
         let mut parts: Vec<Self> = Vec::new();
         for stage in stages {
-            // What comes to the first stage comes through the broker anyway.
+            // The first stage receives its events through the broker anyway.
             let begins = parts.is_empty() || stage.settings.durable;
             if begins {
                 let name = if parts.is_empty() { whole.clone() } else { part_name(&whole, &stage.name) };
@@ -24,7 +25,7 @@ impl FlowSpec {
                     before.next = Some(name.clone());
                 }
                 parts.push(Self {
-                    // Events from the part before carry the name of their request with them.
+                    // Events from the part before carry their request in the envelope.
                     answers: answers && parts.is_empty(),
                     name,
                     whole: whole.clone(),
@@ -39,16 +40,17 @@ impl FlowSpec {
         parts
     }
 
-    /// The parameter by which the events of this part keep their order.
+    /// The parameter by which the events of this part keep their order; `None` if they keep none.
     #[must_use]
     pub fn order_by(&self) -> Option<&str> {
         self.stages.iter().find_map(|stage| stage.settings.order_by.as_deref())
     }
 
-    /// Names that cannot be told from those of parts, edges that would lose answers, orders that contradict each other.
+    /// Reports names that look like those of parts, edges that would lose answers, and contradicting orders.
     pub(super) fn check_edges(&self, place: &Place, problems: &mut Problems) {
         if self.name.as_str().contains(PART) {
-            let message = format!("flow name {:?} holds {PART:?}, which stands before the parts of a flow", self.name);
+            let message =
+                format!("flow name {:?} contains {PART:?}, which stands before the parts of a flow", self.name);
             problems.add(place.clone(), message, "rename it");
         }
         let mut multiplied_by: Option<&str> = None;
@@ -56,7 +58,7 @@ impl FlowSpec {
             if stage.settings.durable {
                 if let Some(before) = multiplied_by {
                     let message = format!(
-                        "{before} makes several events of one, and {} comes through the broker: nobody could tell when \
+                        "{before} makes several events of one, and {} receives them through the broker: nobody could tell when \
                          all of them have ended",
                         stage.name
                     );
@@ -79,7 +81,7 @@ impl FlowSpec {
         if let Some((_, first)) = orders.next() {
             for (stage, _) in orders.filter(|(_, other)| *other != first) {
                 let message =
-                    format!("{} asks for an order of its own, but the flow has the order of {first:?}", stage.name);
+                    format!("{} has another order_by, but the events already keep the order of {first:?}", stage.name);
                 problems.add(stage.places.of("order_by"), message, "keep one order in a flow");
             }
         }

@@ -1,4 +1,4 @@
-//! Sizes as people write them: `"10 MiB"`, `"64 KiB"`, or a plain number of bytes.
+//! Byte sizes in a config: `"10 MiB"`, `"64 KiB"`, or a plain number of bytes.
 
 use std::fmt;
 
@@ -7,6 +7,9 @@ use serde::de::{self, Deserialize, Deserializer, Visitor};
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
+
+/// `[process] memory` if the config does not set it.
+pub const DEFAULT_MEMORY: ByteSize = ByteSize::mib(768);
 
 impl ByteSize {
     /// `n` MiB.
