@@ -15,8 +15,8 @@ use pipeline::engine::{Flow, Running};
 use pipeline::spec::FlowSpec;
 use pipeline::webhook::{Caller, WebhookFollowUp};
 use pipeline::{
-    Compute, ImageModel, Ledger, Need, OperatorKind, Pixels, ProcessResources, Service, Services, Spans, Transport,
-    VectorIndex,
+    Compute, ImageModel, Ledger, Need, OperatorKind, PixelBudget, ProcessResources, Service, Services, Spans,
+    Transport, VectorIndex,
 };
 use tokio::time::Instant;
 
@@ -79,7 +79,7 @@ pub async fn open(
         transport: Some(Arc::clone(&transport)),
         spans,
         ledger: Arc::new(Ledger::new(plan.nats.limits().ledger)),
-        pixels: Pixels::new(plan.pixels),
+        pixels: PixelBudget::new(plan.pixels),
         completion_hook: Some(Arc::new(WebhookFollowUp)),
         ..ProcessResources::default()
     };

@@ -78,12 +78,12 @@ fn greyscale(image: &Image, weights: [u8; 3]) -> Result<Image, pipeline::Rejecti
 #[cfg(test)]
 mod tests {
     use pipeline::testing::run;
-    use pipeline::{Digest, Lane, Params, Pixels, ProcessResources};
+    use pipeline::{Digest, Lane, Params, PixelBudget, ProcessResources};
 
     use super::*;
 
     /// An image of `pixels` in a row, with room.
-    async fn image(budget: &Pixels, pixels: &[[u8; 3]]) -> Payload {
+    async fn image(budget: &PixelBudget, pixels: &[[u8; 3]]) -> Payload {
         let room = Some(budget.reserve(Lane::Interactive, 3 * pixels.len() as u64).await.unwrap());
         let (width, pixels) = (u32::try_from(pixels.len()).unwrap(), pixels.concat());
         Payload::Image(Arc::new(Image { width, height: 1, pixels, sha256: Digest([1; 32]), room }))
@@ -96,7 +96,7 @@ mod tests {
 
     #[tokio::test]
     async fn colours_become_grey() {
-        let batch = vec![image(&Pixels::default(), &[[255, 0, 0], [0, 255, 0], [10, 10, 10]]).await];
+        let batch = vec![image(&PixelBudget::default(), &[[255, 0, 0], [0, 255, 0], [10, 10, 10]]).await];
         let ran = run(operator().as_mut(), Params::new(), batch).await;
         let Payload::Image(grey) = &ran.emitted[0].1 else { panic!("no image") };
         assert_eq!(grey.pixels, [[76; 3], [150; 3], [10; 3]].concat());
@@ -104,7 +104,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_grey_image_has_room_and_a_digest_of_its_own() {
-        let budget = Pixels::default();
+        let budget = PixelBudget::default();
         let batch = vec![image(&budget, &[[1, 2, 3]; 2048]).await];
         let ran = run(operator().as_mut(), Params::new(), batch).await;
         let Payload::Image(grey) = &ran.emitted[0].1 else { panic!("no image") };
@@ -114,7 +114,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_an_image_is_rejected_and_the_others_are_done() {
-        let batch = vec![Payload::json(serde_json::json!({})), image(&Pixels::default(), &[[9; 3]]).await];
+        let batch = vec![Payload::json(serde_json::json!({})), image(&PixelBudget::default(), &[[9; 3]]).await];
         let ran = run(operator().as_mut(), Params::new(), batch).await;
         assert_eq!((ran.emitted.len(), ran.rejected.len(), ran.rejected[0].0), (1, 1, 0));
     }

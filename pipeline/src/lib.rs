@@ -60,7 +60,7 @@ pub use operator::{Batching, Ends, Gives, Operator, Output, take_kind};
 pub use operator_kind::{Complaint, Names, OperatorKind, OperatorSpec};
 pub use outcome::{Outcome, OutcomeKind};
 pub use payload::{Body, Claim, Content, Digest, Image, Part, Payload, PayloadKind, Vector};
-pub use pixel_budget::{PixelBudget, PixelBudget as Pixels, PixelRoom};
+pub use pixel_budget::{PixelBudget, PixelRoom};
 pub use registry::{Need, ProcessResources, Service, ServiceError, Services};
 pub use services::{Hit, ImageModel, IndexError, ModelCard, Nearest, Point, Space, VectorIndex, point_id};
 pub use services::{documents, templates, webhook};

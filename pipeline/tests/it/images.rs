@@ -7,7 +7,7 @@ use pipeline::spec::ByteSize;
 use pipeline::testing::{MemoryTransport, PATIENCE};
 use pipeline::{
     Body, BoxError, Content, Digest, Ends, Event, Fault, Gives, Image, Lane, Operator, OperatorKind, OperatorSpec,
-    OutcomeKind, Output, Payload, PayloadKind, Pixels, ProcessResources, Services, Transport, take_kind,
+    OutcomeKind, Output, Payload, PayloadKind, PixelBudget, ProcessResources, Services, Transport, take_kind,
 };
 use serde::Deserialize;
 
@@ -20,7 +20,7 @@ const IMAGE: usize = 300 << 10;
 struct PaintSpec {}
 
 /// Makes an image of every text, after it has waited for room, as `decode` does.
-struct Paint(Pixels);
+struct Paint(PixelBudget);
 
 impl OperatorSpec for PaintSpec {
     fn ends(&self) -> Ends {
@@ -75,7 +75,7 @@ impl Operator for Invert {
 struct WeighSpec {}
 
 /// Answers with the bytes of the budget that are in use.
-struct Weigh(Pixels);
+struct Weigh(PixelBudget);
 
 impl OperatorSpec for WeighSpec {
     fn ends(&self) -> Ends {
@@ -120,7 +120,7 @@ const KINDS: [OperatorKind; 3] = [
 /// use when an image was weighed.
 async fn run(flow: &str, parts: &[(&str, usize)], images: usize, lane: Lane) -> u64 {
     let transport = MemoryTransport::with_flows(parts.iter().copied());
-    let pixels = Pixels::new(ByteSize((images * IMAGE) as u64));
+    let pixels = PixelBudget::new(ByteSize((images * IMAGE) as u64));
     let process = ProcessResources { pixels: pixels.clone(), ..ProcessResources::default() };
     let parts = read_flows(flow, &KINDS).unwrap().remove(0).into_parts();
     for id in 0..10 {
