@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_or_silent_broker_brings_the_batch_back() {
+    async fn a_full_or_unavailable_broker_retries_the_batch() {
         let transport = MemoryTransport::with_flows([("other", 1)]);
         let batch: Vec<Payload> = (0..3).map(|n| Payload::json(json!(n))).collect();
         let ran = run(operator(&transport).as_mut(), Params::new(), batch.clone()).await;

@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn json_and_bytes_go_out_as_they_are() {
+    async fn json_and_bytes_are_sent_unchanged() {
         let pdf = Payload::Bytes(Content::inline("application/pdf", "%PDF-"));
         let ran = answers(vec![Payload::json(json!({"indexed": true})), pdf]).await;
         let sent: Vec<_> = ran.responded.iter().map(|(_, content)| (&*content.media_type, text(content))).collect();
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_picture_is_no_answer() {
+    async fn an_image_is_rejected() {
         let ran = answers(vec![Payload::Image(Arc::new(image_of_colour([1, 2, 3])))]).await;
         assert!(ran.responded.is_empty());
         assert_eq!(ran.rejected[0].1.status, 415);

@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_part_of_the_name_is_handed_on_in_order_and_claims_stay_claims() {
+    async fn every_part_of_the_name_is_emitted_in_order_and_claims_stay_claims() {
         let claim = Arc::new(Claim { id: Token::random(), length: 1 << 20, sha256: Digest([7; 32]) });
         let claimed = Content { media_type: "image/png".into(), body: Body::Claim(Arc::clone(&claim)) };
         let parts = vec![
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_form_without_the_part_is_refused_and_its_neighbour_goes_on() {
+    async fn a_form_without_the_part_is_rejected_and_the_others_continue() {
         let with = form(vec![part("photo", Content::inline("image/jpeg", "x"))]);
         let without = form(vec![part("file", Content::inline("image/jpeg", "x"))]);
         let ran = run(operator(false).as_mut(), Params::new(), vec![without, with, form(vec![])]).await;

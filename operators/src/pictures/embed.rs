@@ -144,21 +144,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_vector_of_the_wrong_length_never_gets_on() {
+    async fn a_vector_of_the_wrong_length_is_rejected() {
         let ran = run(operator(Arc::new(ShortModel::new())).as_mut(), Params::new(), images()).await;
         assert!(ran.emitted.is_empty());
         assert_eq!(ran.rejected.iter().map(|(_, why)| why.status).collect::<Vec<_>>(), [500; 3]);
     }
 
     #[tokio::test]
-    async fn a_failed_inference_brings_the_batch_back() {
+    async fn a_failed_inference_retries_the_batch() {
         let ran = run(operator(Arc::new(FailingModel::new())).as_mut(), Params::new(), images()).await;
         assert!(matches!(ran.fault, Some(Fault::Retry(_))));
         assert!(ran.emitted.is_empty() && ran.rejected.is_empty());
     }
 
     #[tokio::test]
-    async fn what_is_no_image_is_rejected_and_its_neighbours_are_embedded() {
+    async fn another_payload_is_rejected_and_the_images_are_embedded() {
         let mut batch = images();
         batch.insert(0, Payload::json(serde_json::json!({})));
         let ran = run(operator(Arc::new(MeanModel::new())).as_mut(), Params::new(), batch).await;

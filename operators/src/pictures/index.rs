@@ -197,7 +197,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn poison_is_rejected_and_its_neighbours_are_stored() {
+    async fn an_invalid_vector_or_owner_is_rejected_and_the_others_are_stored() {
         let index = Arc::new(ExactIndex::default());
         let events = vec![
             (params("r1"), payload(&[f32::NAN, 0.0])),
@@ -230,7 +230,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn an_index_out_of_reach_brings_the_batch_back() {
+    async fn an_unavailable_index_retries_the_batch() {
         let ran = run(operator(Arc::new(UnavailableIndex)).as_mut(), params("r1"), vec![payload(&[1.0])]).await;
         assert!(matches!(ran.fault, Some(Fault::Unavailable(_))) && ran.emitted.is_empty());
     }
@@ -260,7 +260,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_parameter_of_the_gateway_is_no_field() {
+    fn a_parameter_of_the_gateway_cannot_be_a_field() {
         let spec = IndexSpec { fields: vec![TENANT_PARAM.into()], ..spec() };
         assert_eq!(spec.check(&Names::default())[0].key, "fields");
     }

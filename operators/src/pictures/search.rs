@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_tenant_finds_its_own_reports_alone() {
+    async fn a_tenant_finds_only_its_own_reports() {
         let index = filled(20, 1);
         for (tenant, report) in [("acme", "a1"), ("acme", "a2"), ("other", "o1")] {
             let params: Params = [("report_id", report), (TENANT_PARAM, tenant)]
@@ -305,13 +305,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_index_out_of_reach_brings_the_batch_back() {
+    async fn an_unavailable_index_retries_the_batch() {
         let ran = run(operator(Arc::new(UnavailableIndex)).as_mut(), Params::new(), vec![query()]).await;
         assert!(matches!(ran.fault, Some(Fault::Unavailable(_))) && ran.emitted.is_empty());
     }
 
     #[tokio::test]
-    async fn the_searches_of_a_batch_run_side_by_side() {
+    async fn the_searches_of_a_batch_run_concurrently() {
         let mut operator = operator(Arc::new(GatheringIndex::of(16)));
         let running = run(operator.as_mut(), Params::new(), vec![query(); 16]);
         let ran = tokio::time::timeout(PATIENCE, running).await.expect("all sixteen are waiting at once");

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_become_options_and_defaults_nothing() {
+    fn fields_become_options_and_defaults_change_nothing() {
         let parameters = form(json!({})).unwrap();
         assert!(
             parameters.is_met_by(b"") && parameters.options.update_indexes && parameters.finish == Finish::default()
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_done_is_said() {
+    fn unsupported_fields_are_rejected_by_name() {
         for (field, value) in [
             ("exportNotes", "loudly"),
             ("zoom", "0"),
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_go_together_is_said() {
+    fn conflicting_fields_are_rejected() {
         for fields in [
             json!({ "pdfa": "PDF/A-2b", "userPassword": "x" }),
             json!({ "pdfa": "PDF/A-2b", "metadata": "{\"Author\":\"A\"}" }),

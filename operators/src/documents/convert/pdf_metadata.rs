@@ -86,14 +86,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_written_as_pdf_has_them() {
+    fn dates_are_written_in_pdf_syntax() {
         assert_eq!(date("2026-01-31T12:00:00+01:30").unwrap(), "D:20260131120000+01'30'");
         assert_eq!(date("2026-01-31T12:00:00Z").unwrap(), "D:20260131120000+00'00'");
         assert_eq!(date("2026-01-31T12:00:00-08:00").unwrap(), "D:20260131120000-08'00'");
     }
 
     #[test]
-    fn what_is_no_entry_says_so() {
+    fn an_invalid_metadata_entry_is_named() {
         for (json, needle) in [
             ("[]", "no JSON object"),
             (r#"{"a b":"x"}"#, "no name"),

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn data_become_a_document_and_bad_data_harm_no_other() {
+    async fn invalid_data_reject_only_their_own_event() {
         let json_text = Payload::Bytes(Content::inline("application/json", r#"{"name": "B"}"#));
         let broken = Payload::Bytes(Content::inline("application/json", "{"));
         let batch = vec![Payload::json(json!({"name": "A"})), Payload::json(json!({})), broken, json_text];
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_template_that_is_not_there_is_a_404_and_a_store_that_is_not_waits() {
+    async fn an_unknown_template_is_rejected_and_an_unavailable_store_is_retried() {
         for (name, status) in [("other", 404), ("../../etc/passwd", 400), ("a/b", 400), ("\0", 400)] {
             let ran = filled(name, vec![Payload::json(json!({}))], false).await;
             assert_eq!(ran.rejected[0].1.status, status, "{name}");
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_a_document_already_passes() {
+    async fn a_finished_document_passes_unchanged() {
         let document = Payload::Bytes(Content::inline("application/pdf", "%PDF-1.7"));
         let ran = filled("letter", vec![document], false).await;
         assert!(

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::engine::escaped;
-use super::values::Typed;
+use super::values::TypedValue;
 use crate::documents::office::xml::{Token, TokenKind, Tokens};
 
 const RELATIONSHIPS: &str = "http://schemas.openxmlformats.org/package/2006/relationships";
@@ -58,7 +58,7 @@ pub(super) fn free_prefix(rels: &str) -> String {
 }
 
 /// Relationships with the new ones added.
-pub(super) fn with_relationships(rels: Option<&str>, links: &NewRelationships, typed: &[Typed]) -> String {
+pub(super) fn with_relationships(rels: Option<&str>, links: &NewRelationships, typed: &[TypedValue]) -> String {
     let mut added = String::new();
     for (place, target) in links.targets.iter().enumerate() {
         let id = format!("{}{}", links.prefix, place + 1);
@@ -76,9 +76,9 @@ pub(super) fn with_relationships(rels: Option<&str>, links: &NewRelationships, t
 }
 
 /// The part name of an image.
-pub(super) fn media_name(place: usize, typed: &[Typed]) -> String {
+pub(super) fn media_name(place: usize, typed: &[TypedValue]) -> String {
     let extension = match typed.get(place) {
-        Some(Typed::Image(image)) => image.kind.0,
+        Some(TypedValue::Image(image)) => image.kind.0,
         _ => "bin",
     };
     format!("{MEDIA}{}.{extension}", place + 1)

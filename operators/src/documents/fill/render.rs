@@ -13,7 +13,7 @@ use super::insert::{InsertContext, finish, too_large};
 use super::relationships::{
     NewRelationships, Target, free_prefix, media_name, rels_of, with_relationships, with_types,
 };
-use super::values::{Data, Typed};
+use super::values::{Data, TypedValue};
 use crate::documents::office::Writer;
 
 /// The rendered parts of one document, by lower-case name.
@@ -91,12 +91,12 @@ fn package(
     template: &Template,
     mut outputs: Outputs,
     images: &BTreeSet<usize>,
-    typed: &[Typed],
+    typed: &[TypedValue],
 ) -> Result<Vec<u8>, FillError> {
     let limit = template.options.limits.file.as_usize();
     if !images.is_empty() {
         let kind = |place: &usize| match typed.get(*place) {
-            Some(Typed::Image(image)) => Some(image.kind),
+            Some(TypedValue::Image(image)) => Some(image.kind),
             _ => None,
         };
         let kinds = images.iter().filter_map(kind).collect();
@@ -119,7 +119,7 @@ fn package(
         }
     }
     for place in images {
-        if let Some(Typed::Image(image)) = typed.get(*place) {
+        if let Some(TypedValue::Image(image)) = typed.get(*place) {
             writer.add_stored(&media_name(*place, typed), &image.bytes);
             within(&writer, limit)?;
         }

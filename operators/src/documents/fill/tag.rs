@@ -6,7 +6,7 @@
 
 /// The kind of a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Does {
+pub(super) enum TagKind {
     /// `{{ … }}`
     Print,
     /// `{% … %}`
@@ -33,7 +33,7 @@ pub(super) enum Level {
 /// A tag of a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tag {
-    pub(super) does: Does,
+    pub(super) kind: TagKind,
     pub(super) level: Level,
     /// The text between the delimiters: unescaped, with straight quotes, without prefix, signs and outer white space.
     pub(super) body: String,
@@ -46,14 +46,14 @@ pub(super) struct Tag {
 impl Tag {
     /// In the engine's syntax.
     pub(super) fn source(&self) -> String {
-        let (open, close) = delimiters(self.does);
+        let (open, close) = delimiters(self.kind);
         let sign = |sign: Option<char>| sign.map(String::from).unwrap_or_default();
         format!("{open}{} {} {}{close}", sign(self.signs.0), self.body, sign(self.signs.1))
     }
 
     /// As written, for messages.
     pub(super) fn shown(&self) -> String {
-        let (open, close) = delimiters(self.does);
+        let (open, close) = delimiters(self.kind);
         let prefix = match self.level {
             Level::Text => "",
             Level::Run => "r",
@@ -67,7 +67,7 @@ impl Tag {
 
     /// The first word of a statement, and the rest.
     pub(super) fn keyword(&self) -> (&str, &str) {
-        if self.does != Does::Statement {
+        if self.kind != TagKind::Statement {
             return ("", "");
         }
         let end = self.body.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(self.body.len());
@@ -75,36 +75,36 @@ impl Tag {
     }
 }
 
-fn delimiters(does: Does) -> (&'static str, &'static str) {
-    match does {
-        Does::Print => ("{{", "}}"),
-        Does::Statement => ("{%", "%}"),
-        Does::Comment => ("{#", "#}"),
+fn delimiters(kind: TagKind) -> (&'static str, &'static str) {
+    match kind {
+        TagKind::Print => ("{{", "}}"),
+        TagKind::Statement => ("{%", "%}"),
+        TagKind::Comment => ("{#", "#}"),
     }
 }
 
 /// The tag that begins with the delimiter at `at`; `None` if it does not end before `end` or another tag begins inside
 /// it.
 pub(super) fn read(text: &str, at: usize, end: usize) -> Option<Tag> {
-    let does = begins(text, at)?;
-    let (body, close) = match does {
-        Does::Comment => {
+    let kind = begins(text, at)?;
+    let (body, close) = match kind {
+        TagKind::Comment => {
             let close = at + 2 + text[at + 2..end].find("#}")?;
             (text[at + 2..close].to_owned(), close)
         }
-        _ => expression(text, at + 2, end, does)?,
+        _ => expression(text, at + 2, end, kind)?,
     };
     let (signs, body) = split_signs(&body);
-    let (level, body) = split_prefix(does, body);
-    Some(Tag { does, level, body: body.trim().to_owned(), signs, range: (at, close + 2) })
+    let (level, body) = split_prefix(kind, body);
+    Some(Tag { kind, level, body: body.trim().to_owned(), signs, range: (at, close + 2) })
 }
 
 /// The kind of tag that begins at `at`, if one does.
-pub(super) fn begins(text: &str, at: usize) -> Option<Does> {
+pub(super) fn begins(text: &str, at: usize) -> Option<TagKind> {
     match text.as_bytes().get(at..at + 2)? {
-        b"{{" => Some(Does::Print),
-        b"{%" => Some(Does::Statement),
-        b"{#" => Some(Does::Comment),
+        b"{{" => Some(TagKind::Print),
+        b"{%" => Some(TagKind::Statement),
+        b"{#" => Some(TagKind::Comment),
         _ => None,
     }
 }
@@ -117,8 +117,8 @@ pub(super) fn next_begin(text: &str, from: usize) -> Option<usize> {
 }
 
 /// Reads up to the closing delimiter; returns the body, unescaped and with straight quotes, and the delimiter's offset.
-fn expression(text: &str, mut at: usize, end: usize, does: Does) -> Option<(String, usize)> {
-    let close: &[u8] = if does == Does::Print { b"}}" } else { b"%}" };
+fn expression(text: &str, mut at: usize, end: usize, kind: TagKind) -> Option<(String, usize)> {
+    let close: &[u8] = if kind == TagKind::Print { b"}}" } else { b"%}" };
     let (mut body, mut string, mut depth) = (String::new(), None::<Quote>, 0_usize);
     while at < end {
         if string.is_none() {
@@ -126,7 +126,7 @@ fn expression(text: &str, mut at: usize, end: usize, does: Does) -> Option<(Stri
                 return Some((body, at));
             }
             // Another tag begins, so this one is not closed.
-            if matches!(begins(text, at), Some(Does::Print | Does::Statement)) && !body.trim().is_empty() {
+            if matches!(begins(text, at), Some(TagKind::Print | TagKind::Statement)) && !body.trim().is_empty() {
                 return None;
             }
         }
@@ -218,12 +218,12 @@ fn split_signs(body: &str) -> ((Option<char>, Option<char>), &str) {
     ((first, last), body)
 }
 
-fn split_prefix(does: Does, body: &str) -> (Level, &str) {
+fn split_prefix(kind: TagKind, body: &str) -> (Level, &str) {
     let prefixes = [("tr", Level::Row), ("tc", Level::Cell), ("p", Level::Paragraph), ("r", Level::Run)];
     for (prefix, level) in prefixes {
         let Some(rest) = body.strip_prefix(prefix) else { continue };
         let whole = rest.starts_with(char::is_whitespace) && !rest.trim().is_empty();
-        if whole && !(does == Does::Comment && level == Level::Run) {
+        if whole && !(kind == TagKind::Comment && level == Level::Run) {
             return (level, rest);
         }
     }
@@ -239,13 +239,13 @@ mod tests {
     }
 
     #[test]
-    fn strings_and_braces_end_nothing() {
+    fn delimiters_in_strings_and_braces_do_not_end_a_tag() {
         assert_eq!(one(r#"{{ "}}" }} x"#).body, r#""}}""#);
         assert_eq!(one(r#"{{ {"a": {"b": 1}} }}"#).body, r#"{"a": {"b": 1}}"#);
         assert_eq!(
             one("{%p if a == '%}' %}"),
             Tag {
-                does: Does::Statement,
+                kind: TagKind::Statement,
                 level: Level::Paragraph,
                 body: "if a == '%}'".into(),
                 signs: (None, None),
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_word_does_to_quotes_and_spaces_is_undone() {
+    fn curly_quotes_and_no_break_spaces_of_word_are_normalised() {
         assert_eq!(one("{% if a == “b” and c != ‘d’ %}").body, r#"if a == "b" and c != 'd'"#);
         assert_eq!(one("{{ “say 'a'” }}").body, r#""say 'a'""#);
         assert_eq!(one(r#"{{ "say “a”" }}"#).body, r#""say “a”""#);

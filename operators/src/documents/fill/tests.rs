@@ -210,7 +210,7 @@ fn row(text: &str) -> String {
 }
 
 #[test]
-fn pictures_become_parts_with_their_type_and_relationship() {
+fn images_become_parts_with_their_type_and_relationship() {
     let image = json!({"$type": "image", "src": picture(20, 10), "width_mm": 20, "alt": "a \"b\"", "link": "https://a.b/?c=1&d=2"});
     let body = "<w:p><w:r><w:rPr><w:b/></w:rPr><w:t>a {{ i }} b</w:t></w:r></w:p>".to_owned() + &p("{{ i }}");
     let bytes = template(&body).unwrap().render(&json!({"i": image})).unwrap();
@@ -279,7 +279,7 @@ fn a_typed_value_in_an_attribute_is_an_error() {
 }
 
 #[test]
-fn what_has_no_tags_is_copied_as_it_is() {
+fn parts_without_tags_are_copied_unchanged() {
     let noise: Vec<u8> = (0..4_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     let parts = docx(&p("{{ a }}"))
         .with("word/styles.xml", "<w:styles xmlns:w='w'>  </w:styles>")

@@ -20,7 +20,7 @@ const MAX_TYPED: usize = 10_000;
 
 /// A typed object.
 #[derive(Debug)]
-pub(super) enum Typed {
+pub(super) enum TypedValue {
     Image(Image),
     RichText(Vec<Span>),
     RichParagraph(Vec<Paragraph>),
@@ -128,7 +128,7 @@ impl Object for TypedObject {
 /// The data, converted for the engine.
 pub(super) struct Data {
     pub(super) root: Value,
-    pub(super) typed: Vec<Typed>,
+    pub(super) typed: Vec<TypedValue>,
 }
 
 impl Data {
@@ -147,7 +147,7 @@ impl Data {
     }
 }
 
-fn convert(json: &Json, typed: &mut Vec<Typed>, path: &mut String) -> Result<Value, FillError> {
+fn convert(json: &Json, typed: &mut Vec<TypedValue>, path: &mut String) -> Result<Value, FillError> {
     Ok(match json {
         Json::Null => Value::from(()),
         Json::Bool(value) => Value::from(*value),
@@ -188,7 +188,7 @@ fn within<T>(path: &mut String, step: &str, work: impl FnOnce(&mut String) -> T)
 
 type Fields = serde_json::Map<String, Json>;
 
-fn special(kind: &Json, fields: &Fields, typed: &mut Vec<Typed>, path: &str) -> Result<Value, FillError> {
+fn special(kind: &Json, fields: &Fields, typed: &mut Vec<TypedValue>, path: &str) -> Result<Value, FillError> {
     let wrong = |why: String| {
         let place = if path.is_empty() { "the data" } else { path.trim_start_matches('.') };
         FillError::data("value_invalid", format!("{}: {why}", place.chars().take(120).collect::<String>()))
@@ -204,18 +204,18 @@ fn special(kind: &Json, fields: &Fields, typed: &mut Vec<Typed>, path: &str) -> 
         Some("rich_text") => {
             let RichTextJson { spans } = serde_json::from_value(rest).map_err(|why| wrong(why.to_string()))?;
             check_spans(&spans).map_err(wrong)?;
-            (plain(&spans), Typed::RichText(spans))
+            (plain(&spans), TypedValue::RichText(spans))
         }
         Some("rich_paragraph") => {
             let RichParagraphJson { paragraphs } =
                 serde_json::from_value(rest).map_err(|why| wrong(why.to_string()))?;
             paragraphs.iter().try_for_each(|paragraph| check_spans(&paragraph.spans)).map_err(wrong)?;
             let lines: Vec<String> = paragraphs.iter().map(|paragraph| plain(&paragraph.spans)).collect();
-            (lines.join("\n"), Typed::RichParagraph(paragraphs))
+            (lines.join("\n"), TypedValue::RichParagraph(paragraphs))
         }
         Some("image") => {
             let image: ImageJson = serde_json::from_value(rest).map_err(|why| wrong(why.to_string()))?;
-            (String::new(), Typed::Image(Image::read(image).map_err(wrong)?))
+            (String::new(), TypedValue::Image(Image::read(image).map_err(wrong)?))
         }
         _ => {
             let known = "image, rich_text, rich_paragraph or listing";

@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_put_together_are_the_text() {
+    fn tokens_concatenated_are_the_text() {
         let text = "<?xml version='1.0'?><a x='1' >b &amp; c<!-- d --><e/><![CDATA[f]]></a >\n";
         let tokens = all(text).unwrap();
         assert_eq!(tokens.iter().map(|token| token.raw).collect::<String>(), text);
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_says_so() {
+    fn invalid_xml_is_an_error() {
         assert!(matches!(all("<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>"), Err(XmlError::Doctype { at: 0 })));
         assert!(matches!(all("<a>&b;</a>"), Err(XmlError::Entity { .. })));
         assert!(matches!(all("<?xml version='1.0' encoding='UTF-7'?><a/>"), Err(XmlError::Encoding { .. })));

@@ -9,7 +9,7 @@ fn template(source: &str) -> Result<Template, TypesetError> {
     Template::compile(source.to_owned().into(), &Options::default())
 }
 
-/// A template that begins by reading its data.
+/// A template that loads its data in the first line.
 fn with_data(body: &str) -> Template {
     template(&format!("#let data = json(\"data.json\")\n{body}")).unwrap_or_else(|why| panic!("{why:?}"))
 }
@@ -112,7 +112,7 @@ fn a_missing_field_is_named_with_its_place() {
         assert_eq!((why.status, &*why.code), (422, "undefined_variable"));
         assert!(why.message.contains("\"name\""), "{why:?}");
         let place = why.place.clone().unwrap();
-        // typst blames the field, not the dictionary it is not in.
+        // typst reports the place of the field, not of the dictionary.
         assert_eq!((place.line, &*place.text), (3, body.lines().last().unwrap().trim()));
         assert!((3..=18).contains(&place.column), "{place:?}");
         assert!(pipeline::Rejection::from(why).detail.contains("line 3, column"));
@@ -121,8 +121,8 @@ fn a_missing_field_is_named_with_its_place() {
 }
 
 #[test]
-fn places_are_those_of_the_template_as_it_was_written() {
-    // Loops, functions and products before the place of the error, on its line and within it.
+fn error_places_refer_to_the_uploaded_template() {
+    // Loops, functions and products before the error, on its line, and inside the failing expression.
     let body = "#let f = x => x * 2\n#for i in range(2) { let y = i * 2 * f(i); [#(y * data.no.x)] }";
     let why = failed(body, json!({"no": {}}));
     let place = why.place.unwrap();
@@ -167,7 +167,7 @@ fn metering_changes_no_document() {
 }
 
 #[test]
-fn no_file_no_package_and_no_code_is_in_reach() {
+fn files_packages_and_code_are_not_accessible() {
     for source in [
         "#import \"@preview/cetz:0.3.0\": canvas",
         "#import \"other.typ\": x",
@@ -203,7 +203,7 @@ fn no_file_no_package_and_no_code_is_in_reach() {
 }
 
 #[test]
-fn pictures_may_be_in_the_data() {
+fn images_may_be_in_the_data() {
     use base64::Engine as _;
     let address = |width, height| {
         let mut png = std::io::Cursor::new(Vec::new());

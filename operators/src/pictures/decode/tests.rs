@@ -177,7 +177,7 @@ fn the_smaller_decode_is_never_below_what_was_asked() {
 }
 
 #[test]
-fn a_file_cut_anywhere_is_an_error_and_not_a_grey_picture() {
+fn a_truncated_file_is_an_error_and_not_a_grey_image() {
     for (kind, bytes) in every_kind() {
         for percent in 0..100 {
             let cut = &bytes[..bytes.len() * percent / 100];
@@ -247,7 +247,7 @@ fn bombs_are_refused_by_their_header_at_once() {
 }
 
 #[test]
-fn pictures_within_the_limits_may_still_take_too_much_memory() {
+fn images_within_the_limits_may_still_take_too_much_memory() {
     let deep = png_header(16_384, 3_000);
     // The same header with 16 bits of RGBA. Its pixels are missing, but the decoder does not get that far.
     let fields = [&deep[16..24], &[16, 6, 0, 0, 0]].concat();
@@ -273,7 +273,7 @@ fn a_frame_larger_than_its_canvas_is_corrupt() {
 }
 
 #[test]
-fn what_is_no_picture_is_named() {
+fn a_file_of_another_type_is_named() {
     let ftyp = |brand: &[u8; 4]| [b"\0\0\0\x18ftyp", &brand[..], &[0; 12]].concat();
     let cases: [(Vec<u8>, &str); 12] = [
         (b"<!DOCTYPE html><html><body>photo.jpg</body></html>".to_vec(), "this is HTML"),
@@ -299,7 +299,7 @@ fn what_is_no_picture_is_named() {
 }
 
 #[test]
-fn only_the_formats_that_are_taken_pass() {
+fn only_accepted_formats_are_decoded() {
     let spec: DecodeSpec = serde_json::from_value(json!({"formats": ["jpeg", "png"]})).unwrap();
     let why = decode(&gif(&scene(4, 4), 1), &spec.limits(), None).unwrap_err();
     assert_eq!(why.status, 415);
@@ -308,14 +308,14 @@ fn only_the_formats_that_are_taken_pass() {
 }
 
 #[test]
-fn a_file_too_long_is_refused_before_it_is_looked_at() {
+fn a_file_too_long_is_rejected_before_it_is_read() {
     let spec: DecodeSpec = serde_json::from_value(json!({"max_bytes": "1 KiB"})).unwrap();
     let why = decode(&vec![b'<'; 1025], &spec.limits(), None).unwrap_err();
     assert_eq!((why.status, why.detail.as_str()), (413, "the image has 1025 bytes; the limit is 1 KiB"));
 }
 
 #[test]
-fn polyglots_are_what_their_pixels_say() {
+fn polyglot_files_are_decoded_as_their_image() {
     let picture = jpeg(&scene(32, 32), PLAIN);
     let with_php = with_segment(&picture, 0xfe, b"<?php system($_GET[0]); ?>");
     let with_tail = [picture.as_slice(), b"<script>alert(1)</script>PK\x03\x04"].concat();
@@ -377,7 +377,7 @@ fn every_png_colour_type_becomes_rgb_on_white() {
 }
 
 #[test]
-fn of_an_animation_the_first_frame_is_taken_at_once() {
+fn only_the_first_frame_of_an_animation_is_decoded() {
     let picture = scene(8, 8);
     let mut frames = Vec::new();
     for sequence in 0..20_000_u32 {
@@ -460,7 +460,7 @@ async fn a_bad_picture_is_rejected_and_its_neighbours_are_decoded() {
 }
 
 #[test]
-fn a_decoder_that_panics_costs_its_own_picture_alone() {
+fn a_decoder_that_panics_rejects_only_its_own_image() {
     let why = catch_panic(|| panic!("index out of bounds")).unwrap_err();
     assert_eq!((why.status, &*why.code), (422, "image_corrupt"));
     assert!(!why.detail.contains("index"));

@@ -1,7 +1,7 @@
 //! Writes the engine's template, with everything that is not a tag unchanged, and records the position of each tag.
 
 use super::compilation::{Bit, Compilation, Site, Source};
-use crate::documents::fill::tag::{Does, Level, Tag, begins, next_begin, read};
+use crate::documents::fill::tag::{Level, Tag, TagKind, begins, next_begin, read};
 use crate::documents::fill::xml_tree::NONE;
 use crate::documents::office::xml::TokenKind;
 
@@ -88,7 +88,7 @@ impl Compilation<'_> {
 
     fn emit_tag(&self, tag: usize, source: &mut Source) {
         let found = &self.tags[tag];
-        if self.consumed[tag] || found.does == Does::Comment {
+        if self.consumed[tag] || found.kind == TagKind::Comment {
             return;
         }
         let place = self.place(self.piece_of(tag), Some(found));
@@ -110,7 +110,7 @@ impl Compilation<'_> {
             let place = if self.tree.pieces[at].parent == NONE { 0 } else { at };
             let place = self.place(place, Some(&tag));
             source.sites.push(Site { offset: source.text.len(), statement: statement(&tag), place });
-            if tag.does != Does::Comment {
+            if tag.kind != TagKind::Comment {
                 source.text.push_str(&tag.source());
             }
             (done, looked) = (tag.range.1, tag.range.1);
@@ -121,7 +121,7 @@ impl Compilation<'_> {
 
 fn statement(tag: &Tag) -> Option<(String, String)> {
     let (keyword, rest) = tag.keyword();
-    (tag.does == Does::Statement).then(|| (keyword.to_owned(), rest.to_owned()))
+    (tag.kind == TagKind::Statement).then(|| (keyword.to_owned(), rest.to_owned()))
 }
 
 fn is_plain(tag: &Tag) -> bool {

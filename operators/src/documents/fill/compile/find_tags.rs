@@ -2,7 +2,7 @@
 
 use super::compilation::{Bit, Compilation, Segment};
 use crate::documents::fill::error::FillError;
-use crate::documents::fill::tag::{Does, Level, begins, next_begin, read};
+use crate::documents::fill::tag::{Level, TagKind, begins, next_begin, read};
 
 /// Statements of Jinja that refer to other templates, or change the escaping.
 const REFUSED: [&str; 7] = ["include", "import", "from", "extends", "block", "endblock", "autoescape"];
@@ -75,7 +75,7 @@ impl Compilation<'_> {
         let end = self.end_of(self.segments[segment].last);
         let Some(tag) = read(&self.all, begin, end) else {
             let shown: String = self.all[begin..end].chars().take(60).collect();
-            let close = if begins(&self.all, begin) == Some(Does::Print) { "}}" } else { "%} or #}" };
+            let close = if begins(&self.all, begin) == Some(TagKind::Print) { "}}" } else { "%} or #}" };
             let message = format!("a tag begins with {shown:?} and does not end; close it with {close}");
             return Err(FillError::syntax(message, self.place(self.segments[segment].piece, None)));
         };
@@ -129,7 +129,7 @@ impl Compilation<'_> {
     pub(super) fn merge_by_signs(&mut self) {
         for tag in 0..self.tags.len() {
             let (begin, end) = self.tags[tag].signs;
-            if self.tags[tag].does != Does::Statement {
+            if self.tags[tag].kind != TagKind::Statement {
                 continue;
             }
             self.tags[tag].signs = (None, None);

@@ -20,7 +20,7 @@ fn paragraph(text: &str) -> String {
 }
 
 #[test]
-fn what_has_no_tags_stays_as_it_is() {
+fn a_part_without_tags_stays_unchanged() {
     let body = "<w:p a='{5C22}'><w:r><w:t>a { b } 100 % &amp; {c</w:t></w:r></w:p>";
     assert_eq!(compiled(body), body);
 }
@@ -34,7 +34,7 @@ fn a_tag_over_runs_keeps_the_formatting_it_begins_with() {
 }
 
 #[test]
-fn a_tag_that_ends_in_a_link_tears_nothing_apart() {
+fn a_tag_that_ends_in_a_hyperlink_leaves_the_elements_whole() {
     let body = "<w:p><w:r><w:t>{{ a</w:t></w:r><w:hyperlink><w:r><w:t>b }} c</w:t></w:r></w:hyperlink></w:p>";
     let moved = "<w:p><w:r><w:t xml:space=\"preserve\">{{ ab }}</w:t></w:r><w:hyperlink><w:r><w:t> c</w:t></w:r></w:hyperlink></w:p>";
     assert_eq!(compiled(body), moved);
@@ -73,7 +73,7 @@ fn a_run_tag_keeps_what_is_beside_it_and_its_formatting() {
 }
 
 #[test]
-fn minus_joins_paragraphs_and_keeps_their_text() {
+fn a_minus_sign_joins_paragraphs_and_keeps_their_text() {
     let body = [paragraph("a"), paragraph("{%- if x -%}"), paragraph("b"), paragraph("c {%- endif %}")].concat();
     let source = compiled(&body);
     assert!(source.starts_with("<w:p><w:r><w:t xml:space=\"preserve\">a{% if x %}b</w:t></w:r></w:p>"), "{source}");

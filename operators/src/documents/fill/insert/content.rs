@@ -6,21 +6,21 @@ use super::context::{FIRST_DRAWING, InsertContext};
 use crate::documents::fill::engine::escaped;
 use crate::documents::fill::image::Image;
 use crate::documents::fill::relationships::{NewRelationships, Target};
-use crate::documents::fill::values::{Format, Paragraph, Span, Typed, Underline};
+use crate::documents::fill::values::{Format, Paragraph, Span, TypedValue, Underline};
 use crate::documents::office::xml::{Token, TokenKind};
 
 /// A typed value as content of a paragraph, or as paragraphs.
 pub(super) fn content(
-    value: &Typed,
+    value: &TypedValue,
     index: usize,
     context: &mut InsertContext<'_>,
     links: &mut NewRelationships,
 ) -> String {
     let mut out = String::new();
     match value {
-        Typed::RichText(spans) => spans.iter().for_each(|span| run(&mut out, span, links)),
-        Typed::RichParagraph(paragraphs) => paragraphs.iter().for_each(|one| paragraph(&mut out, one, links)),
-        Typed::Image(image) => {
+        TypedValue::RichText(spans) => spans.iter().for_each(|span| run(&mut out, span, links)),
+        TypedValue::RichParagraph(paragraphs) => paragraphs.iter().for_each(|one| paragraph(&mut out, one, links)),
+        TypedValue::Image(image) => {
             drawing(&mut out, image, index, context.drawing, links);
             context.drawing += 1;
         }

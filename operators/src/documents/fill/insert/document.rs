@@ -9,7 +9,7 @@ use super::table_grid::Table;
 use crate::documents::fill::engine::PLACEHOLDER;
 use crate::documents::fill::error::FillError;
 use crate::documents::fill::relationships::NewRelationships;
-use crate::documents::fill::values::Typed;
+use crate::documents::fill::values::TypedValue;
 use crate::documents::office::xml::{Token, TokenKind, Tokens};
 
 /// An open element.
@@ -224,7 +224,7 @@ impl<'x> Pass<'x, '_, '_> {
             return Ok(());
         };
         let content = content::content(value, index, self.context, self.links);
-        let block = matches!(value, Typed::RichParagraph(_));
+        let block = matches!(value, TypedValue::RichParagraph(_));
         let (around, from) = self.surroundings();
         match (around, block) {
             (Surroundings::Block, true) | (Surroundings::Paragraph, false) => self.out.push_str(&content),

@@ -14,7 +14,7 @@ fn scanned(parts: &Parts) -> Result<ScannedDocument, Rejection> {
     scan(&parts.zip().into(), ALL, &Limits::default())
 }
 
-/// The code of a refusal that must be one of content.
+/// The code of the rejection, which must have status 422.
 fn code(parts: &Parts) -> String {
     refusal(&parts.zip(), ALL, 422)
 }
@@ -67,7 +67,7 @@ fn external_references_other_than_hyperlinks_are_rejected() {
         assert_eq!(code(&related("image", target, true)), "external_content", "{target}");
     }
     for target in ["http://a/b.png", r"\\host\share\a.png", "//host/a.png", "file:///etc/passwd", "C:\\a.png"] {
-        // A relationship that forgets to say that it is external.
+        // A relationship that does not declare that it is external.
         assert_eq!(code(&related("image", target, false)), "external_content", "{target}");
     }
     for target in
@@ -273,12 +273,12 @@ fn a_part_of_another_length_than_both_headers_declare_is_rejected() {
     assert_eq!(refusal(&both, ALL, 422), "package_corrupt");
 }
 
-/// Two entries of the directory that name the same header and data under one name each.
+/// A package of two entries whose data overlap.
 fn overlapping() -> Vec<u8> {
     let whole = Parts::default().with("a", "aa").with("b", "bb").zip();
     let end = whole.len() - 22;
     let directory = u32::from_le_bytes(whole[end + 16..end + 20].try_into().unwrap()) as usize;
-    // The first entry's data is made to reach over the second's header, in both of its records.
+    // Both records of the first entry are changed so that its data overlaps the header of the second.
     let second = 30 + 1 + 2;
     let reach = (second + 2) as u8;
     let mut changed = whole.clone();
@@ -353,7 +353,7 @@ fn damaged_packages_are_refused_and_never_a_panic() {
             let at = random.random_range(0..flipped.len());
             flipped[at] ^= 1 << random.random_range(0..8);
         }
-        // Most are refused; what is not must be a document still.
+        // Most are rejected; any other must still be a document.
         if let Ok(scanned) = scan(&flipped.into(), ALL, &Limits::default()) {
             assert!(scanned.package.is_some());
         }
@@ -368,7 +368,7 @@ fn damaged_packages_are_refused_and_never_a_panic() {
 }
 
 #[test]
-fn what_is_written_reads_back_and_copies_are_raw() {
+fn a_written_package_reads_back_and_copies_are_raw() {
     let bytes = bytes::Bytes::from(docx(PARAGRAPH).with("word/media/a.bin", (0..=255).collect::<Vec<u8>>()).zip());
     let package = Package::open(bytes, &Limits::default()).unwrap();
     let mut writer = Writer::default();
