@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Checks the layout: which crate may depend on which, who may use which library, the order in which the files of a crate
-import each other (never in a circle), and how long a file may be.
+"""Checks the layout: dependencies between crates, which crate may use which library, import order and import circles
+between the files of a crate, and the length of files.
 
-Dependencies are read from `cargo metadata`, which asks no network. Python 3.9 or newer, standard library only.
+Dependencies are read from `cargo metadata --offline`. Python 3.9 or newer, standard library only.
 """
 
 import json
@@ -18,16 +18,16 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 ROOT = "caudal"
 CENTRE = "pipeline"
 
-# Libraries by pattern, and the one crate that may use them. Tests of the root package are exempt: they look at the
-# product from outside, as a foreign client would.
+# Libraries by pattern, and the one crate that may use them. Tests of the root package are exempt: they use the program
+# from outside, as other clients do.
 OWNERS = {
     r"async-nats": "nats",
     r"axum(-.*)?": "gateway",
     r"ort|ort-.*|qdrant-.*|rppal|tokio-serial|serialport": "connectors",
 }
 
-# The order of each crate's files and folders below `src`, from the top down, a layer a line: a file imports from its own
-# layer and from those after it. `lib.rs` and `main.rs` declare everything and are in no layer.
+# The order of each crate's files and folders below `src`, from the top down, one layer per line: a file may import from
+# its own layer and from those after it. `lib.rs` and `main.rs` declare everything and are in no layer.
 LAYERS = {
 }
 
@@ -57,7 +57,7 @@ def workspace():
 
 
 def directions(package, members):
-    """Members depend on the centre alone, the centre on none, the root on whichever it likes."""
+    """Member crates may depend only on the centre, the centre on no member, the root on all."""
     name = package["name"]
     if name == ROOT:
         return []
@@ -78,7 +78,7 @@ def ownership(package):
 
 
 def lints(package):
-    """A crate that does not name the workspace's lints is not held to them."""
+    """Every crate must enable the workspace's lints; without the entry Cargo does not apply them."""
     if "[workspace.lints" not in (REPOSITORY / "Cargo.toml").read_text():
         return []
     manifest = Path(package["manifest_path"])
@@ -88,7 +88,7 @@ def lints(package):
 
 
 def import_problems(crate, source, layers):
-    """The circles among a crate's files, and the imports against the order of its layers."""
+    """The import circles between a crate's files, and the imports against the order of its layers."""
     edges = imports.Crate(source).imports()
     problems = []
     for circle in imports.circles(edges):

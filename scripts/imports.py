@@ -1,8 +1,8 @@
-"""Which file of a Rust crate imports which, read from the source text, and the circles among them.
+"""Finds which file of a Rust crate imports which, from the source text, and the import circles.
 
-A file imports another when its code names something that the other defines: by `use`, or by a path in place. A `mod`
-line, and a `pub use` whose names the file does not use itself, are no imports: a `mod.rs` that only lists and re-exports
-its children depends on none of them, and whoever names a re-exported item imports the file that defines it. Code under
+A file imports another if its code names something that the other defines, by `use` or by a path. A `mod` line, or a
+`pub use` whose names the file does not use itself, is not an import: a `mod.rs` that only declares and re-exports its
+children depends on none of them, and a file that names a re-exported item imports the file that defines it. Code under
 `#[cfg(test)]` does not count. Macros are not expanded. Python 3.9 or newer, standard library only.
 """
 
@@ -18,7 +18,7 @@ PATH = re.compile(r"(?<![\w:])[a-z_]\w*(?:::\w+)+")
 
 
 class Module:
-    """One file of a crate, with what it declares and imports. `name` is its path from the crate's root: ("a", "b")."""
+    """One file of a crate, with its declarations and imports. `name` is its path from the crate's root: ("a", "b")."""
 
     def __init__(self, name, file, code):
         self.name = name
@@ -32,7 +32,7 @@ class Module:
 
 
 class Crate:
-    """The modules below a crate's `src` folder, `lib.rs` or `main.rs` being the root."""
+    """The modules below a crate's `src` folder; the root is `lib.rs` or `main.rs`."""
 
     def __init__(self, source):
         self.modules = {}
@@ -50,7 +50,7 @@ class Crate:
                     self._read((*name, child), candidate)
 
     def imports(self):
-        """A dictionary: each file, and the files that it imports."""
+        """A dictionary from each file to the set of files that it imports."""
         edges = {module.file: set() for module in self.modules.values()}
         for module in self.modules.values():
             for path in self._paths(module):
@@ -60,12 +60,12 @@ class Crate:
         return edges
 
     def _paths(self, module):
-        """What the code of a module names: absolute or relative paths, with the names that `use` brings in resolved."""
+        """The paths that a module's code names, absolute or relative; names from `use` are replaced by their paths."""
         aliases = {}
         for public, path, alias in module.uses:
             aliases[alias] = path
             is_module = self._module(module, path) is not None
-            # A module is imported for what is named through it, and that is found below.
+            # Importing a module alone is no edge; paths through it are found below.
             if alias in ("*", "_") or (alias in module.words and not is_module):
                 yield path
             elif not public and not is_module:
@@ -75,7 +75,7 @@ class Crate:
             yield [*aliases[path[0]], *path[1:]] if path[0] in aliases else path
 
     def _start(self, module, path):
-        """The module that a path starts from, and what remains of the path; `None` for other crates' paths."""
+        """The module that a path starts from, and the rest of the path; `None` for paths into other crates."""
         if path[0] == "crate":
             return self.modules[()], path[1:]
         if path[0] == "self":
@@ -97,12 +97,12 @@ class Crate:
         return found, rest
 
     def _module(self, module, path):
-        """The module that the whole path names, if it names one."""
+        """The module that the whole path names, or `None`."""
         walked = self._walk(module, path)
         return walked[0] if walked is not None and not walked[1] else None
 
     def _define(self, module, path, depth=0):
-        """The module that defines what a path names, through re-exports."""
+        """The module that defines what a path names, following re-exports."""
         walked = self._walk(module, path)
         if walked is None or depth > 16:
             return None
@@ -116,7 +116,7 @@ class Crate:
 
 
 def product_code(text):
-    """Rust source without comments, text literals, and whatever is compiled for tests alone."""
+    """Rust source without comments, literals, and code compiled only for tests."""
     code = COMMENT_OR_TEXT.sub(lambda found: '""' if found.group().endswith('"') else " ", text)
     kept, position = [], 0
     for attribute in TEST_ATTRIBUTE.finditer(code):
@@ -128,7 +128,7 @@ def product_code(text):
 
 
 def item_end(code, start):
-    """Where the item that begins at `start` ends: at its semicolon, or at the brace that closes it."""
+    """The end of the item that begins at `start`: its semicolon, or its closing brace."""
     depth = 0
     for place in range(start, len(code)):
         if code[place] in "{([":
@@ -143,7 +143,7 @@ def item_end(code, start):
 
 
 def flatten(tree):
-    """The paths of a `use` tree, each with the name that it brings in: `a::{b, c as d}` gives a::b as b, a::c as d."""
+    """The paths of a `use` tree, each with the name that it binds: `a::{b, c as d}` gives a::b as b, a::c as d."""
     tree = " ".join(tree.split())
     brace = tree.find("{")
     if brace < 0:
@@ -167,7 +167,7 @@ def split_at_commas(inner):
 
 
 def circles(edges):
-    """The groups of files that import each other in a circle, each as one shortest circle through its first file."""
+    """Import circles: for each strongly connected group of files, one shortest circle through its first file."""
     found, seen = [], set()
     for group in components(edges):
         if len(group) > 1 and not seen & group:
@@ -177,7 +177,7 @@ def circles(edges):
 
 
 def shortest_circle(start, group, edges):
-    """The files of a shortest way from `start` back to itself within `group`."""
+    """The files of a shortest path from `start` back to itself within `group`."""
     ways = [[start]]
     visited = set()
     while ways:

@@ -1,4 +1,4 @@
-"""Tests of the layout check on small crates planted in a temporary folder."""
+"""Tests of the layout check, on small crates written to a temporary folder."""
 
 import tempfile
 import unittest
@@ -15,7 +15,7 @@ class Planted(unittest.TestCase):
         self.source = Path(folder.name) / "src"
 
     def plant(self, **files):
-        """Writes files, named by their path with `__` for `/`, and gives the imports by relative path."""
+        """Writes files, named by their path with `__` for `/`, and returns the imports by relative path."""
         for name, text in files.items():
             file = self.source / (name.replace("__", "/") + ".rs")
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ class Planted(unittest.TestCase):
         (problem,) = self.problems("a")
         self.assertIn("b is in no layer", problem)
 
-    def test_a_re_export_leads_to_the_file_that_defines(self):
+    def test_a_re_export_resolves_to_the_defining_file(self):
         edges = self.plant(
             lib="mod folder;\nmod user;",
             folder__mod="mod inner;\npub use inner::{Thing as Renamed, Other};",
@@ -58,11 +58,11 @@ class Planted(unittest.TestCase):
         self.assertEqual(edges["user.rs"], ["folder/inner.rs"])
         self.assertEqual(edges["folder/mod.rs"], [])
 
-    def test_a_re_export_that_is_used_in_place_is_an_import(self):
+    def test_a_re_export_that_its_own_file_uses_is_an_import(self):
         edges = self.plant(lib="mod a;\npub use a::A;\npub fn made() -> A { A }", a="pub struct A;")
         self.assertEqual(edges["lib.rs"], ["a.rs"])
 
-    def test_code_for_tests_comments_and_texts_do_not_count(self):
+    def test_test_code_comments_and_literals_do_not_count(self):
         edges = self.plant(
             lib="mod a;\nmod b;",
             a='// crate::b::x()\nconst T: &str = "crate::b::x()";\n#[cfg(test)]\nmod tests { use crate::b::B; }',
@@ -70,7 +70,7 @@ class Planted(unittest.TestCase):
         )
         self.assertEqual(edges["a.rs"], [])
 
-    def test_paths_in_place_are_imports(self):
+    def test_qualified_paths_are_imports(self):
         edges = self.plant(
             lib="mod a;\nmod b;", a="mod deep;\nfn f() { deep::g(); self::deep::g() }", a__deep="pub fn g() {}",
             b="fn f() { super::a::f() }",
@@ -78,7 +78,7 @@ class Planted(unittest.TestCase):
         self.assertEqual(edges["a.rs"], ["a/deep.rs"])
         self.assertEqual(edges["b.rs"], ["a.rs"])
 
-    def test_a_module_brought_in_stands_for_what_is_named_through_it(self):
+    def test_paths_through_an_imported_module_are_imports(self):
         edges = self.plant(
             lib="mod a;\nmod b;",
             a__mod="pub mod one;\nmod two;\npub use two::Two;",
@@ -88,7 +88,7 @@ class Planted(unittest.TestCase):
         )
         self.assertEqual(edges["b.rs"], ["a/one.rs", "a/two.rs"])
 
-    def test_trees_of_use_are_taken_apart(self):
+    def test_use_trees_are_flattened(self):
         found = imports.flatten("a::{self, b::{c, d as e}, f::*}")
         self.assertEqual(found, [(["a"], "a"), (["a", "b", "c"], "c"), (["a", "b", "d"], "e"), (["a", "f", "*"], "*")])
 
