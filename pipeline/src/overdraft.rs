@@ -1,11 +1,11 @@
-//! A counting semaphore that can be overdrawn: units taken without waiting are owed, and paid by the next ones that are
-//! given back, before a waiter gets any.
+//! A counting semaphore that can be overdrawn. Units taken beyond the limit are a debt: units that are given back pay the debt
+//! first, and only then go to waiters.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
-/// See the module. The units in use are at most the limit plus what was overdrawn.
+/// A semaphore with a limit and a debt. The units in use are at most the limit plus the debt.
 pub struct Account {
     free: Arc<Semaphore>,
     limit: usize,
@@ -57,7 +57,7 @@ impl Account {
 pub struct Holding {
     account: Arc<Account>,
     permit: Option<OwnedSemaphorePermit>,
-    /// Units taken without a permit. Others may have paid for them since.
+    /// Units taken without a permit. Units that others gave back may have paid for them since.
     owed: usize,
 }
 
@@ -74,7 +74,7 @@ impl Holding {
         self.owed -= owed;
         let unpaid = owed.min(*debt);
         *debt -= unpaid;
-        // Others have paid the rest with their permits, so it is free again.
+        // The rest was paid by permits that others gave back, so it is free again.
         self.account.free.add_permits(owed - unpaid);
         let Some(permit) = &mut self.permit else { return };
         let paying = (excess - owed).min(*debt);

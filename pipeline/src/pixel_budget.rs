@@ -1,15 +1,16 @@
 //! The pixel budget: memory for decoded images, one for all flows of a process.
 //!
-//! An image takes room before its pixels exist, and gives it back when it is dropped. Bulk images take at most half. Nobody
-//! waits for room while holding any, so that no two can wait for each other:
+//! An image takes room before its pixels exist, and gives it back when it is dropped. Bulk images take at most half. No task
+//! waits for room while it holds any, so that no two can wait for each other:
 //!
 //! - An operator that makes images of other data (`decode`) waits with no image in its hands: [`PixelBudget::reserve`].
-//! - An operator that makes an image of another holds the other one, and so never waits ([`Image::derive`](crate::Image::derive)).
-//!   The room is overdrawn where none is free: nobody who waits gets any before as much was given back. The parent gives
-//!   its own back as soon as the batch has ended, so that the overdraft is at most the images that such stages work on.
-//! - The engine waits with no image of the batch in its hands before it makes an image of the bytes that came over a durable
-//!   edge. The images before the edge may wait for those behind it, so each stage behind an edge may overdraw for one
-//!   image at a time; otherwise a full budget would be a deadlock.
+//! - An operator that makes an image of another one holds that one, and so does not wait
+//!   ([`Image::derive`](crate::Image::derive)). If no room is free, the budget is overdrawn, and images that wait get room
+//!   only after the overdraft is paid. The first image gives its room back as soon as the batch has ended, so the overdraft
+//!   is at most the images that such stages work on.
+//! - The engine makes images of bytes that come over a durable edge. It waits before it fetches the bytes, with no image of
+//!   the batch in its hands. But images before the edge wait, with their room, while the queue behind it is full. So each
+//!   stage behind an edge may overdraw for one image at a time: otherwise a full budget and a full queue were a deadlock.
 
 use std::sync::Arc;
 
@@ -37,7 +38,7 @@ pub struct PixelRoom {
     lane: Lane,
     all: Holding,
     bulk: Option<Holding>,
-    /// Of an image that was let in over the budget, and of those derived from it.
+    /// Held by an image that was let in over the budget, and by those derived from it.
     passage: Option<Arc<OwnedSemaphorePermit>>,
 }
 
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bulk_pictures_leave_half_to_the_others() {
+    async fn bulk_images_leave_half_to_the_others() {
         let pixels = budget();
         let bulk = pixels.reserve(Lane::Bulk, 60 << 10).await.unwrap();
         assert!(pixels.reserve(Lane::Bulk, 1 << 10).now_or_never().is_none());
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_finished_picture_gives_back_what_decoding_took() {
+    async fn a_finished_image_gives_back_what_decoding_took() {
         let pixels = budget();
         let mut room = pixels.reserve(Lane::Bulk, 50 << 10).await.unwrap();
         room.shrink_to(10 << 10);
@@ -230,7 +231,10 @@ mod tests {
         assert!(pixels.readmit(Lane::Bulk, KIB, &passage).now_or_never().is_none());
         let derived = first.derive(KIB as usize).unwrap();
         drop(first);
-        assert!(pixels.readmit(Lane::Bulk, KIB, &passage).now_or_never().is_none(), "what was made of it still passes");
+        assert!(
+            pixels.readmit(Lane::Bulk, KIB, &passage).now_or_never().is_none(),
+            "the derived image still has the passage"
+        );
         drop(derived);
         assert!(pixels.readmit(Lane::Bulk, KIB, &passage).now_or_never().is_some());
     }

@@ -17,7 +17,7 @@ use crate::pixel_budget::{Passage, PixelBudget, PixelRoom};
 /// See the module. One per stage.
 pub struct ImageAdmission {
     budget: PixelBudget,
-    /// Lets one image in when the budget is full, for the images before the edge may wait for those behind it.
+    /// Lets one image in when the budget is full, because the images before the edge may wait for those behind it.
     passage: Passage,
 }
 

@@ -97,7 +97,7 @@ fn decode_image(bytes: &mut Bytes, mut room: Option<PixelRoom>) -> Option<Payloa
     if let Some(room) = &mut room {
         room.shrink_to(needed);
     }
-    // No copy where nobody else has these bytes.
+    // Not copied if these bytes have no other owner, as after a fetch.
     let image = Image { width, height, pixels: Vec::from(bytes), sha256, room };
     Some(Payload::Image(Arc::new(image)))
 }

@@ -17,7 +17,7 @@ impl CompletionHook for WebhookFollowUp {
     }
 
     fn follow_up(&self, request: &Envelope, completion: Completion<'_>) -> Option<FollowUp> {
-        // The event has an id of its own; the receiver is told the request's.
+        // The event has an id of its own; the receiver gets the request's.
         let mut webhook = request.params.get(WEBHOOK_PARAM)?.clone();
         if let Some(webhook) = webhook.as_object_mut() {
             webhook.insert("request".into(), json!(request.request));
