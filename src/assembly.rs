@@ -1,6 +1,5 @@
 //! Puts the parts together: the one list of operator kinds, and the order in which things are opened and closed.
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,9 +13,11 @@ use nats::{ConnectOptions, FlowTopology, JetStream, NatsSpec, Topology};
 use pipeline::documents::Converter;
 use pipeline::engine::{Flow, Running};
 use pipeline::spec::FlowSpec;
-use pipeline::webhook::Caller;
-use pipeline::{Compute, ImageModel, Ledger, OperatorKind, Pixels, Services, Spans, Transport};
-
+use pipeline::webhook::{Caller, WebhookFollowUp};
+use pipeline::{
+    Compute, ImageModel, Ledger, Need, OperatorKind, PixelBudget, ProcessResources, Service, Services, Spans,
+    Transport, VectorIndex,
+};
 use tokio::time::Instant;
 
 use crate::extras::Extras;
@@ -74,16 +75,16 @@ pub async fn open(
     let jetstream = nats::connect(ConnectOptions::new(access, topology)).await?;
     let plain: Arc<dyn Transport> = jetstream.clone();
     let transport = extras.wrap_transport.map_or(plain.clone(), |wrap| wrap(plain));
-    let works = !plan.works_on.is_empty();
-    let caller = if has(&plan.flows, "webhook") { Some(open_caller(plan).await?) } else { None };
-    let services = Arc::new(Services {
+    let process = ProcessResources {
         transport: Some(Arc::clone(&transport)),
         spans,
         ledger: Arc::new(Ledger::new(plan.nats.limits().ledger)),
-        pixels: Pixels::new(plan.pixels),
-        caller,
-        ..if works { open_services(plan, parts, extras, &data_dir).await? } else { Services::default() }
-    });
+        pixels: PixelBudget::new(plan.pixels),
+        completion_hook: Some(Arc::new(WebhookFollowUp)),
+        ..ProcessResources::default()
+    };
+    let opening = Opening { plan, parts, extras, data_dir: &data_dir };
+    let services = Arc::new(opening.services(process).await?);
     let mut flows = Vec::new();
     let (mine, others): (Vec<_>, Vec<_>) =
         std::mem::take(&mut plan.flows).into_iter().partition(|flow| plan.works_on.contains(&flow.name));
@@ -96,66 +97,121 @@ pub async fn open(
     Ok(Assembly { broker, jetstream, transport, services, flows })
 }
 
-/// Models, index and threads, for a process that works on flows.
-async fn open_services(plan: &Plan, parts: &Parts, extras: &Extras, data_dir: &Path) -> anyhow::Result<Services> {
-    let compute = Compute::new(compute_threads(plan.process.compute_threads))?;
-    let models = load_models(plan, parts, &compute).await?;
-    let office_folder = data_dir.join("office");
-    let (index_spec, data_dir) = (plan.index.clone(), data_dir.to_path_buf());
-    let index = blocking(move || connectors::index::open(&index_spec, &data_dir)).await??;
-    if plan.nats.url.is_some() && plan.index.url.is_none() {
-        // What one process indexes no other one finds.
-        tracing::warn!(
-            "the embedded index is this process's own: give [index] url where several work on the same flows"
-        );
+/// The services that these flows need.
+fn needs<'f>(flows: impl IntoIterator<Item = &'f FlowSpec>) -> Vec<Need> {
+    flows.into_iter().flat_map(|flow| &flow.stages).flat_map(|stage| stage.operator.needs()).collect()
+}
+
+/// Whether this service is among `needs`.
+fn is_needed<T: Service + ?Sized>(needs: &[Need]) -> bool {
+    needs.iter().any(Need::is::<T>)
+}
+
+/// What the services are opened from.
+struct Opening<'p> {
+    plan: &'p Plan,
+    parts: &'p Parts,
+    extras: &'p Extras,
+    data_dir: &'p Path,
+}
+
+impl Opening<'_> {
+    /// Opens the services that the flows of this process need, and no others.
+    async fn services(&self, process: ProcessResources) -> anyhow::Result<Services> {
+        let plan = self.plan;
+        let mut services = Services::new(process);
+        // Also where this process works on no flow: the gateway that accepts a request checks the address of its webhook.
+        if is_needed::<dyn Caller>(&needs(&plan.flows)) {
+            services = services.offer(self.caller().await?);
+        }
+        if plan.works_on.is_empty() {
+            return Ok(services);
+        }
+        let needs = needs(plan.flows.iter().filter(|flow| plan.works_on.contains(&flow.name)));
+        let compute = Compute::new(compute_threads(plan.process.compute_threads))?;
+        for (name, model) in self.models(&needs, &compute).await? {
+            services = services.offer_named(&name, model);
+        }
+        services.process.compute = Some(compute);
+        if is_needed::<dyn VectorIndex>(&needs) {
+            services = services.offer(self.index().await?);
+        }
+        if is_needed::<dyn Converter>(&needs) {
+            services = self.offer_converter(services).await?;
+        }
+        Ok(services)
     }
-    let index = extras.wrap_index.map_or(index.clone(), |wrap| wrap(index));
-    let converter = if uses(plan, "convert") { Some(open_office(plan, office_folder).await?) } else { None };
-    Ok(Services { models, index: Some(index), compute: Some(compute), converter, ..Services::default() })
-}
 
-/// Whether a flow that is worked on here has a stage of this kind.
-fn uses(plan: &Plan, kind: &str) -> bool {
-    has(plan.flows.iter().filter(|flow| plan.works_on.contains(&flow.name)), kind)
-}
-
-/// Whether one of these flows has a stage of this kind.
-fn has<'f>(flows: impl IntoIterator<Item = &'f FlowSpec>, kind: &str) -> bool {
-    flows.into_iter().flat_map(|flow| &flow.stages).any(|stage| stage.kind == kind)
-}
-
-/// What calls receivers: also where nobody is called, because what accepts a request checks its receiver.
-async fn open_caller(plan: &Plan) -> anyhow::Result<Arc<dyn Caller>> {
-    let spec = plan.webhook.clone();
-    Ok(Arc::new(blocking(move || HttpCaller::open(&spec)).await??))
-}
-
-/// The engine of documents, or, where it is not installed, what to do: what needs no engine works all the same.
-async fn open_office(plan: &Plan, folder: PathBuf) -> anyhow::Result<Result<Arc<dyn Converter>, Arc<str>>> {
-    if let Err(missing) = plan.office.find() {
-        tracing::warn!("documents are not converted: {missing}");
-        return Ok(Err(missing.into()));
+    async fn caller(&self) -> anyhow::Result<Arc<dyn Caller>> {
+        let spec = self.plan.webhook.clone();
+        Ok(Arc::new(blocking(move || HttpCaller::open(&spec)).await??))
     }
-    let of_before = folder.clone();
-    // What a killed process left: this one alone has the data folder.
-    blocking(move || match std::fs::remove_dir_all(of_before) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    })
-    .await??;
-    let ourselves = std::env::current_exe().context("cannot find our own program")?;
-    let config = plan.office.pool((ourselves, vec!["office-worker".into()]), &folder);
-    let pool = Pool::start(config).await.context("cannot start the engine of documents")?;
-    tracing::info!(version = pool.version(), workers = pool.workers(), "documents are converted by LibreOffice");
-    Ok(Ok(Arc::new(pool)))
+
+    async fn models(&self, needs: &[Need], compute: &Compute) -> anyhow::Result<Vec<(String, Arc<dyn ImageModel>)>> {
+        let is_needed = |name: &str| needs.iter().any(|need| need.is::<dyn ImageModel>() && need.name() == Some(name));
+        let mut declared = self.plan.models.clone();
+        declared.retain(|(name, _)| is_needed(name));
+        if declared.is_empty() {
+            return Ok(Vec::new());
+        }
+        let library = self.parts.find_onnxruntime();
+        let library = library.with_context(|| format!("ONNX Runtime is not installed: {REMEDY}"))?;
+        let compute = compute.clone();
+        let load = move || {
+            connectors::models::runtime::load(&library)?;
+            let mut models = Vec::new();
+            for (name, spec) in declared {
+                let model = connectors::models::load(&name, &spec, &PathBuf::new(), &compute)
+                    .with_context(|| format!("cannot load model {name}"))?;
+                models.push((name, model));
+            }
+            Ok(models)
+        };
+        blocking(load).await?
+    }
+
+    async fn index(&self) -> anyhow::Result<Arc<dyn VectorIndex>> {
+        let (spec, data_dir) = (self.plan.index.clone(), self.data_dir.to_path_buf());
+        let is_remote = spec.url.is_some();
+        let index = blocking(move || connectors::index::open(&spec, &data_dir)).await??;
+        if self.plan.nats.url.is_some() && !is_remote {
+            // No other process finds what this one indexes.
+            tracing::warn!(
+                "the embedded index belongs to this process alone: set url in [index] if several share flows"
+            );
+        }
+        Ok(self.extras.wrap_index.map_or(index.clone(), |wrap| wrap(index)))
+    }
+
+    /// Offers LibreOffice, or the reason why it is missing: stages that convert then answer 501, all else works.
+    async fn offer_converter(&self, services: Services) -> anyhow::Result<Services> {
+        let plan = self.plan;
+        if let Err(missing) = plan.office.find() {
+            tracing::warn!("documents are not converted: {missing}");
+            return Ok(services.decline::<dyn Converter>(missing));
+        }
+        let folder = self.data_dir.join("office");
+        let left_over = folder.clone();
+        // Left by a process that was killed; the data folder is locked, so no other process uses it.
+        blocking(move || match std::fs::remove_dir_all(left_over) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        })
+        .await??;
+        let ourselves = std::env::current_exe().context("cannot find our own program")?;
+        let config = plan.office.pool((ourselves, vec!["office-worker".into()]), &folder);
+        let pool = Pool::start(config).await.context("cannot start LibreOffice")?;
+        tracing::info!(version = pool.version(), workers = pool.workers(), "documents are converted by LibreOffice");
+        Ok(services.offer::<dyn Converter>(Arc::new(pool)))
+    }
 }
 
 /// Closes what [`open`] opened, once the flows have drained.
 pub async fn close(broker: Option<PrivateServer>, jetstream: &JetStream, services: &Services) {
-    if let Some(index) = &services.index {
+    if let Ok(index) = services.get::<dyn VectorIndex>() {
         index.close().await;
     }
-    if let Some(Ok(converter)) = &services.converter {
+    if let Ok(converter) = services.get::<dyn Converter>() {
         converter.close().await;
     }
     jetstream.close().await;
@@ -205,29 +261,6 @@ async fn start_broker(
             started => return Ok(started?),
         }
     }
-}
-
-async fn load_models(
-    plan: &Plan,
-    parts: &Parts,
-    compute: &Compute,
-) -> anyhow::Result<HashMap<String, Arc<dyn ImageModel>>> {
-    if plan.models.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let library = parts.find_onnxruntime().with_context(|| format!("ONNX Runtime is not installed: {REMEDY}"))?;
-    let (declared, compute) = (plan.models.clone(), compute.clone());
-    blocking(move || {
-        connectors::models::runtime::load(&library)?;
-        let mut models = HashMap::new();
-        for (name, spec) in declared {
-            let model = connectors::models::load(&name, &spec, &PathBuf::new(), &compute)
-                .with_context(|| format!("cannot load model {name}"))?;
-            models.insert(name, model);
-        }
-        Ok(models)
-    })
-    .await?
 }
 
 /// Runs what reads files or waits for a library away from the runtime.

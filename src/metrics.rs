@@ -129,10 +129,10 @@ fn publish(flow: &FlowFigures) {
 
 /// What all flows of the process share.
 fn publish_shared(services: &Services) {
-    let (known, forgotten_early) = services.ledger.figures();
+    let (known, forgotten_early) = services.process.ledger.figures();
     gauge!("caudal_ledger_events").set(known as f64);
     counter!("caudal_ledger_forgotten_early_total").absolute(forgotten_early);
-    gauge!("caudal_picture_bytes").set(services.pixels.taken() as f64);
+    gauge!("caudal_picture_bytes").set(services.process.pixels.taken() as f64);
 }
 
 /// Counters hold whole numbers: a gauge carries the fraction, its name says that it only grows.

@@ -9,7 +9,7 @@ use connectors::models::ModelSpec;
 use connectors::webhook::WebhookSpec;
 use gateway::spec::GatewaySpec;
 use pipeline::spec::{ByteSize, FlowSpec, Places, Problems, Section, Sources, memory};
-use pipeline::{Complaint, FlowName, Names, OperatorKind};
+use pipeline::{Complaint, FlowName, ImageModel, Names, OperatorKind, Service};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -100,8 +100,8 @@ pub fn load(sources: &Sources, kinds: &[OperatorKind]) -> Result<Plan, Problems>
     let model_sections = root.take_named("model", &mut problems);
     let flow_sections = root.take_named("flow", &mut problems);
     let names = Names {
-        models: model_sections.iter().map(|(name, _)| name.get_ref().clone()).collect(),
-        flows: flow_sections.iter().map(|(name, _)| name.get_ref().clone()).collect(),
+        flows: names_of(&flow_sections),
+        sections: [(<dyn ImageModel>::SECTION, names_of(&model_sections))].into(),
     };
     let models = read_models(model_sections, &mut problems);
     let mut flows = read_flows(flow_sections, kinds, &names, &mut problems);
@@ -148,7 +148,9 @@ const LEAST_MEMORY: ByteSize = ByteSize::mib(256);
 
 fn check_memory(memory: ByteSize, places: &Places, problems: &mut Problems) {
     if memory < LEAST_MEMORY {
-        let message = format!("memory is {memory}, but the minimum is {LEAST_MEMORY}, of which the program itself takes about a quarter");
+        let message = format!(
+            "memory is {memory}, but the minimum is {LEAST_MEMORY}, of which the program itself takes about a quarter"
+        );
         problems.add(places.of("memory"), message, format!("set at least {LEAST_MEMORY}"));
     }
 }
@@ -160,6 +162,10 @@ fn complain(complaints: Vec<Complaint>, places: &Places, problems: &mut Problems
 }
 
 type Named<'s> = Vec<(toml::Spanned<String>, Section<'s>)>;
+
+fn names_of(sections: &Named<'_>) -> BTreeSet<String> {
+    sections.iter().map(|(name, _)| name.get_ref().clone()).collect()
+}
 
 fn read_models(sections: Named<'_>, problems: &mut Problems) -> Vec<(String, ModelSpec)> {
     let mut models = Vec::new();

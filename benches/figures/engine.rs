@@ -13,7 +13,7 @@ use async_nats::jetstream::{self, consumer, context::PublishAckFuture};
 use futures_util::StreamExt;
 use pipeline::engine::{Flow, Running};
 use pipeline::spec::{BacklogSpec, ByteSize, FlowSpec, Problems, Sources};
-use pipeline::{Content, Envelope, FlowName, Payload, Services, Submission, Token, Transport};
+use pipeline::{Content, Envelope, FlowName, Payload, ProcessResources, Services, Submission, Token, Transport};
 use tokio::time::Instant;
 
 use crate::bare_broker::Broker;
@@ -84,7 +84,8 @@ async fn engine_rate() -> f64 {
     fill(&*transport, &names[0]).await;
 
     let shared: Arc<dyn Transport> = transport.clone();
-    let services = Arc::new(Services { transport: Some(Arc::clone(&shared)), ..Services::default() });
+    let process = ProcessResources { transport: Some(Arc::clone(&shared)), ..ProcessResources::default() };
+    let services = Arc::new(Services::new(process));
     let flow = Flow::build(read_flow(), &services, shared).await.unwrap();
     let begun = Instant::now();
     let running = Running::start(vec![flow]);

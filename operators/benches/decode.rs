@@ -1,21 +1,21 @@
-//! How long decoding takes on one thread, per size, subsampling and divisor. Draws its own pictures; files given as
+//! Benchmarks image decoding on one thread, per size, subsampling and divisor. Draws its own images; files given as
 //! arguments are measured too: `cargo bench -p operators --bench decode -- photo.jpg`.
 
-#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+#![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
-use operators::decode::{Format, Limits, decode, probe};
+use operators::pictures::decode::{Format, Limits, decode, probe};
 use pipeline::spec::ByteSize;
 use tokio::time::Instant;
 
 const ROUNDS: usize = 15;
 
-/// What a model that resizes to 224 needs, twice.
+/// Twice the size that a model resizes to, here 224.
 const SMALL: Option<(u32, u32)> = Some((448, 448));
 
 fn main() {
     let files: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    println!("{:<44} {:>10} {:>12} {:>12}", "picture", "bytes", "full, ms", "small, ms");
+    println!("{:<44} {:>10} {:>12} {:>12}", "image", "bytes", "full, ms", "small, ms");
     for file in &files {
         let bytes = std::fs::read(file).expect("the file named as an argument can be read");
         measure(file, &bytes);
@@ -33,13 +33,13 @@ fn main() {
 }
 
 fn measure(name: &str, bytes: &[u8]) {
-    let header = probe(bytes).expect("the file is a picture");
+    let header = probe(bytes).expect("the file is an image");
     let limits = Limits { bytes: ByteSize::mib(64), side: 16_384, megapixels: 50, formats: Format::ALL.to_vec() };
     let time = |min_size| {
         let mut best = f64::MAX;
         for _ in 0..ROUNDS {
             let begun = Instant::now();
-            std::hint::black_box(decode(bytes, &limits, min_size).expect("the picture decodes"));
+            std::hint::black_box(decode(bytes, &limits, min_size).expect("the image decodes"));
             best = best.min(begun.elapsed().as_secs_f64() * 1e3);
         }
         best
@@ -57,7 +57,7 @@ fn encode(pixels: &[u8], width: u16, height: u16, sampling: SamplingFactor, prog
     bytes
 }
 
-/// Smooth shading, edges at several scales and sensor noise: about as many bits per pixel as a phone's photo.
+/// Smooth shading, edges at several scales and sensor noise: about as many bits per pixel as a photo from a phone.
 fn photo_like(width: u16, height: u16) -> Vec<u8> {
     let mut noise = 0x2545_f491_4f6c_dd1d_u64;
     let mut pixels = Vec::with_capacity(usize::from(width) * usize::from(height) * 3);

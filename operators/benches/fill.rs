@@ -1,10 +1,10 @@
-//! How long a template takes to compile and to fill on one thread: `cargo bench -p operators --bench fill`. Files given as
-//! pairs of arguments (`template.docx data.json`) are measured too.
+//! Benchmarks compiling and filling a DOCX template on one thread: `cargo bench -p operators --bench fill`. Files given
+//! as pairs of arguments (`template.docx data.json`) are measured too.
 
-#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+#![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 
-use operators::fill::{Options, Template};
-use operators::office::Writer;
+use operators::documents::fill::{Options, Template};
+use operators::documents::office::Writer;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -13,7 +13,7 @@ const ROUNDS: usize = 200;
 const WORD: &str = "http://schemas.openxmlformats.org/wordprocessingml/2006/main";
 
 fn main() {
-    println!("{:<28} {:>10} {:>12} {:>12} {:>10}", "template", "bytes", "compile, ms", "fill, ms", "made");
+    println!("{:<28} {:>10} {:>12} {:>12} {:>10}", "template", "bytes", "compile, ms", "fill, ms", "result");
     let files: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     for pair in files.chunks_exact(2) {
         let read = |name: &String| std::fs::read(name).expect("the file named as an argument can be read");
@@ -47,7 +47,7 @@ fn median(work: impl Fn()) -> f64 {
     times[ROUNDS / 2]
 }
 
-/// As Word writes them: every run with properties, revision ids on every paragraph.
+/// A paragraph as Word writes it: every run with properties, revision ids on every paragraph.
 fn p(text: &str) -> String {
     let font = r#"<w:rPr><w:rFonts w:ascii="Calibri" w:hAnsi="Calibri" w:cs="Calibri"/><w:sz w:val="22"/><w:lang w:val="en-GB"/></w:rPr>"#;
     format!(
@@ -100,7 +100,7 @@ fn docx(body: &str) -> Vec<u8> {
     writer.add("[Content_Types].xml", types.as_bytes());
     writer.add("_rels/.rels", rels.as_bytes());
     writer.add("word/document.xml", document.as_bytes());
-    // Styles, theme and fonts of a real document: copied, never read again.
+    // As large as the styles, theme and fonts of a real document, which are copied unread.
     let style = |n: usize| format!(r#"<w:style w:styleId="S{n}"><w:name w:val="Style {n}"/></w:style>"#);
     let styles = format!(r#"<w:styles xmlns:w="{WORD}">{}</w:styles>"#, (0..300).map(style).collect::<String>());
     writer.add("word/styles.xml", styles.as_bytes());

@@ -1,28 +1,21 @@
-//! The operators: what a stage of a flow can do. One file each, named for its verb.
+//! The operators: what a stage of a flow can do, in one folder per subject.
 //!
-//! An operator knows events and the traits of [`pipeline`], nothing else: no broker, no HTTP, no device. `README.md` says
-//! where a new one goes and what it may not do.
+//! An operator depends only on events and on the traits of [`pipeline`]: it knows no broker, no HTTP and no device.
+//! `README.md` says where a new operator goes and which rules it must follow.
 
-pub mod convert;
-pub mod decode;
-pub mod embed;
+pub mod documents;
+pub mod general;
+pub mod pictures;
 #[cfg(test)]
-mod fakes;
-pub mod fill;
-pub mod index;
-pub mod office;
-pub mod publish;
-pub mod respond;
-pub mod search;
-pub mod split;
-mod stored;
-pub mod template;
-pub mod typeset;
-pub mod webhook;
+mod test_doubles;
 
 use pipeline::OperatorKind;
 
-/// Every kind of this crate, in the order of the alphabet. The assembly takes its list from here.
+use documents::{convert, fill, template, typeset};
+use general::{publish, respond, split, webhook};
+use pictures::{decode, embed, index, search};
+
+/// Every kind of this crate, in alphabetical order. The assembly takes its list from here.
 pub const ALL: &[OperatorKind] = &[
     convert::KIND,
     decode::KIND,

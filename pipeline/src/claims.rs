@@ -1,18 +1,19 @@
-//! The claim check: short bodies travel inside their event, long ones by reference.
+//! The claim check pattern: short bodies travel inside their event, long ones by reference into the object store.
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt};
 
 use crate::fault::BoxError;
 use crate::names::FlowName;
-use crate::payload::{Body, Content, Part, Payload, stored};
+use crate::payload::{Body, Content, Part, Payload, wire_form};
+use crate::pixel_budget::PixelRoom;
 use crate::transport::{BodyOf, INLINE_LIMIT, Transport, TransportError};
 
-/// Reads a body: up to [`INLINE_LIMIT`] it is kept, beyond that it streams on into the object store. Never more than the
-/// inline limit plus what the store has in flight is held.
+/// Reads a body: up to [`INLINE_LIMIT`] it stays in memory, beyond that it streams on into the object store. Memory is
+/// bounded by the inline limit plus the chunks that the store has in flight.
 ///
 /// # Errors
-/// [`TransportError::Body`] if the stream fails, anything the store says otherwise.
+/// [`TransportError::Body`] if the stream fails, otherwise the error of the store.
 pub async fn keep(
     transport: &dyn Transport,
     of: BodyOf<'_>,
@@ -34,10 +35,10 @@ pub async fn keep(
     Ok(Content::inline(media_type, join(head, length)))
 }
 
-/// Makes content out of bytes already in memory, by reference if they are long.
+/// Makes content of bytes that are in memory, by reference if they are long.
 ///
 /// # Errors
-/// Whatever the store says.
+/// The error of the store.
 pub async fn keep_bytes(
     transport: &dyn Transport,
     of: BodyOf<'_>,
@@ -50,10 +51,10 @@ pub async fn keep_bytes(
     keep(transport, of, media_type, stream::iter([Ok(bytes)]).boxed()).await
 }
 
-/// The bytes of `content`, fetched if need be.
+/// The bytes of `content`, fetched from the store if it is a reference.
 ///
 /// # Errors
-/// Whatever the store says.
+/// The error of the store.
 pub async fn fetch(transport: &dyn Transport, content: &Content) -> Result<Bytes, TransportError> {
     match &content.body {
         Body::Inline(bytes) => Ok(bytes.clone()),
@@ -61,32 +62,40 @@ pub async fn fetch(transport: &dyn Transport, content: &Content) -> Result<Bytes
     }
 }
 
-/// `payload` with its bytes in memory, and as what it was before it was stored. Parts stay where they are: `split` hands
-/// them on one by one.
-pub(crate) async fn resolve(transport: &dyn Transport, payload: &mut Payload) -> Result<(), TransportError> {
+/// Brings the bytes of `payload` into memory, and turns an encoded image or vector back into one; an image takes `room`.
+/// Parts stay in the store: `split` emits them one by one.
+pub(crate) async fn resolve(
+    transport: &dyn Transport,
+    payload: &mut Payload,
+    room: Option<PixelRoom>,
+) -> Result<(), TransportError> {
     if let Payload::Bytes(content) = payload
         && let Body::Claim(claim) = &content.body
     {
         content.body = Body::Inline(transport.get_claim(claim).await?);
     }
     if let Payload::Bytes(content) = payload
-        && let Some(thawed) = stored::thaw(content)
+        && let Some(decoded) = wire_form::decode(content, room)
     {
-        *payload = thawed;
+        *payload = decoded;
     }
     Ok(())
 }
 
-/// `payload` for another event, of flow `to`: pictures and vectors as bytes, long bytes as a claim. A claim is copied, for
-/// the one it names ends with the event that brought it.
+/// `payload` for another event, of flow `to`: images and vectors as bytes, long bytes as a claim. A body in the store is
+/// copied, because the original is dropped when the event that brought it ends.
 ///
 /// # Errors
-/// Whatever the store says.
+/// The error of the store.
 pub async fn storable(transport: &dyn Transport, to: &FlowName, payload: &Payload) -> Result<Payload, TransportError> {
     let content = match payload {
         Payload::Bytes(content) => content.clone(),
-        Payload::Image(image) => stored::freeze_image(image),
-        Payload::Vector(vector) => stored::freeze_vector(vector),
+        Payload::Image(image) => {
+            let pieces = stream::iter(wire_form::encode_image(image).map(Ok)).boxed();
+            let content = keep(transport, BodyOf::Event(to), wire_form::IMAGE_TYPE, pieces).await?;
+            return Ok(Payload::Bytes(content));
+        }
+        Payload::Vector(vector) => wire_form::encode_vector(vector),
         Payload::Json(_) => return Ok(payload.clone()),
         Payload::Parts(parts) => {
             let mut copies = Vec::with_capacity(parts.len());
@@ -99,13 +108,13 @@ pub async fn storable(transport: &dyn Transport, to: &FlowName, payload: &Payloa
     Ok(Payload::Bytes(copied(transport, to, &content).await?))
 }
 
-/// Content with a claim of its own, if it is long. Short content of a form stays in it.
+/// The same content with a body of its own: in the store if it is long, inline if it is short.
 async fn copied(transport: &dyn Transport, to: &FlowName, content: &Content) -> Result<Content, TransportError> {
     let bytes = fetch(transport, content).await?;
     keep_bytes(transport, BodyOf::Event(to), &content.media_type, bytes).await
 }
 
-/// Removes everything a payload refers to; what cannot be removed is found unused later.
+/// Removes the bodies that a payload refers to; one that cannot be removed is found as orphaned later.
 pub async fn drop_all(transport: &dyn Transport, payload: &Payload) {
     for claim in payload.claims() {
         if let Err(error) = transport.drop_claim(&claim).await {

@@ -1,20 +1,20 @@
-//! Threads for work that computes: decoding, resizing, normalising.
+//! The compute pool: threads for decoding, resizing, normalising.
 //!
-//! One pool for all flows, sized from the config, so that the sum of what is computed at once is bounded however many
-//! flows there are. Its threads run at a lower priority than the ones that serve requests (nice 5), those for bulk work at
-//! the lowest (nice 19): under full load a health check still answers within milliseconds, and an interactive picture takes
-//! the processor from a bulk one instead of waiting for it. Without interactive work bulk work has every core.
+//! One pool for all flows, sized from the config, so that concurrent computation is bounded however many flows there are.
+//! Its threads run at a lower priority than those that serve requests (nice 5), and at the lowest for bulk work (nice 19):
+//! under full load a health check still answers within milliseconds, and an interactive image takes the processor from a
+//! bulk one instead of waiting for it. Without interactive work bulk work has every core.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::event::Lane;
+use crate::envelope::Lane;
 use crate::fault::BoxError;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// How far back in the scheduler's line the threads of a lane stand, in nice levels.
+/// The nice level of a lane's threads.
 fn nice(lane: Lane) -> i32 {
     match lane {
         Lane::Interactive => 5,
@@ -39,8 +39,8 @@ impl Compute {
         Ok(Self { interactive: start(threads, Lane::Interactive)?, bulk: start(threads, Lane::Bulk)? })
     }
 
-    /// Runs `work` on a computing thread once one is free. If the caller is dropped while it waits, the work is not
-    /// begun; if it is dropped later, the work ends unheard.
+    /// Runs `work` on a thread of its lane once one is free; jobs of a lane begin in the order of their calls. If the caller
+    /// is dropped while it waits, the work is not begun; if it is dropped later, the result is discarded.
     ///
     /// # Errors
     /// If the work panicked.
@@ -52,7 +52,7 @@ impl Compute {
         let (answer, answered) = oneshot::channel();
         let job = move || {
             if !answer.is_closed() {
-                // A caller that gives up meanwhile needs no answer.
+                // A caller that was dropped meanwhile needs no result.
                 let _ = answer.send(work());
             }
         };
@@ -60,7 +60,7 @@ impl Compute {
             Lane::Interactive => &self.interactive,
             Lane::Bulk => &self.bulk,
         };
-        jobs.send(Box::new(job)).await.map_err(|_| "the computing threads are gone")?;
+        jobs.send(Box::new(job)).await.map_err(|_| "the compute threads are gone")?;
         answered.await.map_err(|_| "the computation panicked".into())
     }
 }
@@ -77,7 +77,7 @@ fn start(threads: usize, lane: Lane) -> std::io::Result<mpsc::Sender<Job>> {
     Ok(jobs)
 }
 
-/// Puts the calling thread behind those that serve requests, as the computing threads of interactive work are.
+/// Lowers the priority of the calling thread to that of the compute threads of interactive work.
 pub fn lower_priority() {
     set_nice(nice(Lane::Interactive));
 }
@@ -95,7 +95,7 @@ fn work(queue: &Mutex<mpsc::Receiver<Job>>, lane: Lane) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
         let Some(job) = job else { return };
-        // The answer channel closes when a job panics, which tells the caller.
+        // A panic drops the job's answer channel, which tells the caller.
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).is_err() {
             tracing::error!("a computation panicked");
         }

@@ -1,21 +1,21 @@
 //! Why work failed, in the only terms the engine needs.
 //!
-//! Four questions are kept apart: is *this event* bad ([`Rejection`], its neighbours go on), will it *probably work
-//! later* ([`Fault::Retry`]), is *something else* out of reach ([`Fault::Unavailable`]), or is *the stage* broken
+//! There are four cases: *this event* is bad ([`Rejection`]; the other events of the batch go on), the batch will *probably
+//! work later* ([`Fault::Retry`]), *a dependency* is out of reach ([`Fault::Unavailable`]), or *the stage* is broken
 //! ([`Fault::Fatal`]).
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-/// An error of a library or an upstream, kept for the log; clients never see its text.
+/// An error of a library or an upstream, for the log; clients never see its text.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why one event cannot be done, now or ever. Becomes an RFC 9457 problem for the client.
+/// Why one event cannot be processed, now or later. Becomes an RFC 9457 problem for the client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{code}: {detail}")]
 pub struct Rejection {
-    /// HTTP status that says the same (design: 413 too large, 415 wrong type, 422 unusable, …).
+    /// The HTTP status: 413 too large, 415 wrong type, 422 unusable, and so on.
     pub status: u16,
     /// Stable, snake_case, for programs.
     pub code: Cow<'static, str>,
@@ -34,7 +34,7 @@ impl Rejection {
         Self::new(413, code, detail)
     }
 
-    /// 415: a type that is not taken, or content that is not what it claims to be.
+    /// 415: a type that is not accepted, or content that is not of its declared type.
     pub fn unsupported(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(415, code, detail)
     }
@@ -44,13 +44,13 @@ impl Rejection {
         Self::new(422, code, detail)
     }
 
-    /// 500: our fault. `detail` must not carry internals.
+    /// 500: a fault of the service. `detail` must not carry internals.
     pub fn internal(detail: impl Into<String>) -> Self {
         Self::new(500, "internal", detail)
     }
 
-    /// Whether the fault is on our side, so that a person should look at the dead letter. Too full, too late and
-    /// not to be had here are not: the requester was told, and trying again is all there is to do.
+    /// Whether the service is at fault, so that a person should look at the dead letter. 501 not available here, 503 full
+    /// and 504 too late are not: the requester got the answer, and all there is to do is to try again.
     #[must_use]
     pub fn is_ours(&self) -> bool {
         self.status >= 500 && !matches!(self.status, 501 | 503 | 504)
@@ -60,12 +60,13 @@ impl Rejection {
 /// Why a whole batch failed (for one bad event use [`Output::reject`](crate::Output::reject)).
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// Will probably work later: the events come back after a delay. Counts as an attempt of each.
+    /// Will probably work later: the events are redelivered after a delay. Counts as an attempt of each.
     #[error("temporarily unavailable")]
     Retry(#[source] BoxError),
-    /// What the stage depends on is out of reach, whatever the events are: the stage waits for it with the events in its
-    /// hands. Only an outage that lasts counts as an attempt.
-    #[error("what the stage depends on is out of reach")]
+    /// A dependency of the stage is out of reach, whatever the events are (a refused connection, a full disk). The stage
+    /// keeps the events and calls the operator again until the dependency is back. Only an outage longer than
+    /// `retry.outage_ms` counts as an attempt.
+    #[error("a dependency of the stage is out of reach")]
     Unavailable(#[source] BoxError),
     /// The operator is broken: the flow stops and acknowledges nothing.
     #[error("operator failed")]
@@ -73,17 +74,17 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// A fault that a later attempt may not meet.
+    /// A fault that a later attempt may avoid.
     pub fn retry(error: impl Into<BoxError>) -> Self {
         Self::Retry(error.into())
     }
 
-    /// A fault of what the stage depends on.
+    /// A fault of a dependency.
     pub fn unavailable(error: impl Into<BoxError>) -> Self {
         Self::Unavailable(error.into())
     }
 
-    /// A fault that no attempt will get past.
+    /// A fault that every attempt would end in.
     pub fn fatal(error: impl Into<BoxError>) -> Self {
         Self::Fatal(error.into())
     }

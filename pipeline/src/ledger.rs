@@ -1,8 +1,8 @@
-//! Which events have ended, by their ids: a copy that comes after the broker has forgotten the first is known here.
+//! The ledger: ids of events that have ended, so that a copy is recognised after the broker has forgotten the first.
 //!
-//! The broker refuses a repeat for ten minutes, and forgets acknowledged ids when it restarts. The ledger remembers for a
-//! day. Entries are stored by [`Transport::note_ended`](crate::Transport::note_ended), many in one message, before their
-//! events are acknowledged; every process reads what is stored and keeps it in this set, bounded by count and by age.
+//! The broker refuses a repeat for ten minutes, and forgets acknowledged ids when it restarts. The ledger remembers ids for
+//! a day. Entries are stored by [`Transport::note_ended`](crate::Transport::note_ended), many in one message, before their
+//! events are acknowledged; every process reads them into this set, which is bounded by count and by age.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -17,9 +17,9 @@ use crate::names::{EventId, FlowName};
 /// How an event ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Nothing of it is left but its result.
+    /// Done or failed. Only its result is left.
     Settled,
-    /// It is kept as a dead letter, and with it the bodies it refers to.
+    /// Dead-lettered. The bodies it refers to are stored with the dead letter.
     Kept,
 }
 
@@ -29,18 +29,18 @@ pub enum End {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry(u128);
 
-/// An entry is a digest already.
+/// An entry is a digest already: its upper half is its hash.
 impl Hash for Entry {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64((self.0 >> 64) as u64);
     }
 }
 
-/// Takes the one number it is given.
+/// A hasher that returns the one number it is given.
 #[derive(Default)]
-struct AsItIs(u64);
+struct IdentityHasher(u64);
 
-impl Hasher for AsItIs {
+impl Hasher for IdentityHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -54,7 +54,7 @@ impl Hasher for AsItIs {
     }
 }
 
-/// Length of an entry on the wire: big-endian, as the digest has it.
+/// Length of an entry on the wire; it is big-endian.
 pub const ENTRY_BYTES: usize = 16;
 
 impl Entry {
@@ -86,16 +86,16 @@ impl Entry {
     }
 }
 
-/// What a process learns of the ledger.
+/// What a process reads from the stored ledger.
 #[derive(Clone, Debug)]
 pub enum News {
     /// Entries that were stored at this time.
     Noted(OffsetDateTime, Vec<Entry>),
-    /// Everything that was stored before the reading began has been told.
+    /// Everything stored before the reading began has been sent.
     CaughtUp,
 }
 
-/// See the module. One per process, shared by its flows.
+/// The ended events of a process, shared by its flows.
 pub struct Ledger {
     limits: LedgerLimits,
     state: Mutex<State>,
@@ -106,7 +106,7 @@ pub struct Ledger {
 pub struct LedgerLimits {
     /// Entries; beyond, the oldest are forgotten early. About 50 bytes each.
     pub events: usize,
-    /// How long an entry is kept.
+    /// How long an entry is remembered.
     pub age: Duration,
 }
 
@@ -118,8 +118,9 @@ impl Default for LedgerLimits {
 
 #[derive(Default)]
 struct State {
-    known: HashSet<Entry, BuildHasherDefault<AsItIs>>,
-    /// As they were noted, with the second of that.
+    /// The same entries as in `oldest_first`, each once.
+    known: HashSet<Entry, BuildHasherDefault<IdentityHasher>>,
+    /// In the order in which they were noted here, each group with the second in which it was stored.
     oldest_first: VecDeque<(i64, Vec<Entry>)>,
     forgotten_early: u64,
 }
@@ -137,10 +138,10 @@ impl Ledger {
         Self { limits, state: Mutex::default() }
     }
 
-    /// Takes in entries that were stored at `at`.
+    /// Adds entries that were stored at `at`, and forgets those that are too old or too many.
     pub fn note(&self, at: OffsetDateTime, entries: &[Entry]) {
         let mut state = self.lock();
-        // Whoever stored them hears of them again from the broker.
+        // The process that stored them receives them again from the broker.
         let new: Vec<Entry> = entries.iter().copied().filter(|entry| state.known.insert(*entry)).collect();
         if !new.is_empty() {
             state.oldest_first.push_back((at.unix_timestamp(), new));
@@ -173,7 +174,7 @@ impl Ledger {
         state.known.contains(&settled.kept()).then_some(End::Kept)
     }
 
-    /// Entries known, and entries that were forgotten before their time, for want of room.
+    /// Entries held, and entries that were forgotten early because of the limit.
     #[must_use]
     pub fn figures(&self) -> (usize, u64) {
         let state = self.lock();
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_twice_counts_once() {
+    fn an_entry_noted_twice_counts_once() {
         let ledger = Ledger::default();
         ledger.note(OffsetDateTime::UNIX_EPOCH, &[entry("a", End::Settled)]);
         ledger.note(OffsetDateTime::UNIX_EPOCH, &[entry("a", End::Settled)]);

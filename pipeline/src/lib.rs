@@ -3,39 +3,67 @@
 //! This crate knows no broker, no HTTP and no model. It defines the words ([`Event`], [`Operator`], [`Fault`],
 //! [`Transport`]) and runs flows over them: spec ([`spec`]) → check → build → start ([`engine`]). The other crates
 //! depend on this one and never on each other.
+//!
+//! Inside, a file imports only from the lines below its own:
+//!
+//! ```text
+//! testing        in-memory transport, operators for tests
+//! engine         flows that run: source readers, workers, settler, drain
+//! spec           flows as declared: stages, queues, durable cuts, memory budget
+//! operator_kind  kinds of operators, their specs and needs
+//! services       the outside that operators may ask for
+//! registry       how they ask
+//! operator       the trait of a stage
+//! edges          between stages: queue and lane policy, durable edge, output
+//! event          the event and its acknowledgement tree
+//! claims         claim check: long bodies by reference
+//! transport      the broker as a trait
+//! completion, outcome, ledger
+//! payload, pixel_budget, overdraft
+//! envelope, compute, trace
+//! config         TOML with positions, problems, sizes, secrets
+//! fault, names
+//! ```
 
 pub mod claims;
+mod completion;
 mod compute;
-pub mod documents;
+mod config;
+mod edges;
 pub mod engine;
+mod envelope;
 mod event;
 mod fault;
-mod kind;
 mod ledger;
 mod names;
 mod operator;
+mod operator_kind;
 mod outcome;
+mod overdraft;
 mod payload;
-mod pixels;
+mod pixel_budget;
+mod registry;
 mod services;
 pub mod spec;
-pub mod templates;
 pub mod testing;
 mod trace;
 mod transport;
-pub mod webhook;
 
+pub use completion::{Completion, CompletionHook, FollowUp};
 pub use compute::{Compute, lower_priority};
-pub use event::{Envelope, Event, Lane, Params, TENANT_PARAM};
+pub use envelope::{Envelope, Lane, Params, TENANT_PARAM};
+pub use event::Event;
 pub use fault::{BoxError, Fault, Rejection};
-pub use kind::{Complaint, Names, OperatorKind, OperatorSpec};
 pub use ledger::{ENTRY_BYTES, End, Entry, Ledger, LedgerLimits, News};
 pub use names::{EventId, FlowName, MAX_TOKEN_BYTES, RequestId, Token, TokenError};
 pub use operator::{Batching, Ends, Gives, Operator, Output, take_kind};
+pub use operator_kind::{Complaint, Names, OperatorKind, OperatorSpec};
 pub use outcome::{Outcome, OutcomeKind};
 pub use payload::{Body, Claim, Content, Digest, Image, Part, Payload, PayloadKind, Vector};
-pub use pixels::{PixelRoom, Pixels};
-pub use services::{Hit, ImageModel, IndexError, ModelCard, Nearest, Point, Services, Space, VectorIndex, point_id};
+pub use pixel_budget::{PixelBudget, PixelRoom};
+pub use registry::{Need, ProcessResources, Service, ServiceError, Services};
+pub use services::{Hit, ImageModel, IndexError, ModelCard, Nearest, Point, Space, VectorIndex, point_id};
+pub use services::{documents, templates, webhook};
 pub use trace::{Span, SpanKind, SpanValue, Spans, TraceContext, Worked, wall_time};
 pub use transport::{
     Acknowledge, Backlog, BodyOf, DeadLetter, Delivery, INLINE_LIMIT, KeptLetter, Published, Record, Settlement,

@@ -1,7 +1,7 @@
 //! Names and ids that become NATS subject tokens, metric labels and path segments.
 //!
-//! Every one of them matches `[A-Za-z0-9_-]{1,64}`. The check happens once, where the text comes in; after that the
-//! type is the proof, so that no subject, filter or file name can be widened by what a client sent.
+//! Each matches `[A-Za-z0-9_-]{1,64}`. The check happens once, where the text comes in; after that the type is the proof,
+//! so that client input can widen no subject, filter or file name.
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub struct Token(Arc<str>);
 
 /// The id of one event; the same on every redelivery.
 pub type EventId = Token;
-/// The id of one client ask. The event that carries the ask has the same id.
+/// The id of one client request. The event that carries the request has the same id.
 pub type RequestId = Token;
 /// The name of a flow.
 pub type FlowName = Token;

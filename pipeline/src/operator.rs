@@ -1,4 +1,4 @@
-//! The one trait of a stage, and what it may do with its input.
+//! The trait of a stage: takes a batch of events, emits events.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use crate::event::Event;
 use crate::fault::{Fault, Rejection};
 use crate::payload::{Payload, PayloadKind};
 
-pub use crate::engine::Output;
+pub use crate::edges::Output;
 
 /// How many events a worker may take at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batching {
     /// Most events in one batch.
     pub events: usize,
-    /// How long to wait for a fuller batch; zero takes what is there (greedy).
+    /// How long to wait for a fuller batch; zero takes the events that are waiting (greedy).
     pub linger: Duration,
 }
 
@@ -23,14 +23,14 @@ impl Batching {
     /// One event at a time.
     pub const ONE: Self = Self::greedy(1);
 
-    /// Whatever waits, up to `events`.
+    /// The events that are waiting, up to `events`.
     #[must_use]
     pub const fn greedy(events: usize) -> Self {
         Self { events, linger: Duration::ZERO }
     }
 }
 
-/// What a stage takes and what it gives, checked when the config is loaded.
+/// The payload types that a stage takes and gives, checked when the config is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ends {
     /// Payload types it accepts.
@@ -39,12 +39,12 @@ pub struct Ends {
     pub gives: Gives,
 }
 
-/// The output end of a stage.
+/// The payload type that a stage emits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gives {
     /// Always this type.
     Kind(PayloadKind),
-    /// Whatever came in.
+    /// The type that came in.
     Same,
     /// Nothing: the stage is a sink.
     Nothing,
@@ -52,22 +52,27 @@ pub enum Gives {
 
 /// One step of a flow: takes a batch in, emits events out.
 ///
-/// A worker of the stage runs `loop { process(batch) }` on its own instance; more throughput is more instances. The
-/// runner alone settles, retries and acknowledges. Work that computes for more than 500 µs must leave the async runtime
+/// A worker of the stage runs `loop { process(batch) }` on its own instance; more throughput is more instances. Only the
+/// engine settles, retries and acknowledges. Work that computes for more than 500 µs must leave the async runtime
 /// ([`Services::compute`](crate::Services::compute), or a thread of its own).
 #[async_trait]
 pub trait Operator: Send {
     /// Handles one batch.
     ///
-    /// What was emitted is stored or taken over by the next stage before this returns. One bad event is
-    /// [rejected](Output::reject) and its neighbours go on. An effect must be idempotent under the event's id, because a
-    /// batch that fails, or whose process dies, comes again.
+    /// An event is emitted once [`Output::emit`] has returned: the next stage or the broker has it. One bad event is
+    /// [rejected](Output::reject) and the others go on. An effect must be idempotent under the event's id, because a batch
+    /// that fails, or whose process dies, is processed again.
     ///
     /// # Errors
-    /// [`Fault::Retry`] if the whole batch should come again later, [`Fault::Fatal`] if the stage is broken.
+    /// - [`Fault::Retry`] if the batch failed and may work later: its events are tried one at a time, and those that fail
+    ///   again are redelivered after a pause. Each failure counts; `retry.attempts` of them end in a dead letter.
+    /// - [`Fault::Unavailable`] if something that the stage depends on is out of reach (a refused connection, a full disk),
+    ///   so that any batch would fail: the stage keeps the batch and calls again, with growing pauses, until the dependency
+    ///   is back. Nothing counts as a failure before `retry.outage_ms` have passed.
+    /// - [`Fault::Fatal`] if the stage is broken: the flow stops and acknowledges nothing.
     async fn process(&mut self, batch: Vec<Event>, out: &mut Output) -> Result<(), Fault>;
 
-    /// Releases what the operator holds open. Called once, after the last batch.
+    /// Closes what the operator has open. Called once, after the last batch.
     ///
     /// # Errors
     /// If something could not be flushed; the events of the last batch are already settled.
@@ -76,9 +81,10 @@ pub trait Operator: Send {
     }
 }
 
-/// Hands every event whose payload `pick` accepts to the caller and rejects the others.
+/// Returns the events whose payload `pick` accepts, and rejects the others.
 ///
-/// The stage ends were checked at load, so a rejection here means that somebody published a payload of another type.
+/// The types of neighbouring stages were checked when the config was loaded, so a rejection here means that a payload of
+/// another type was published to the flow.
 pub fn take_kind<T>(batch: Vec<Event>, out: &mut Output, pick: impl Fn(&Payload) -> Option<T>) -> Vec<(Event, T)> {
     let mut taken = Vec::with_capacity(batch.len());
     for event in batch {

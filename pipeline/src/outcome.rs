@@ -1,4 +1,4 @@
-//! What a requester gets to see: a few results and exactly one terminal.
+//! Results of a request: any number of intermediate ones and exactly one terminal result.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use crate::names::FlowName;
 use crate::payload::Content;
 
-/// The kinds of result, in the words of the SSE stream.
+/// The kinds of result. Their names are the event names of the SSE stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OutcomeKind {
@@ -23,7 +23,7 @@ pub enum OutcomeKind {
     Done,
     /// Terminal: a problem (RFC 9457) instead of an answer.
     Failed,
-    /// Terminal: the requester gave it up.
+    /// Terminal: the client cancelled the request.
     Cancelled,
 }
 
@@ -41,7 +41,7 @@ impl OutcomeKind {
         }
     }
 
-    /// The reverse of [`as_str`](Self::as_str).
+    /// The kind with this name, as [`as_str`](Self::as_str) gives it.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Accepted, Self::Progress, Self::Data, Self::Done, Self::Failed, Self::Cancelled]
@@ -49,7 +49,7 @@ impl OutcomeKind {
             .find(|kind| kind.as_str() == text)
     }
 
-    /// Whether nothing can follow.
+    /// Whether no other result can follow.
     #[must_use]
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Done | Self::Failed | Self::Cancelled)
@@ -58,11 +58,11 @@ impl OutcomeKind {
 
 /// One result of a request.
 ///
-/// `accepted` is ordinal 0 and every later one the next number, terminal included: the ordinal is the SSE `id`, the same
-/// on every gateway and after every attempt.
+/// `accepted` has ordinal 0 and every later result the next number, the terminal one included: the ordinal is the SSE `id`,
+/// the same on every gateway and after every attempt.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// What it says.
+    /// Its kind.
     pub kind: OutcomeKind,
     /// Position within the request.
     pub ordinal: u32,
@@ -70,8 +70,8 @@ pub struct Outcome {
     pub flow: FlowName,
     /// When it was made.
     pub time: OffsetDateTime,
-    /// What each stage took, as far as the process knows that made it: a terminal says so, for the requester. What an
-    /// earlier part of the flow did is not in it.
+    /// The time each stage took; set in a terminal result. Covers the part of the flow that made the result, not the parts
+    /// before it.
     pub worked: Vec<(Arc<str>, Duration)>,
     /// `done` carries the answer, `failed` a [`Rejection`](crate::Rejection) as JSON.
     pub content: Content,

@@ -1,7 +1,7 @@
-//! Traces: which request an event belongs to (W3C Trace Context), and what became of it, span by span.
+//! Tracing: the W3C Trace Context of a request, and the spans of its work.
 //!
-//! Whoever brings no context gets one at the gateway. Spans are made when their work has ended, of times that were noted
-//! anyway, and handed to a [`Spans`], which must not block; without one nothing is made.
+//! A request without a context gets one at the gateway. Spans are made when their work has ended, from times that were
+//! recorded anyway, and passed to a [`Spans`], which must not block; without one no span is made.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use tokio::time::Instant;
 pub struct TraceContext {
     /// The trace; never 0.
     pub trace: u128,
-    /// The span that whatever comes next is a part of; never 0.
+    /// The parent span of whatever comes next; never 0.
     pub span: u64,
-    /// Whether the spans of the trace are kept.
+    /// Whether the spans of the trace are exported.
     pub sampled: bool,
 }
 
@@ -63,42 +63,42 @@ fn new_span() -> u64 {
     rand::random::<u64>().max(1)
 }
 
-/// What a span is about.
+/// The kind of work a span covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpanKind {
     /// A request from outside.
     Server,
-    /// An event that was taken from a queue.
+    /// An event received from a queue.
     Consumer,
     /// A part of either.
     Internal,
 }
 
-/// A piece of work that has ended.
+/// A span: a piece of work that has ended.
 #[derive(Clone, Debug)]
 pub struct Span {
-    /// Its own place.
+    /// Its own context.
     pub context: TraceContext,
-    /// The span it is a part of.
+    /// The parent span.
     pub parent: Option<u64>,
-    /// `POST /embeddings/generate`, `describe`, `decode`: of a bounded set.
+    /// `POST /embeddings/generate`, `describe`, `decode`: from a bounded set.
     pub name: String,
-    /// What it is about.
+    /// The kind of work.
     pub kind: SpanKind,
     /// When it began.
     pub begun: OffsetDateTime,
     /// How long it took.
     pub took: Duration,
-    /// What else is known of it. Never a secret, never a payload.
+    /// Further attributes. Never a secret, never a payload.
     pub attributes: Vec<(&'static str, SpanValue)>,
-    /// What went wrong, in a word.
+    /// The error, in a few words.
     pub error: Option<String>,
 }
 
 /// The value of a span's attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SpanValue {
-    /// A word.
+    /// Text.
     Text(String),
     /// A number.
     Number(i64),
@@ -116,25 +116,25 @@ impl From<u32> for SpanValue {
     }
 }
 
-/// Takes spans.
+/// Receives spans.
 pub trait Spans: Send + Sync {
-    /// The place of a request that came with `parent`: within it, or in a trace of its own.
+    /// The context of a request that came with `parent`: a child of it, or a new trace.
     fn place(&self, parent: Option<TraceContext>) -> TraceContext;
 
-    /// Takes a span of a sampled trace; drops it where there is no room. Never blocks.
+    /// Receives a span of a sampled trace; drops it if there is no room. Never blocks.
     fn take(&self, span: Span);
 }
 
-/// What one stage did for the descendants of one event.
+/// The work of one stage on the descendants of one event.
 #[derive(Clone, Debug)]
 pub struct Worked {
-    /// Which stage.
+    /// The stage.
     pub stage: Arc<str>,
     /// When a worker first took one of them.
     pub begun: Instant,
     /// When the last one was done.
     pub ended: Instant,
-    /// How many.
+    /// How many events.
     pub events: u32,
 }
 
@@ -146,7 +146,7 @@ impl Worked {
     }
 }
 
-/// When an instant was, by the clock on the wall.
+/// The wall-clock time of an instant.
 #[must_use]
 pub fn wall_time(instant: Instant) -> OffsetDateTime {
     OffsetDateTime::now_utc() - instant.elapsed()

@@ -1,6 +1,6 @@
-//! What the engine and the gateway need from a broker, as a trait.
+//! The broker as a trait: what the engine and the gateway need from it.
 //!
-//! Two implementations: JetStream (crate `nats`) and memory ([`crate::testing`]). The words of every method are the
+//! Two implementations: JetStream (crate `nats`) and memory ([`crate::testing`]). The documentation of every method is the
 //! contract of both.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use tokio::sync::mpsc;
 
-use crate::event::{Envelope, Lane};
+use crate::envelope::{Envelope, Lane};
 use crate::fault::{BoxError, Rejection};
 use crate::ledger::{Entry, News};
 use crate::names::{FlowName, RequestId, Token};
@@ -27,21 +27,21 @@ pub enum TransportError {
     /// The flow's backlog is full; nothing was stored.
     #[error("the queue of flow {flow} is full")]
     Full {
-        /// Which flow.
+        /// The flow.
         flow: FlowName,
     },
     /// No such flow is declared.
     #[error("no flow {0}")]
     NoFlow(FlowName),
-    /// What a claim names is gone or not what it was.
+    /// The object of a claim is gone or was altered.
     #[error("claim {id} cannot be read: {why}")]
     Claim {
-        /// Which object.
+        /// The object.
         id: Token,
         /// Expired, cut short, or altered.
         why: &'static str,
     },
-    /// The body's stream broke or exceeded its limit; what was stored of it is removed.
+    /// The body's stream broke or exceeded its limit; the part that was stored is removed.
     #[error("body could not be read")]
     Body(#[source] BoxError),
     /// The broker is out of reach, out of space, or did not answer in time. Whether it stored anything is unknown.
@@ -68,44 +68,44 @@ pub struct Submission {
 /// Whether a submission was the first of its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Submitted {
-    /// It is in the queue now, or was by an attempt of ours.
+    /// It is in the queue now, or an earlier attempt of this call had stored it.
     Stored,
-    /// The broker has seen this id before: what this one refers to is referred to by nobody.
+    /// The broker has seen this id before: the claims of this submission are orphaned.
     Known,
 }
 
-/// What a source may hold at once.
+/// The bounds of a source.
 #[derive(Clone, Copy, Debug)]
 pub struct SourceBounds {
-    /// Events delivered and not yet settled.
+    /// Most events delivered and not yet settled.
     pub events: usize,
-    /// Bytes of them, as they came; at least one event of the largest size is always let through.
+    /// Most bytes of them, as delivered; at least one event of the largest size always passes.
     pub bytes: usize,
     /// Whether events keep the order of their keys: the transport then delivers one unsettled event of a key at a time.
     pub ordered: bool,
-    /// How long the broker waits for word of a delivered event. The transport itself reports progress for as long as the
-    /// [`Delivery`] is held.
+    /// How long the broker waits for a progress report before it redelivers an event. The transport itself reports progress
+    /// while the [`Delivery`] exists.
     pub ack_wait: Duration,
-    /// Deliveries after which the transport stops delivering; a net under the engine's own count.
+    /// Deliveries after which the transport stops delivering; a safety limit under the engine's own count.
     pub max_deliver: u32,
 }
 
-/// What becomes of a delivered event.
+/// How a delivered event is settled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settlement {
-    /// Every effect is confirmed: forget it.
+    /// Every effect is confirmed: acknowledge it.
     Done,
-    /// The same, and wait until the broker has confirmed: for who must know that it will not come again.
+    /// The same, and wait until the broker has confirmed: then it will not be redelivered.
     DoneForSure,
-    /// Deliver it again after this long, and why: a short text without line breaks, for whoever looks at the broker.
+    /// Redeliver it after this long, and why: a short text without line breaks, for people who look at the broker.
     Retry(Duration, Arc<str>),
 }
 
-/// The broker's handle on one delivered event. Dropped unsettled, the event is delivered again.
+/// The broker's handle on one delivered event. Dropped unsettled, the event is redelivered.
 #[async_trait]
 pub trait Acknowledge: Send + Sync {
-    /// Tells the broker; a lost word means a repeat. Whether the broker has confirmed, which only
-    /// [`Settlement::DoneForSure`] waits for.
+    /// Sends the settlement; if it is lost, the event is redelivered. Returns whether the broker has confirmed, for which
+    /// only [`Settlement::DoneForSure`] waits.
     async fn settle(self: Box<Self>, settlement: Settlement) -> bool;
 }
 
@@ -124,46 +124,46 @@ pub struct Delivery {
 pub trait Source: Send {
     /// The next event, or `None` when the source was closed for good. Cancel-safe: dropping the future loses nothing.
     ///
-    /// Interruptions of the broker are waited out inside.
+    /// Waits through interruptions of the broker.
     async fn next(&mut self) -> Option<Delivery>;
 }
 
-/// Whether a terminal result was the first.
+/// Whether a result was stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Published {
-    /// Stored.
+    /// It was stored.
     Stored,
-    /// Refused: the request already has its terminal, or this ordinal is taken.
+    /// It was refused: the request already has its terminal result, or this ordinal is taken.
     Refused,
 }
 
-/// An event that ended in failure, kept so that a person can look, retry or drop it.
+/// A dead letter: an event that ended in failure, stored so that a person can inspect, retry or drop it.
 #[derive(Clone, Debug)]
 pub struct DeadLetter {
     /// As it was delivered.
     pub envelope: Envelope,
-    /// As it was delivered; its claims are kept.
+    /// As it was delivered; its claims stay stored.
     pub payload: Payload,
     /// The stage that failed.
     pub stage: Arc<str>,
-    /// Times that it failed; 0 if it was never tried to the end.
+    /// Times that it failed; 0 if it was rejected without a fault.
     pub faults: u32,
-    /// What the requester was told.
+    /// The failure as the requester got it.
     pub cause: Rejection,
-    /// The last error with its causes, for whoever runs the service; never for the requester.
+    /// The last error with its causes, for operators of the service; never for the requester.
     pub error: Option<Arc<str>>,
 }
 
-/// A dead letter with its place among all of them.
+/// A stored dead letter.
 #[derive(Clone, Debug)]
 pub struct KeptLetter {
-    /// Names it; later letters have higher ids.
+    /// Its id; later letters have higher ids.
     pub id: u64,
-    /// What was kept. `envelope.attempt` is the number of its last delivery.
+    /// The letter. `envelope.attempt` is the number of its last delivery.
     pub letter: DeadLetter,
 }
 
-/// Backlog of one flow in the broker, un-acked included.
+/// Backlog of one flow in the broker, unacknowledged events included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
     /// Events in the interactive lane.
@@ -175,7 +175,7 @@ pub struct Backlog {
 }
 
 impl Backlog {
-    /// Whether nothing waits.
+    /// Whether no event waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.interactive == 0 && self.bulk == 0
@@ -191,7 +191,7 @@ impl Backlog {
     }
 }
 
-/// The last value written under a key.
+/// A record: the last value written under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// As written.
@@ -200,13 +200,13 @@ pub struct Record {
     pub revision: u64,
 }
 
-/// What a stored body is for, which says how long it is kept.
+/// What a stored body belongs to, which decides how long it is stored.
 #[derive(Clone, Copy, Debug)]
 pub enum BodyOf<'a> {
-    /// An event of this flow. It goes when the event has ended, with its dead letter if it has one; and after a while if no
-    /// event came to refer to it.
+    /// An event of this flow. It is removed when the event has ended, or with its dead letter if it has one; and after a
+    /// while if no event refers to it.
     Event(&'a FlowName),
-    /// A result. It goes when results can no longer be read.
+    /// A result. It is removed when results can no longer be read.
     Result,
     /// A template. It stays until it is dropped.
     Template,
@@ -214,9 +214,9 @@ pub enum BodyOf<'a> {
 
 /// Live results of one request, from the moment of [`Transport::watch`].
 ///
-/// Ends (`recv` gives `None`) when the watcher fell behind by more than the channel's bound: read the history again.
+/// Ends (`recv` returns `None`) when the watcher fell behind by more than the channel's bound: read the history again.
 pub struct Watch {
-    /// Results in stored order, shared by everybody who watches: a channel sets room aside for some thirty, and most
+    /// Results in stored order. Each is shared by all watchers, because a channel reserves room for some thirty and most
     /// watches are silent.
     pub outcomes: mpsc::Receiver<Arc<Outcome>>,
     /// Deregisters the watch when dropped.
@@ -226,11 +226,11 @@ pub struct Watch {
 /// A broker.
 #[async_trait]
 pub trait Transport: Send + Sync {
-    /// Stores an event. Returning `Ok` is the promise "accepted means kept". A repeat with the same id within the broker's
-    /// window is stored once.
+    /// Stores an event at the end of its lane. `Ok` promises that it is stored durably. A repeat with the same id within the
+    /// broker's window is stored once.
     async fn submit(&self, submission: Submission) -> Result<Submitted, TransportError>;
 
-    /// Opens the pull of a lane.
+    /// Opens a source of a lane.
     async fn source(
         &self,
         flow: &FlowName,
@@ -238,39 +238,39 @@ pub trait Transport: Send + Sync {
         bounds: SourceBounds,
     ) -> Result<Box<dyn Source>, TransportError>;
 
-    /// Stores a result. The first terminal wins; everything after it is refused.
+    /// Stores a result; stored when it returns. The first terminal result wins; everything after it is refused.
     async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<Published, TransportError>;
 
-    /// Everything stored for a request so far, in order; empty if the id was never accepted or is forgotten.
+    /// All results stored for a request so far, in order; empty if the id was never accepted or its results have expired.
     async fn outcomes(&self, request: &RequestId) -> Result<Vec<Outcome>, TransportError>;
 
-    /// Requests that are given up from now on, by whichever process stores their `cancelled`. Best effort: a word may be
-    /// lost. Ends when the connection does.
+    /// Requests that are cancelled from now on, whichever process stores their `cancelled`. Best effort: one may be lost.
+    /// Ends when the connection does.
     async fn cancellations(&self) -> Result<mpsc::Receiver<RequestId>, TransportError>;
 
-    /// Events of a flow as they are submitted, from now on and by whomever, those among them that the broker then refuses or
-    /// already has. Best effort: what its reader is too slow for is lost. Ends when the connection does.
+    /// Events of a flow as any process submits them from now on, including those that the broker then refuses or already
+    /// has. Best effort: events for which the reader is too slow are lost. Ends when the connection does.
     async fn tail(&self, flow: &FlowName) -> Result<mpsc::Receiver<Submission>, TransportError>;
 
-    /// Registers for what will be stored from now on. Register first, then submit or read the history; what appears in
-    /// both has the same ordinal.
+    /// Registers for results stored from now on. Register first, then submit or read the history; a result in both has the
+    /// same ordinal.
     fn watch(&self, request: &RequestId) -> Watch;
 
-    /// Stores a body as it streams in, hashing on the way. Nothing of it is visible, and all of it is removed, if the
-    /// stream ends in an error.
+    /// Stores a body as it streams in, hashing on the way. If the stream ends in an error, nothing of it is visible and all
+    /// of it is removed.
     async fn put_claim(
         &self,
         of: BodyOf<'_>,
         body: BoxStream<'_, Result<Bytes, BoxError>>,
     ) -> Result<Claim, TransportError>;
 
-    /// Reads a body back whole, length and digest compared.
+    /// Reads a whole body; its length and digest are verified.
     async fn get_claim(&self, claim: &Claim) -> Result<Bytes, TransportError>;
 
     /// Removes a body; no error if it is gone.
     async fn drop_claim(&self, claim: &Claim) -> Result<(), TransportError>;
 
-    /// Keeps an event that failed.
+    /// Stores a dead letter; stored when it returns.
     async fn dead_letter(&self, letter: DeadLetter) -> Result<(), TransportError>;
 
     /// Up to `limit` dead letters from id `from` on, oldest first, of one flow or of all.
@@ -281,20 +281,20 @@ pub trait Transport: Send + Sync {
         limit: usize,
     ) -> Result<Vec<KeptLetter>, TransportError>;
 
-    /// Removes a dead letter, not the claims it names; no error if it is gone.
+    /// Removes a dead letter but not its claims; no error if it is gone.
     async fn remove_dead_letter(&self, id: u64) -> Result<(), TransportError>;
 
-    /// Notes that events have ended, so that a copy that comes later is known. Confirmed when it returns.
+    /// Stores ledger entries of events that have ended, so that a later copy is recognised. Stored when it returns.
     async fn note_ended(&self, entries: &[Entry]) -> Result<(), TransportError>;
 
-    /// What is noted: everything kept so far, then [`News::CaughtUp`], then whatever any process notes. Interruptions of
-    /// the broker are waited out inside; what was told may be told again.
+    /// The ledger: all stored entries, then [`News::CaughtUp`], then the entries that any process stores. Waits through
+    /// interruptions of the broker; an entry may be sent twice.
     async fn ended(&self) -> Result<mpsc::Receiver<News>, TransportError>;
 
-    /// Writes a record of a named store, replacing what was there; its revision.
+    /// Writes a record of a named store, replacing the last one; returns its revision.
     async fn put_record(&self, store: &Token, key: &Token, value: Bytes) -> Result<u64, TransportError>;
 
-    /// Writes a record if the last one has this revision (0: if there is none); whether it had.
+    /// Writes a record if the last one has this revision (0: if there is none); returns whether it had.
     async fn replace_record(
         &self,
         store: &Token,
@@ -303,12 +303,12 @@ pub trait Transport: Send + Sync {
         value: Bytes,
     ) -> Result<bool, TransportError>;
 
-    /// Reads a record: always the last one written.
+    /// Reads a record: always the last one written; `None` if there is none.
     async fn get_record(&self, store: &Token, key: &Token) -> Result<Option<Record>, TransportError>;
 
-    /// How much waits.
+    /// The backlog of a flow.
     async fn backlog(&self, flow: &FlowName) -> Result<Backlog, TransportError>;
 
-    /// Writes and confirms a canary: whether "accepted" could be promised right now.
+    /// Writes and confirms a canary: `Ok` if a submission could be stored right now.
     async fn ready(&self) -> Result<(), TransportError>;
 }

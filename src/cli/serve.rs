@@ -10,8 +10,10 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use futures_util::FutureExt;
 use gateway::{Check, Door, FlowEntry, Gateway, GatewayState, Identity, Tls};
-use pipeline::Spans;
+use pipeline::documents::Converter;
 use pipeline::engine::Running;
+use pipeline::webhook::Caller;
+use pipeline::{Spans, VectorIndex};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -124,8 +126,8 @@ fn gateway_state(
         limits: plan.gateway.limits.clone(),
         routes: plan.gateway.routes.clone(),
         flows,
-        spans: assembly.services.spans.clone(),
-        caller: assembly.services.caller.clone(),
+        spans: assembly.services.process.spans.clone(),
+        caller: assembly.services.get::<dyn Caller>().ok(),
         figures: Arc::new(move || figures_of.figures()),
         checks: checks(assembly),
         render_metrics: metrics::renderer(metrics, engine, Arc::clone(&assembly.services)),
@@ -143,7 +145,11 @@ async fn work(mut running: Running, stop: &CancellationToken, grace: Duration) -
     stop.cancel();
     if let Err(busy) = running.drain(grace).await {
         for stage in busy {
-            tracing::warn!(stage = stage.stage, events = stage.events, "still busy at the end of the grace period; its events are redelivered");
+            tracing::warn!(
+                stage = stage.stage,
+                events = stage.events,
+                "still busy at the end of the grace period; its events are redelivered"
+            );
         }
     }
     ended
@@ -157,14 +163,14 @@ fn checks(assembly: &Assembly) -> Vec<(String, Check)> {
         async move { transport.ready().await.map_err(|error| error.to_string()) }.boxed()
     });
     let mut checks: Vec<(String, Check)> = vec![("broker".into(), broker)];
-    if let Some(Ok(converter)) = assembly.services.converter.clone() {
+    if let Ok(converter) = assembly.services.get::<dyn Converter>() {
         let documents: Check = Arc::new(move || {
             let converter = Arc::clone(&converter);
             async move { converter.ready().await.map_err(|error| error.to_string()) }.boxed()
         });
         checks.push(("documents".into(), documents));
     }
-    if let Some(index) = assembly.services.index.clone() {
+    if let Ok(index) = assembly.services.get::<dyn VectorIndex>() {
         let index: Check = Arc::new(move || {
             let index = Arc::clone(&index);
             async move { index.ready().await.map_err(|error| error.to_string()) }.boxed()

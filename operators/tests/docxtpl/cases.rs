@@ -1,4 +1,4 @@
-//! The templates, one for each thing the language can do.
+//! The templates, one for each feature of the language.
 
 use base64::Engine as _;
 use serde_json::{Value, json};
@@ -89,7 +89,7 @@ fn texts() -> Vec<Case> {
     ]
 }
 
-/// A paragraph whose properties must be repeated with it.
+/// A paragraph whose properties must be repeated when it is split.
 fn styled(text: &str) -> String {
     format!(r#"<w:p><w:pPr><w:pStyle w:val="Quote"/></w:pPr>{}</w:p>"#, run("<w:b/>", text))
 }
@@ -276,7 +276,7 @@ fn parts() -> Vec<Case> {
                 + &table(1, &[tr(&["{%tr for n in list %}"]), tr(&["{{ n }}"]), tr(&["{%tr endfor %}"])]),
         ),
         footnote: Some(format!("<w:footnote w:id=\"1\">{}</w:footnote>", p("note {{ words }}"))),
-        // No character here that would be escaped: docxtpl escapes properties twice.
+        // Without characters that are escaped, because docxtpl escapes properties twice.
         properties: Some(["Title of {{ age }}", "{{ words }}", "{% if ok %}fine{% endif %}"]),
     };
     let logo = Document {
@@ -287,7 +287,7 @@ fn parts() -> Vec<Case> {
     };
     vec![
         case("parts", whole.zip(), person()),
-        // docxtpl numbers the drawings of the body alone, so its ids repeat.
+        // docxtpl numbers only the drawings of the body, so its ids repeat.
         Case { except: &["drawings"], ..case("header-images", logo.zip(), json!({"i": picture()})) },
     ]
 }

@@ -1,11 +1,11 @@
-//! What `fill` makes of a template is what docxtpl makes of it.
+//! Compares the documents that `fill` makes with those of docxtpl, the Python library that it is compatible with.
 //!
-//! The templates are made here, one for each thing the language can do. Each is filled by us and by docxtpl itself
-//! (installed by `scripts/setup.py --test`), and `oracle.py` reads both documents: text by paragraph, formatting by run,
-//! tables with spans, merges and colours, pictures with their sizes, links, headers, footers, footnotes, properties.
-//! What docxtpl gets wrong is not here but in `src/fill/tests.rs`.
+//! The templates are built here, one for each feature of the language. Each is filled by `fill` and by docxtpl itself
+//! (installed by `scripts/setup.py --test`), and `oracle.py` reads both documents: text by paragraph, formatting by
+//! run, tables with spans, merges and colours, images with their sizes, links, headers, footers, footnotes, properties.
+//! Behaviour where docxtpl is wrong is tested in `src/documents/fill/tests.rs` instead.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+#![expect(clippy::unwrap_used, reason = "a failed step ends the test")]
 
 mod cases;
 mod package;
@@ -13,7 +13,7 @@ mod package;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use operators::fill::{FillError, Options, Template, Undefined};
+use operators::documents::fill::{FillError, Options, Template, Undefined};
 use serde_json::{Value, json};
 
 /// One template with its data.
@@ -22,12 +22,12 @@ pub struct Case {
     template: Vec<u8>,
     data: Value,
     autoescape: bool,
-    /// Facts that are not compared, with the reason beside the case.
+    /// Facts that are not compared; the reason is stated at the case.
     except: &'static [&'static str],
 }
 
 fn fill(case: &Case) -> Result<Vec<u8>, FillError> {
-    // docxtpl is silent about missing variables.
+    // docxtpl prints missing variables as blank.
     let options = Options { autoescape: case.autoescape, undefined: Undefined::Blank, ..Options::default() };
     let template = Template::compile(case.template.clone().into(), &options);
     template.and_then(|template| template.render(&case.data))
@@ -61,7 +61,7 @@ fn ask_docxtpl(folder: &Path) -> Value {
     serde_json::from_slice(&asked.stdout).unwrap()
 }
 
-/// What differs, as lines that a person can read.
+/// Lists the differences, one readable line each.
 fn differences(path: &str, theirs: &Value, ours: &Value, except: &[&str], found: &mut Vec<String>) {
     match (theirs, ours) {
         (Value::Object(a), Value::Object(b)) => {
@@ -88,7 +88,7 @@ fn documents_are_those_of_docxtpl() {
     for case in &cases {
         let facts = &answer[case.name];
         if !facts["theirs"]["word/document.xml"].is_object() {
-            found.push(format!("{} was not looked at", case.name));
+            found.push(format!("{} was not compared", case.name));
         }
         differences(case.name, &facts["theirs"], &facts["ours"], case.except, &mut found);
     }

@@ -1,7 +1,7 @@
-"""Fills templates with docxtpl and tells what is in its documents and in ours, both read by the same eyes.
+"""Fills templates with docxtpl, and extracts the facts to compare from its documents and from ours with the same code.
 
-`oracle.py FOLDER` looks at every folder within FOLDER: `template.docx`, `data.json` and `ours.docx` are there, `options.json`
-may be. One JSON object goes to standard output: by name `theirs` and `ours`, each with the facts that are compared.
+`oracle.py FOLDER` reads every folder in FOLDER, which contains `template.docx`, `data.json`, `ours.docx` and
+`options.json`. It prints one JSON object: by folder name `theirs` and `ours`, each with the facts that are compared.
 """
 
 import base64
@@ -24,7 +24,7 @@ def main():
     for folder in sorted(Path(sys.argv[1]).iterdir()):
         theirs, ours = facts(fill(folder)), facts((folder / "ours.docx").read_bytes())
         if not ours["properties"]:
-            # python-docx makes up properties where a document has none.
+            # python-docx adds properties to a document that has none.
             del theirs["properties"], ours["properties"]
         found[folder.name] = {"theirs": theirs, "ours": ours}
     json.dump(found, sys.stdout)
@@ -41,7 +41,7 @@ def fill(folder):
 
 
 def typed(template, value):
-    """The objects of docxtpl that our typed values stand for."""
+    """Replaces our typed values by the corresponding objects of docxtpl."""
     if isinstance(value, list):
         return [typed(template, item) for item in value]
     if not isinstance(value, dict):
@@ -74,7 +74,7 @@ def rich(template, spans):
 
 
 def facts(document):
-    """What a reader of the document sees: its parts must be well-formed for that."""
+    """The facts of a document. Its parts must be well-formed."""
     with zipfile.ZipFile(io.BytesIO(document)) as package:
         assert package.testzip() is None
         parts = {name: package.read(name) for name in package.namelist()}
@@ -119,7 +119,7 @@ def owner(element):
 
 
 def runs(paragraph):
-    """Text by formatting, neighbours of the same formatting together."""
+    """Text by formatting; neighbouring runs with the same formatting are joined."""
     out = []
     for run in paragraph.iter(W + "r"):
         text = "".join(piece.text or "" for piece in run.iter(W + "t"))
@@ -138,7 +138,7 @@ def described(child):
     name = etree.QName(child).localname
     values = {etree.QName(key).localname: value for key, value in child.attrib.items()}
     if name == "shd":
-        # docxtpl leaves out what the schema requires.
+        # docxtpl omits attributes that the schema requires.
         values = {"fill": values.get("fill")}
     if name == "rtl":
         values = {}

@@ -1,13 +1,13 @@
-//! Documents as a word processor writes them, as far as the templates need it.
+//! Builds DOCX documents like those of a word processor, as far as the templates need.
 
-use operators::office::Writer;
+use operators::documents::office::Writer;
 
 const WORD: &str = "http://schemas.openxmlformats.org/wordprocessingml/2006/main";
 const RELATIONS: &str = "http://schemas.openxmlformats.org/officeDocument/2006/relationships";
 const PACKAGE: &str = "http://schemas.openxmlformats.org/package/2006";
 const KIND: &str = "application/vnd.openxmlformats-officedocument.wordprocessingml";
 
-/// A document with what is around its body.
+/// A document with header, footer, footnote and properties.
 #[derive(Default)]
 pub struct Document {
     /// Content of `w:body`.
@@ -20,7 +20,7 @@ pub struct Document {
     pub properties: Option<[&'static str; 3]>,
 }
 
-/// A document that is all body.
+/// A document with only a body.
 pub fn body(content: impl Into<String>) -> Vec<u8> {
     Document { body: content.into(), ..Document::default() }.zip()
 }
@@ -35,7 +35,7 @@ pub fn run(properties: &str, text: &str) -> String {
     format!(r#"<w:r><w:rPr>{properties}</w:rPr><w:t xml:space="preserve">{text}</w:t></w:r>"#)
 }
 
-/// A cell with properties behind its width.
+/// A cell with properties after its width.
 pub fn tc(properties: &str, text: &str) -> String {
     format!(r#"<w:tc><w:tcPr><w:tcW w:w="1000" w:type="dxa"/>{properties}</w:tcPr>{}</w:tc>"#, p(text))
 }
@@ -46,7 +46,7 @@ pub fn tr(cells: &[&str]) -> String {
     format!("<w:tr>{cells}</w:tr>")
 }
 
-/// A table with as many columns of 1000 as asked.
+/// A table with the given number of columns, each 1000 wide.
 pub fn table(columns: usize, rows: &[String]) -> String {
     let grid = r#"<w:gridCol w:w="1000"/>"#.repeat(columns);
     format!("<w:tbl><w:tblPr/><w:tblGrid>{grid}</w:tblGrid>{}</w:tbl>{}", rows.concat(), p(""))

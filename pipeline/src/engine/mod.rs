@@ -1,31 +1,36 @@
-//! Runs flows: bounded queues, workers, settlement, drain.
+//! Runs flows: sources, workers, settlement, drain.
 //!
 //! ```text
 //! source (per lane) ─▶ queue ─▶ workers of stage 1 ─▶ queue ─▶ workers of stage 2 ─▶ …
-//!        ▲ permits                                                      │ last descendant settled
+//!        ▲ places                                                       │ last descendant settled
 //!        └────────────── settler: terminal result, ledger, then ack ◀───┘
 //! ```
 
-mod bookkeeper;
-mod cancel;
-mod edge;
-mod faults;
-mod feed;
+mod cancellation_listener;
+mod fault_counts;
 mod flow;
-mod meter;
+mod flow_metrics;
+mod flow_shared;
+mod follow_up;
+mod image_admission;
+mod in_flight_limit;
+mod interruption;
+mod ledger_reader;
 mod outage;
-mod output;
-mod queue;
-mod root;
-mod settle;
+mod running;
+mod settler;
+mod source_reader;
 mod spans;
 mod stage;
-mod webhook;
+mod suspects;
+mod tasks;
+mod worker;
 
-pub use cancel::Cancellations;
-pub use flow::{Busy, Engine, Flow, Running};
-pub use meter::{FlowFigures, StageFigures};
-pub use output::Output;
-pub(crate) use output::Sink;
-pub(crate) use queue::Queue;
-pub(crate) use root::{Place, Response, Root};
+pub use flow::{Busy, Flow};
+pub use flow_metrics::{FlowFigures, StageFigures};
+#[cfg(test)]
+pub(crate) use flow_shared::FlowShared;
+pub use running::{Engine, Running};
+
+pub use crate::edges::Output;
+pub use crate::event::Cancellations;

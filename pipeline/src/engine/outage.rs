@@ -1,9 +1,16 @@
-//! A stage whose dependency is out of reach: it waits with what it has in hand, and comes back one worker at a time.
+//! Outages: a stage whose dependency is out of reach waits with the events in its hands.
 //!
-//! The first worker that finds it out of reach is the one that tries again, after pauses that double up to two seconds; the
-//! others wait behind it. When it is back they go on one after another, not all at once.
+//! ```text
+//! Up ──a worker fails──▶ Down ──a probe succeeds──▶ Recovering ──the last waiting worker goes on──▶ Up
+//!                         ▲ │                          │
+//!                         │ └─the last worker gives up─│──────────────────────────────────────────▶ Up
+//!                         └───────a probe fails────────┘
+//! ```
+//!
+//! While the dependency is down, one worker probes: it repeats its batch after pauses that double up to two seconds. The
+//! others wait in line behind it. Once the dependency is back they go on one after another, not all at once.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard as StdMutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard};
@@ -18,45 +25,154 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// One per stage, shared by its workers.
-#[derive(Default)]
-pub struct Outage {
-    /// Held by the worker that tries again.
-    turn: Mutex<()>,
-    lasts: AtomicBool,
+/// The dependency of a stage, as its workers see it. `waiting` counts the workers in line, the one that probes included;
+/// it is never 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// No worker waits.
+    #[default]
+    Up,
+    /// Out of reach since then: one worker probes.
+    Down { since: Instant, waiting: usize },
+    /// In reach again: the workers that still wait go on one after another.
+    Recovering { waiting: usize },
 }
 
-/// One worker's wait, from its first attempt at a batch to the last.
-pub struct Wait<'o> {
-    outage: &'o Outage,
-    until: Instant,
-    pause: Duration,
-    turn: Option<MutexGuard<'o, ()>>,
+/// A transition worth a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    /// The outage began.
+    Began,
+    /// A probe succeeded.
+    Recovered { lasted: Duration },
+    /// The last waiting worker gave up before any probe succeeded.
+    Abandoned { lasted: Duration },
+}
+
+impl State {
+    /// A worker failed and gets in line.
+    ///
+    /// While the dependency recovers this begins no new outage: the attempt may have begun before the recovery.
+    fn join(&mut self, now: Instant) -> Option<Change> {
+        match self {
+            Self::Up => {
+                *self = Self::Down { since: now, waiting: 1 };
+                return Some(Change::Began);
+            }
+            Self::Down { waiting, .. } | Self::Recovering { waiting } => *waiting += 1,
+        }
+        None
+    }
+
+    /// The worker whose turn it is tried again and failed.
+    fn probe_failed(&mut self, now: Instant) -> Option<Change> {
+        let Self::Recovering { waiting } = *self else { return None };
+        *self = Self::Down { since: now, waiting };
+        Some(Change::Began)
+    }
+
+    /// A worker leaves the line: its attempt succeeded, or it gave up.
+    fn leave(&mut self, succeeded: bool, now: Instant) -> Option<Change> {
+        let (waiting, down_since) = match *self {
+            Self::Up => return None,
+            Self::Down { since, waiting } => (waiting - 1, Some(since)),
+            Self::Recovering { waiting } => (waiting - 1, None),
+        };
+        *self = match down_since {
+            _ if waiting == 0 => Self::Up,
+            Some(since) if !succeeded => Self::Down { since, waiting },
+            _ => Self::Recovering { waiting },
+        };
+        let lasted = now - down_since?;
+        match succeeded {
+            true => Some(Change::Recovered { lasted }),
+            false => (waiting == 0).then_some(Change::Abandoned { lasted }),
+        }
+    }
+}
+
+/// The outages of one stage, shared by its workers.
+pub struct Outage {
+    flow: FlowName,
+    stage: Arc<str>,
+    /// Held by the worker that probes; the others wait for it, first come, first served.
+    turn: Mutex<()>,
+    state: StdMutex<State>,
 }
 
 impl Outage {
-    /// A worker begins a batch, for which it would wait until `patience` is over.
-    pub fn begin(&self, patience: Duration) -> Wait<'_> {
-        Wait { outage: self, until: Instant::now() + patience, pause: FIRST_PAUSE, turn: None }
+    /// For a stage whose dependency is in reach.
+    pub fn new(flow: FlowName, stage: Arc<str>) -> Self {
+        Self { flow, stage, turn: Mutex::default(), state: StdMutex::default() }
     }
 
-    /// Whether some worker waits.
-    pub fn lasts(&self) -> bool {
-        self.lasts.load(Ordering::Relaxed)
+    /// Begins a worker's batch, for which it would wait until `patience` is over. Takes no lock until the worker fails.
+    pub fn begin(&self, patience: Duration) -> Wait<'_> {
+        Wait {
+            outage: self,
+            until: Instant::now() + patience,
+            pause: FIRST_PAUSE,
+            in_line: false,
+            turn: None,
+            succeeded: false,
+        }
+    }
+
+    /// Whether any worker waits.
+    pub fn is_waiting(&self) -> bool {
+        *self.state() != State::Up
+    }
+
+    fn state(&self) -> StdMutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn log(&self, change: Option<Change>, error: Option<&BoxError>) {
+        let (flow, stage) = (&self.flow, &*self.stage);
+        match change {
+            None => {}
+            Some(Change::Began) => {
+                let error = error.map(tracing::field::display);
+                tracing::warn!(%flow, stage, error, "out of reach, the stage waits");
+            }
+            Some(Change::Recovered { lasted }) => tracing::info!(%flow, stage, ?lasted, "in reach again"),
+            Some(Change::Abandoned { lasted }) => {
+                tracing::warn!(%flow, stage, ?lasted, "still out of reach, the stage no longer waits");
+            }
+        }
     }
 }
 
+/// One worker's wait, from its first attempt at a batch to the last. Dropped, it leaves the line.
+pub struct Wait<'o> {
+    outage: &'o Outage,
+    /// When the patience is over.
+    until: Instant,
+    /// The next pause.
+    pause: Duration,
+    /// Whether the worker is counted in the state.
+    in_line: bool,
+    /// Held from the first pause on: this worker is the one that probes.
+    turn: Option<MutexGuard<'o, ()>>,
+    /// Whether the last attempt reached the dependency.
+    succeeded: bool,
+}
+
 impl Wait<'_> {
-    /// Waits before the next attempt; `false` when it was too long already.
-    pub async fn pause(&mut self, flow: &FlowName, stage: &str, error: &BoxError) -> bool {
+    /// Waits for the worker's turn and then for its next attempt; `false` when the patience is over.
+    pub async fn pause(&mut self, error: &BoxError) -> bool {
+        let change = match (self.in_line, &self.turn) {
+            (false, _) => self.outage.state().join(Instant::now()),
+            (true, Some(_)) => self.outage.state().probe_failed(Instant::now()),
+            (true, None) => None,
+        };
+        self.in_line = true;
+        self.outage.log(change, Some(error));
         if self.turn.is_none() {
             match tokio::time::timeout_at(self.until, self.outage.turn.lock()).await {
-                // Whoever had the turn may have come through.
+                // The worker before may have succeeded; this one still pauses, so that they go on one after another.
                 Ok(turn) => self.turn = Some(turn),
                 Err(_) => return false,
-            }
-            if !self.outage.lasts.swap(true, Ordering::Relaxed) {
-                tracing::warn!(%flow, stage, error = %error, "out of reach, the stage waits");
             }
         }
         if Instant::now() + self.pause >= self.until {
@@ -66,12 +182,22 @@ impl Wait<'_> {
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         true
     }
+
+    /// The attempt reached the dependency.
+    pub fn succeed(&mut self) {
+        self.succeeded = true;
+    }
 }
 
 impl Drop for Wait<'_> {
+    /// Changes the state before the turn is free, so that the next worker in line finds it changed.
     fn drop(&mut self) {
-        if self.turn.is_some() {
-            self.outage.lasts.store(false, Ordering::Relaxed);
+        if self.in_line {
+            let change = self.outage.state().leave(self.succeeded, Instant::now());
+            self.outage.log(change, None);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,16 +1,16 @@
-//! The spans of a root: one for the flow, and within it one for each stage that worked on a descendant.
+//! Trace spans of a settled root: one for the flow, and within it one for each stage that worked on a descendant.
 
 use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
-use super::Root;
-use super::flow::FlowShared;
+use super::flow_shared::FlowShared;
+use crate::event::Root;
 use crate::trace::{Span, SpanKind, Spans, TraceContext, wall_time};
 use crate::transport::Settlement;
 
-/// Hands over the spans of a root that is settled, if its trace is kept.
-pub fn hand_over(spans: &dyn Spans, flow: &FlowShared, root: &Root, settlement: &Settlement) {
+/// Exports the spans of a root that is settled, if its trace is sampled.
+pub fn export(spans: &dyn Spans, flow: &FlowShared, root: &Root, settlement: &Settlement) {
     let context = root.envelope.traceparent.as_deref().and_then(TraceContext::parse);
     let Some(request) = context.filter(|context| context.sampled) else { return };
     let own = request.child();

@@ -1,174 +1,27 @@
-//! What an event carries: bytes as they came, their parts, or what a stage made of them.
+//! Payloads: bytes as they came in, the parts of a form, or what a stage made: JSON, an image, a vector.
 //!
-//! A payload is cheap to clone (shared, never copied) and knows how much memory it holds, so that queues can be
-//! bounded by bytes. A body above the inline limit travels as a [`Claim`]: its bytes stay in the object store until the
-//! stage that needs them runs.
+//! A payload is cheap to clone (shared, never copied) and reports how much memory it takes, so that queues can be bounded
+//! by bytes. A body above the inline limit travels as a [`Claim`]: its bytes stay in the object store until the stage that
+//! needs them runs.
 
-pub(crate) mod stored;
+mod content;
+mod digest;
+mod image;
+mod vector;
+pub(crate) mod wire_form;
 
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-
-use crate::names::Token;
-use crate::pixels::PixelRoom;
-
-/// A SHA-256 digest.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Digest(pub [u8; 32]);
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
-impl std::str::FromStr for Digest {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not a SHA-256 digest: 64 hexadecimal digits are needed");
-        let mut digest = [0; 32];
-        if text.len() != 64 || !text.is_ascii() {
-            return Err(wrong());
-        }
-        for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks(2)) {
-            let pair = std::str::from_utf8(pair).map_err(|_| wrong())?;
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
-        }
-        Ok(Self(digest))
-    }
-}
-
-impl Serialize for Digest {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Digest {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-/// Where to find a payload that was too large to travel inside its event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claim {
-    /// Names the object; minted by the store.
-    pub id: Token,
-    /// Exact length in bytes.
-    pub length: u64,
-    /// Of the whole object; whoever reads it compares before trusting a byte.
-    pub sha256: Digest,
-}
-
-/// The bytes of a [`Content`], here or in the object store.
-#[derive(Clone, Debug)]
-pub enum Body {
-    /// The bytes themselves.
-    Inline(Bytes),
-    /// A reference; the engine fetches it before the stage that needs the bytes.
-    Claim(Arc<Claim>),
-}
-
-/// Bytes with a media type, as a client sent them or as a stage made them for a client.
-#[derive(Clone, Debug)]
-pub struct Content {
-    /// For example `image/jpeg`. Declared by the sender, not verified.
-    pub media_type: Arc<str>,
-    /// The bytes or where they are.
-    pub body: Body,
-}
-
-impl Content {
-    /// Content that holds its bytes.
-    #[must_use]
-    pub fn inline(media_type: &str, bytes: impl Into<Bytes>) -> Self {
-        Self { media_type: media_type.into(), body: Body::Inline(bytes.into()) }
-    }
-
-    /// JSON text as content.
-    #[must_use]
-    pub fn json(value: &serde_json::Value) -> Self {
-        Self::inline("application/json", value.to_string())
-    }
-
-    /// Length of the bytes, wherever they are.
-    #[must_use]
-    pub fn length(&self) -> u64 {
-        match &self.body {
-            Body::Inline(bytes) => bytes.len() as u64,
-            Body::Claim(claim) => claim.length,
-        }
-    }
-
-    /// The claim, if the bytes are in the object store.
-    #[must_use]
-    pub fn claim(&self) -> Option<&Arc<Claim>> {
-        match &self.body {
-            Body::Inline(_) => None,
-            Body::Claim(claim) => Some(claim),
-        }
-    }
-}
-
-/// One part of a multipart body, or one data URI of a JSON body.
-#[derive(Clone, Debug)]
-pub struct Part {
-    /// The part's field name.
-    pub name: Arc<str>,
-    /// As the client gave it: shown to people, never used as a path.
-    pub file_name: Option<Arc<str>>,
-    /// The part's bytes.
-    pub content: Content,
-}
-
-/// Decoded pixels: 8-bit RGB, rows from the top, no padding.
-pub struct Image {
-    /// Columns of `pixels`.
-    pub width: u32,
-    /// Rows of `pixels`.
-    pub height: u32,
-    /// `height × width × 3` bytes, `[0, 255]`, sRGB.
-    pub pixels: Vec<u8>,
-    /// Of the encoded file, so that what is derived from it can be addressed by content.
-    pub sha256: Digest,
-    /// Its share of the memory for pictures, where it was decoded in this process.
-    pub room: Option<PixelRoom>,
-}
-
-impl fmt::Debug for Image {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Image({}×{})", self.width, self.height)
-    }
-}
-
-/// An embedding and the space it lives in.
-#[derive(Clone, Debug)]
-pub struct Vector {
-    /// `d` values, finite, unit length.
-    pub values: Vec<f32>,
-    /// Name of the model in the config.
-    pub model: Arc<str>,
-    /// SHA-256 of model file and preprocessing: vectors of different fingerprints must not be compared.
-    pub fingerprint: Arc<str>,
-    /// Of the encoded source.
-    pub sha256: Digest,
-}
+pub use content::{Body, Claim, Content, Part};
+pub use digest::Digest;
+pub use image::Image;
+pub use vector::Vector;
 
 /// What an event carries.
 #[derive(Clone, Debug)]
 pub enum Payload {
-    /// Bytes as they came in or as a stage made them.
+    /// Bytes, as they came in or as a stage made them.
     Bytes(Content),
     /// The parts of a form, in order.
     Parts(Arc<[Part]>),
@@ -180,10 +33,10 @@ pub enum Payload {
     Vector(Arc<Vector>),
 }
 
-/// Memory of a JSON document: its nodes, keys and texts.
+/// Memory that a JSON document takes: its nodes, keys and texts.
 fn json_bytes(value: &serde_json::Value) -> usize {
     use serde_json::Value;
-    /// A node, with its share of the map or list that holds it.
+    /// Bytes of a node, with its share of the map or list that holds it.
     const NODE: usize = 48;
     NODE + match value {
         Value::String(text) => text.len(),
@@ -235,10 +88,10 @@ impl Payload {
         }
     }
 
-    /// Memory held while the event waits, in bytes. A claim counts as its reference, not as what it names.
+    /// Memory that the payload takes while its event waits, in bytes. A body in the object store does not count.
     #[must_use]
     pub fn resident_bytes(&self) -> usize {
-        /// For headers, ids and small structures around the data.
+        /// Bytes for headers, ids and small structures around the data.
         const OVERHEAD: usize = 256;
         let content = |content: &Content| match &content.body {
             Body::Inline(bytes) => bytes.len(),
@@ -254,16 +107,11 @@ impl Payload {
             }
     }
 
-    /// Whether its bytes are in the object store and a stage would have to fetch them first. Parts stay where they are:
-    /// the stage that splits them hands them on one by one.
+    /// Whether its bytes are in the object store, so that they must be fetched before a stage runs. Parts stay in the store:
+    /// the stage that splits them emits them one by one.
     #[must_use]
     pub fn needs_fetch(&self) -> bool {
         matches!(self, Self::Bytes(content) if content.claim().is_some())
-    }
-
-    /// Whether it is a picture or a vector that came through the broker as bytes.
-    pub(crate) fn is_frozen(&self) -> bool {
-        matches!(self, Self::Bytes(content) if stored::is_frozen(&content.media_type))
     }
 
     /// Every claim the payload refers to.
@@ -280,14 +128,7 @@ impl Payload {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_digest_survives_its_text() {
-        let digest = Digest(std::array::from_fn(|i| i as u8));
-        assert_eq!(digest.to_string().parse(), Ok(digest));
-        assert!("abc".parse::<Digest>().is_err());
-        assert!("zz".repeat(32).parse::<Digest>().is_err());
-    }
+    use crate::names::Token;
 
     #[test]
     fn a_claim_weighs_nothing_while_it_waits() {

@@ -1,16 +1,15 @@
-//! `[flow.NAME]`: what the engine itself reads, and the checks across stages.
+//! `[flow.NAME]`: the keys that the engine reads, and the list of stages.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::stage::{Overflow, StageSpec, read_stage};
-use super::{ByteSize, Place, Problems, Section};
-use crate::kind::{Complaint, Names, OperatorKind};
+use super::stage::{StageSpec, read_stage};
+use crate::config::{ByteSize, Problems, Section};
+use crate::edges::Overflow;
 use crate::names::FlowName;
-use crate::operator::Gives;
-use crate::payload::PayloadKind;
+use crate::operator_kind::OperatorKind;
 
 /// A flow as declared.
 pub struct FlowSpec {
@@ -18,15 +17,15 @@ pub struct FlowSpec {
     pub name: FlowName,
     /// The `NAME` of `[flow.NAME]`.
     pub whole: FlowName,
-    /// The part that goes on with what this one hands over.
+    /// The part that this one's durable edge leads to; `None` for the last part.
     pub next: Option<FlowName>,
-    /// Whether every event that comes in from outside has a requester.
+    /// Whether every event that comes in from outside must have a request to answer.
     pub answers: bool,
-    /// Bytes of the deliveries of one lane.
+    /// Most bytes of the deliveries of one lane; set by the memory budget.
     pub delivery_bytes: ByteSize,
-    /// The keys beside the stages.
+    /// The keys of the flow itself.
     pub settings: FlowSettings,
-    /// In order; the first takes what is submitted.
+    /// In order; the first receives submitted events.
     pub stages: Vec<StageSpec>,
 }
 
@@ -38,16 +37,17 @@ pub struct FlowSettings {
     pub about: String,
     /// Whether `POST /v1/flows/NAME` is served.
     pub open: bool,
-    /// Bound of what waits in the broker, per lane.
+    /// Bounds of the flow's queue in the broker.
     pub backlog: BacklogSpec,
     /// Attempts and the pauses between them.
     pub retry: RetrySpec,
-    /// How long the broker waits for a sign of life before it hands an event to another worker, in milliseconds.
+    /// How long the broker waits for a progress report before it redelivers an event, in milliseconds.
     pub ack_wait_ms: u64,
-    /// How long a request of this flow stays worth doing, in milliseconds; 0 for ever.
+    /// Deadline of a request of this flow, in milliseconds after it was accepted; 0 for none.
     pub deadline_ms: u64,
-    /// The flow that gets the result of every request that came with a webhook.
-    pub webhooks: Option<FlowName>,
+    /// The flow that gets the follow-up of every request that has one: the result of a request with a webhook.
+    #[serde(rename = "webhooks")]
+    pub follow_ups: Option<FlowName>,
 }
 
 impl Default for FlowSettings {
@@ -57,10 +57,10 @@ impl Default for FlowSettings {
             open: false,
             backlog: BacklogSpec::default(),
             retry: RetrySpec::default(),
-            // Short enough that work of a killed process resumes soon; progress is reported at a third of it.
+            // Short enough that the work of a killed process resumes soon; progress is reported at a third of it.
             ack_wait_ms: 15_000,
             deadline_ms: 0,
-            webhooks: None,
+            follow_ups: None,
         }
     }
 }
@@ -69,9 +69,9 @@ impl Default for FlowSettings {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BacklogSpec {
-    /// Events per lane, un-acked included.
+    /// Most events per lane, unacknowledged ones included.
     pub events: u32,
-    /// Bytes of the whole flow, inline payloads only.
+    /// Most bytes of the whole flow, inline payloads only.
     pub bytes: ByteSize,
 }
 
@@ -85,14 +85,14 @@ impl Default for BacklogSpec {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetrySpec {
-    /// Times an event may fail in one process before it is given up; a delivery that a crash repeats is no failure.
+    /// Times an event may fail in one process before it is dead-lettered; a redelivery after a crash does not count.
     pub attempts: u32,
     /// Pause before the second, third, … attempt; the last value repeats.
     pub backoff_ms: Vec<u64>,
-    /// How long a stage waits for what it depends on before that counts as a failure of its events, in milliseconds.
+    /// How long a stage waits for an unavailable dependency before its events count as failed, in milliseconds.
     pub outage_ms: u64,
-    /// How much longer a pause may be, as a part of itself, from 0 to 1: events that failed together do not come back
-    /// together.
+    /// How much longer a pause may be, as a fraction of itself, from 0 to 1: events that failed together are not
+    /// redelivered together.
     pub jitter: f64,
 }
 
@@ -103,7 +103,7 @@ impl Default for RetrySpec {
 }
 
 impl RetrySpec {
-    /// The pause after the failure of attempt number `attempt` (from 1).
+    /// The pause after the failure of attempt number `attempt` (from 1), with jitter.
     #[must_use]
     pub fn pause_after(&self, attempt: u32) -> Duration {
         let index = (attempt.max(1) as usize - 1).min(self.backoff_ms.len().saturating_sub(1));
@@ -112,10 +112,10 @@ impl RetrySpec {
     }
 }
 
-/// Bytes of deliveries where no memory budget was divided, as in tests of a single flow.
+/// Bytes of deliveries before the memory budget is divided, and in tests of a single flow.
 const UNDIVIDED: ByteSize = ByteSize::mib(16);
 
-/// Events in flight beyond what fits, where some are left out.
+/// Events in flight beyond those that fit, for flows that leave events out.
 const LOSSY_MARGIN: usize = 64;
 
 impl FlowSpec {
@@ -148,65 +148,8 @@ impl FlowSpec {
         complete.then_some(flow)
     }
 
-    /// Checks that need the whole config: names that are referred to, types between stages, time limits.
-    pub fn check(&self, place: &Place, names: &Names, problems: &mut Problems) {
-        for stage in &self.stages {
-            for complaint in stage.operator.check(names) {
-                problems.add(stage.places.of(complaint.key), complaint.message, complaint.remedy);
-            }
-        }
-        if let Some(webhooks) = &self.settings.webhooks
-            && let Some(complaint) = Complaint::unless_declared("webhooks", "flow", webhooks.as_str(), &names.flows)
-        {
-            problems.add(place.clone(), complaint.message, complaint.remedy);
-        }
-        self.check_unique_names(problems);
-        self.check_ends(problems);
-        self.check_edges(place, problems);
-        if !(0.0..=1.0).contains(&self.settings.retry.jitter) {
-            let message = format!("retry.jitter is {}", self.settings.retry.jitter);
-            problems.add(place.clone(), message, "give a part of the pause, from 0 to 1");
-        }
-        if self.settings.retry.attempts == 0 {
-            problems.add(place.clone(), "retry.attempts is 0", "give at least 1: the first attempt counts");
-        }
-    }
-
-    fn check_unique_names(&self, problems: &mut Problems) {
-        for (index, stage) in self.stages.iter().enumerate() {
-            if self.stages[..index].iter().any(|earlier| earlier.name == stage.name) {
-                let message = format!("two stages of flow {} are named {:?}", self.name, stage.name);
-                problems.add(stage.places.of("use"), message, "give one of them a `name`");
-            }
-        }
-    }
-
-    fn check_ends(&self, problems: &mut Problems) {
-        let mut flowing: Option<(PayloadKind, &str)> = None;
-        for (index, stage) in self.stages.iter().enumerate() {
-            let ends = stage.operator.ends();
-            if let Some((kind, before)) = flowing
-                && !ends.takes.contains(&kind)
-            {
-                let takes: Vec<String> = ends.takes.iter().map(ToString::to_string).collect();
-                let message = format!("{} takes {}, but {before} gives {kind}", stage.name, takes.join(" or "));
-                problems.add(stage.places.of("use"), message, "put a stage between them that turns one into the other");
-            }
-            flowing = match ends.gives {
-                Gives::Kind(kind) => Some((kind, &stage.name)),
-                Gives::Same => flowing,
-                Gives::Nothing if index + 1 < self.stages.len() => {
-                    let message = format!("{} gives nothing, so the stages after it never run", stage.name);
-                    problems.add(stage.places.of("use"), message, "make it the last stage");
-                    return;
-                }
-                Gives::Nothing => None,
-            };
-        }
-    }
-
-    /// Events that may be delivered and unsettled at once: as many as the queues and workers hold, and some more where an
-    /// edge leaves out what has no room, for else nothing would ever come that has none.
+    /// Events that may be delivered and unsettled at once: as many as the queues and workers hold, and some more if an edge
+    /// leaves events out, because otherwise none would ever arrive that has no room.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         let held = |stage: &StageSpec| {

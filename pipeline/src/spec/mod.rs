@@ -1,23 +1,21 @@
-//! The config as the user wrote it: TOML with places, read into specs, every problem collected.
+//! What a flow declares: its stages, queues, retries and durable edges, and the checks across them.
 //!
 //! Nothing here touches the network, a device or a model. Each crate reads its own sections with [`Section::read`];
 //! `caudal check` stops when all of them are read and checked.
 
-mod document;
+mod durable_cuts;
 mod flow;
-pub mod memory;
-mod parts;
-mod problem;
-mod secret;
-mod section;
-mod size;
+mod flow_check;
+pub mod memory_budget;
 mod stage;
 
-pub use document::{Document, Sources};
+pub use durable_cuts::PART;
 pub use flow::{BacklogSpec, FlowSettings, FlowSpec, RetrySpec};
-pub use parts::PART;
-pub use problem::{Place, Problem, Problems};
-pub use secret::{Secret, SecretError, SecretText};
-pub use section::{Places, Section};
-pub use size::ByteSize;
-pub use stage::{Overflow, QueueSpec, StageSettings, StageSpec};
+pub use memory_budget as memory;
+pub use stage::{QueueSpec, StageSettings, StageSpec};
+
+pub use crate::config::{
+    ByteSize, Document, Located, Place, Places, Position, Problem, Problems, Secret, SecretError, SecretText, Section,
+    Severity, Sources,
+};
+pub use crate::edges::Overflow;

@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{ByteSize, Places, Problems, Section};
-use crate::kind::{OperatorKind, OperatorSpec};
+use crate::config::{ByteSize, Places, Problems, Section};
+use crate::edges::{Overflow, QueueLimits};
 use crate::operator::Batching;
+use crate::operator_kind::{OperatorKind, OperatorSpec};
 
 const ENGINE_KEYS: [&str; 8] = ["use", "name", "workers", "queue", "batch", "timeout_ms", "durable", "order_by"];
 
@@ -22,12 +23,12 @@ pub struct StageSpec {
     pub settings: StageSettings,
     /// The operator's own keys.
     pub operator: Box<dyn OperatorSpec>,
-    /// Where the keys are.
+    /// The places of the keys.
     pub places: Places,
 }
 
 impl StageSpec {
-    /// The batching in force.
+    /// The batching in effect: the config's, or else the operator's.
     #[must_use]
     pub fn batching(&self) -> Batching {
         let default = self.operator.batching();
@@ -48,25 +49,25 @@ pub struct StageSettings {
     /// The operator's kind.
     #[serde(rename = "use")]
     kind: Spanned<String>,
-    /// Shown in metrics and the console; must be unique within the flow.
+    /// Shown in metrics and the console; unique within the flow.
     name: Option<String>,
     /// Instances that work side by side.
     #[serde(default = "one")]
     pub workers: NonZeroUsize,
-    /// What may wait before the stage.
+    /// Bounds of the queue before the stage.
     #[serde(default)]
     pub queue: QueueSpec,
     /// Overrides the operator's batching.
     batch: Option<BatchSpec>,
-    /// Longest time one batch may take, in milliseconds; then it counts as failed.
+    /// Longest time one batch may take, in milliseconds; after that it counts as failed.
     #[serde(default = "default_timeout_ms")]
     pub timeout_ms: u64,
-    /// Whether what comes to this stage goes through the broker's disk: it survives a crash of the stages before, and the
-    /// stages from here on may run in another process.
+    /// Whether this stage receives its events through the broker's disk: they survive a crash of the stages before, and
+    /// the stages from here on may run in another process.
     #[serde(default)]
     pub durable: bool,
-    /// The parameter by which events keep their order: those of one value come one after another, each when the one before
-    /// has ended. An event without it is ordered by its own id.
+    /// The parameter by which events keep their order: those with the same value are worked on one after another, each
+    /// when the one before has ended. An event without it is ordered by its own id.
     pub order_by: Option<String>,
 }
 
@@ -83,38 +84,28 @@ fn default_timeout_ms() -> u64 {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct QueueSpec {
-    /// Events.
+    /// Most events that wait.
     pub events: NonZeroUsize,
-    /// Memory, decoded pixels included; by default an even share of the process's memory.
+    /// Most bytes of them in memory, decoded pixels included; by default an even share of the process's memory.
     pub bytes: Option<ByteSize>,
-    /// What happens to an event there is no room for.
+    /// What happens to an event that finds no room.
     pub overflow: Overflow,
 }
 
-/// What an edge does when it is full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Overflow {
-    /// The stage before waits, and so everything back to the broker. Nothing is lost.
-    #[default]
-    Block,
-    /// The longest waiting event of the lane makes room: for readings of which the newest counts.
-    DropOldest,
-    /// The event itself is left out.
-    DropNewest,
-    /// The event ends in failure, as a dead letter where nobody asked for it.
-    Reject,
-}
-
 impl QueueSpec {
-    /// Memory in force.
+    /// The bytes in effect.
     #[must_use]
     pub fn bytes(&self) -> ByteSize {
         self.bytes.unwrap_or(UNDIVIDED)
     }
+
+    /// The bounds in effect.
+    pub(crate) fn limits(&self) -> QueueLimits {
+        QueueLimits { events: self.events.get(), bytes: self.bytes().as_usize(), overflow: self.overflow }
+    }
 }
 
-/// Where no memory budget was divided, as in tests of a single flow.
+/// Before the memory budget is divided, and in tests of a single flow.
 const UNDIVIDED: ByteSize = ByteSize::mib(64);
 
 impl Default for QueueSpec {

@@ -1,11 +1,15 @@
-//! For the tests of every crate: a broker in memory, and a way to run one operator alone.
+//! Test support for every crate: an in-memory transport, and a way to run one operator alone.
 
-mod memory;
+mod memory_broker;
+mod memory_source;
+mod memory_transport;
 mod probe;
 mod provoke;
+#[cfg(test)]
+pub(crate) mod units;
 mod wrapped;
 
-pub use memory::{MemoryTransport, PATIENCE};
+pub use memory_transport::{MemoryTransport, PATIENCE};
 pub use probe::{Ran, run, run_events};
 pub use provoke::{Failing, Noop, Panicking, kinds};
 pub use wrapped::Wrapped;

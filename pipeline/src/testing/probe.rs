@@ -1,40 +1,41 @@
-//! Runs one operator on one batch and shows what it did.
+//! Runs one operator on one batch and returns what it did.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use crate::engine::{Cancellations, Output, Place, Queue, Root, Sink};
-use crate::event::{Envelope, Event, Params};
+use crate::edges::{BatchLimits, Downstream, Output, Overflow, Queue, QueueLimits};
+use crate::envelope::{Envelope, Params};
+use crate::event::{Cancellations, Event, Place};
 use crate::fault::{Fault, Rejection};
 use crate::names::Token;
-use crate::operator::{Batching, Operator};
+use crate::operator::Operator;
 use crate::payload::{Content, Payload};
-use crate::spec::{ByteSize, QueueSpec};
 use crate::transport::{Acknowledge, Delivery, Settlement};
 
 /// Room for whatever one batch of a test emits.
 const ROOM: usize = 4096;
 
-/// What an operator did with a batch; events are named by their position in it.
+/// The result of running an operator on a batch; events are named by their position in it.
 #[derive(Debug)]
 pub struct Ran {
-    /// What was handed to the next stage, in order, with the parent's position.
+    /// Payloads handed to the next stage, in order, with the parent's position.
     pub emitted: Vec<(usize, Payload)>,
-    /// What was given up.
+    /// Rejections.
     pub rejected: Vec<(usize, Rejection)>,
-    /// What was answered.
+    /// Answers.
     pub responded: Vec<(usize, Content)>,
     /// The fault of the whole batch.
     pub fault: Option<Fault>,
 }
 
-struct Nobody;
+/// The handle of a delivery that no broker made.
+struct NoBroker;
 
 #[async_trait]
-impl Acknowledge for Nobody {
+impl Acknowledge for NoBroker {
     async fn settle(self: Box<Self>, _: Settlement) -> bool {
         true
     }
@@ -45,48 +46,43 @@ pub async fn run(operator: &mut dyn Operator, params: Params, payloads: Vec<Payl
     run_events(operator, payloads.into_iter().map(|payload| (params.clone(), payload)).collect()).await
 }
 
-/// Runs `operator` on one batch of events with the given parameters and payloads. Each is the root of its own.
+/// Runs `operator` on one batch of events with the given parameters and payloads. Each event is a root of its own.
 ///
 /// # Panics
-/// If a test's names are no tokens: they are constants.
+/// Never: the names it makes are valid tokens.
 pub async fn run_events(operator: &mut dyn Operator, events: Vec<(Params, Payload)>) -> Ran {
     let (settler, _finished) = mpsc::channel(ROOM);
-    let room = NonZeroUsize::new(ROOM).expect("a constant");
-    let spec = QueueSpec { events: room, bytes: Some(ByteSize(u64::MAX >> 8)), ..QueueSpec::default() };
-    let queue = Arc::new(Queue::new("next".into(), &spec, 1));
+    let limits = QueueLimits { events: ROOM, bytes: usize::MAX >> 8, overflow: Overflow::Block };
+    let queue = Arc::new(Queue::new("next".into(), limits, 1));
     let cancellations = Cancellations::default();
     let flow = Token::new("test").expect("a constant");
     let begin = |(index, (params, payload)): (usize, (Params, Payload))| {
         let id = Token::new(&format!("event-{index}")).expect("a constant and a number");
         let envelope = Envelope { params, request: Some(id.clone()), ..Envelope::new(flow.clone(), id) };
-        let event = Root::begin(
-            Delivery { envelope, payload, ack: Box::new(Nobody) },
-            Place::default(),
-            settler.clone(),
-            &cancellations,
-        );
-        // Held open, so that nothing is settled while the test looks.
+        let delivery = Delivery { envelope, payload, ack: Box::new(NoBroker) };
+        let event = Event::begin(delivery, Place::default(), settler.clone(), &cancellations);
+        // One more in work, so that nothing is settled while the test looks.
         event.root.add();
         event
     };
     let batch: Vec<Event> = events.into_iter().enumerate().map(begin).collect();
-    let mut out = Output::new("test".into(), Sink::Queue(Arc::clone(&queue)), None);
+    let mut out = Output::new("test".into(), Downstream::Queue(Arc::clone(&queue)), None);
     let fault = operator.process(batch.clone(), &mut out).await.err();
 
     let position = |event: &Event| batch.iter().position(|parent| Arc::ptr_eq(&parent.root, &event.root));
     let mut emitted = Vec::new();
-    while queue.len() > 0 {
-        let Some(mut taken) = queue.pop(Batching::greedy(ROOM), ROOM).await else { break };
-        emitted.extend(
-            std::mem::take(&mut taken.events).into_iter().filter_map(|event| Some((position(&event)?, event.payload))),
-        );
+    let limits = BatchLimits { events: ROOM, bulk_events: ROOM, linger: Duration::ZERO };
+    queue.close();
+    while let Some(mut output) = queue.recv(limits).await {
+        let events = std::mem::take(&mut output.events).into_iter();
+        emitted.extend(events.filter_map(|event| Some((position(&event)?, event.payload))));
     }
     let mut rejected = Vec::new();
     let mut responded = Vec::new();
     for (index, event) in batch.iter().enumerate() {
-        let Some(settling) = event.root.take_settling() else { continue };
-        rejected.extend(settling.verdict.rejection.map(|(_, why)| (index, why)));
-        responded.extend(settling.verdict.responses.into_iter().map(|response| (index, response.content)));
+        let Some(unsettled) = event.root.take_unsettled() else { continue };
+        rejected.extend(unsettled.verdict.rejection.map(|(_, why)| (index, why)));
+        responded.extend(unsettled.verdict.responses.into_iter().map(|response| (index, response.content)));
     }
     Ran { emitted, rejected, responded, fault }
 }

@@ -1,14 +1,14 @@
-//! Operators named for what they provoke, and a way to declare them in a test's config.
+//! Test operators named for what they provoke, and their kinds for the config of a test.
 
 use async_trait::async_trait;
 use serde::Deserialize;
 
 use crate::event::Event;
 use crate::fault::{BoxError, Fault};
-use crate::kind::{OperatorKind, OperatorSpec};
 use crate::operator::{Batching, Ends, Gives, Operator, Output};
+use crate::operator_kind::{OperatorKind, OperatorSpec};
 use crate::payload::{Payload, PayloadKind};
-use crate::services::Services;
+use crate::registry::Services;
 
 const ANY: &[PayloadKind] =
     &[PayloadKind::Bytes, PayloadKind::Parts, PayloadKind::Json, PayloadKind::Image, PayloadKind::Vector];
@@ -17,7 +17,7 @@ const ANY: &[PayloadKind] =
 #[must_use]
 pub fn kinds() -> Vec<OperatorKind> {
     vec![
-        OperatorKind::of::<NoopSpec>("noop", "hands every event on"),
+        OperatorKind::of::<NoopSpec>("noop", "forwards every event"),
         OperatorKind::of::<FailingSpec>("failing", "fails every batch that holds its marker"),
         OperatorKind::of::<PanickingSpec>("panicking", "panics on its marker"),
     ]
@@ -67,7 +67,7 @@ pass_through!(NoopSpec, Noop {});
 pass_through!(FailingSpec, Failing { marker });
 pass_through!(PanickingSpec, Panicking { marker });
 
-/// Hands every event on.
+/// Forwards every event.
 pub struct Noop {}
 
 /// Fails every batch that holds an event whose bytes are `marker`.

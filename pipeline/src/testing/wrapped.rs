@@ -1,11 +1,11 @@
-//! A transport around another one, for tests that change a few of its words: what is not overridden is passed on.
+//! A transport around another one, for tests that change a few methods; the others pass through.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use tokio::sync::mpsc;
 
-use crate::event::Lane;
+use crate::envelope::Lane;
 use crate::fault::BoxError;
 use crate::ledger::{Entry, News};
 use crate::names::{FlowName, RequestId, Token};
@@ -18,9 +18,9 @@ use crate::transport::{
 
 type Result<T> = std::result::Result<T, TransportError>;
 
-/// See the module. Whoever implements this is a [`Transport`].
+/// Implement this to get a [`Transport`] that passes every method on which is not overridden.
 #[async_trait]
-#[expect(missing_docs, reason = "the words of `Transport`, which documents them")]
+#[expect(missing_docs, reason = "the methods of `Transport`, which documents them")]
 pub trait Wrapped: Send + Sync {
     /// The transport within.
     fn within(&self) -> &dyn Transport;

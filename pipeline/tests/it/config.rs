@@ -1,7 +1,9 @@
 //! Mistakes in a config are all found, each with its line and what to do.
 
 use crate::support::read_flows;
+use pipeline::spec::{Problems, Sources};
 use pipeline::testing::kinds;
+use serde::Deserialize;
 
 fn problems(toml: &str) -> String {
     read_flows(toml, &kinds()).err().expect("the config is wrong")
@@ -61,4 +63,50 @@ fn two_stages_of_one_name_are_refused() {
 #[test]
 fn broken_toml_is_reported_with_its_line() {
     assert!(problems("[flow.a]\nopen = \n").contains("test.toml:2:"));
+}
+
+#[test]
+fn limits_under_which_no_event_could_be_done_are_refused() {
+    let stage = "[[flow.f.stage]]\nuse = \"noop\"\n";
+    let text = problems(&format!("[flow.f]\nack_wait_ms = 0\n{stage}timeout_ms = 0\n"));
+    for expected in ["ack_wait_ms is 0", "test.toml:1:", "timeout_ms of noop is 0", "test.toml:5:"] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+}
+
+/// A section whose key `colour` was called `color` before.
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Paint {
+    colour: String,
+}
+
+/// Reads `[paint]` from two files.
+fn read_paint(first: &str, second: &str) -> (Option<Paint>, Problems, String) {
+    let mut sources = Sources::default();
+    sources.add("first.toml", first);
+    sources.add("second.toml", second);
+    let mut problems = Problems::default();
+    let mut section = sources.parse(&mut problems).root.take_section("paint", &mut problems).unwrap();
+    section.renamed("color", "colour", &mut problems);
+    let paint = section.read(&mut problems);
+    let text = problems.render(&sources, false);
+    (paint, problems, text)
+}
+
+#[test]
+fn a_renamed_key_works_and_warns_with_its_file_and_line() {
+    let (paint, problems, text) = read_paint("[paint]\n", "[paint]\n# as it was\ncolor = \"red\"\n");
+    assert_eq!(paint, Some(Paint { colour: "red".into() }));
+    assert!(problems.is_empty(), "{text}");
+    for expected in ["warning: `color` is now called `colour`", "second.toml:3:1", "still works in this release"] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+}
+
+#[test]
+fn a_renamed_key_beside_the_new_one_is_refused() {
+    let (_, problems, text) = read_paint("[paint]\ncolor = \"red\"\n", "[paint]\ncolour = \"blue\"\n");
+    assert!(!problems.is_empty() && problems.warnings().is_empty());
+    assert!(text.contains("error: `color` and `colour` are both set") && text.contains("first.toml:2:1"), "{text}");
 }

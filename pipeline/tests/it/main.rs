@@ -6,6 +6,8 @@ mod cancel;
 mod config;
 mod edges;
 mod engine;
+mod follow_ups;
+mod images;
 mod lanes;
 mod ledger;
 mod memory;

@@ -50,7 +50,12 @@ pub async fn start_through(transport: Arc<dyn Transport>, toml: &str, more_kinds
 
 /// Runs the given parts of flows.
 pub async fn start_flows(transport: Arc<dyn Transport>, parts: Vec<FlowSpec>) -> Running {
-    let services = Arc::new(Services::default());
+    start_flows_with(Services::default(), transport, parts).await
+}
+
+/// The same with other services.
+pub async fn start_flows_with(services: Services, transport: Arc<dyn Transport>, parts: Vec<FlowSpec>) -> Running {
+    let services = Arc::new(services);
     let mut flows = Vec::new();
     for part in parts {
         flows.push(Flow::build(part, &services, Arc::clone(&transport)).await.unwrap());

@@ -1,0 +1,263 @@
+//! A section: one table of the config, and how it becomes a typed spec with *every* problem reported.
+
+use std::collections::HashMap;
+
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use super::{Place, Problems};
+
+/// A table that is being read.
+#[derive(Clone)]
+pub struct Section<'s> {
+    table: DeTable<'s>,
+    place: Place,
+}
+
+/// The places of a section's keys, for problems found after it was read.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    section: Place,
+    keys: HashMap<String, Place>,
+}
+
+impl Places {
+    /// The place of `key`'s value, or of the section where the key is absent.
+    #[must_use]
+    pub fn of(&self, key: &str) -> Place {
+        self.keys.get(key).cloned().unwrap_or_else(|| self.section.clone())
+    }
+}
+
+impl<'s> Section<'s> {
+    pub(super) fn new(table: DeTable<'s>, place: Place) -> Self {
+        Self { table, place }
+    }
+
+    /// The place of the section.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        self.place.clone()
+    }
+
+    /// The place of each value. After [`renamed`](Self::renamed) it is under the new key.
+    #[must_use]
+    pub fn places(&self) -> Places {
+        let keys = self.table.iter().map(|(key, value)| (key.get_ref().to_string(), value.span())).collect();
+        Places { section: self.place.clone(), keys }
+    }
+
+    /// Declares that the key `old` is now called `new`; call it before the section is read.
+    ///
+    /// Only `old` set: its value is read as that of `new`, with a warning. Both set: an error. The old key works for one
+    /// release.
+    pub fn renamed(&mut self, old: &str, new: &'static str, problems: &mut Problems) {
+        let Some((old_key, value)) = self.table.remove_entry(old) else { return };
+        let place = old_key.span();
+        if self.table.contains_key(new) {
+            problems.add(
+                place,
+                format!("`{old}` and `{new}` are both set, and mean the same"),
+                format!("remove `{old}`"),
+            );
+            return;
+        }
+        let remedy = format!("write `{new}`; `{old}` still works in this release, and will not in the next");
+        problems.warn(place.clone(), format!("`{old}` is now called `{new}`"), remedy);
+        self.table.insert(Spanned::new(place, new.into()), value);
+    }
+
+    /// Removes and returns the table under `key`; `None` if there is none.
+    pub fn take_section(&mut self, key: &str, problems: &mut Problems) -> Option<Section<'s>> {
+        let (key, value) = self.table.remove_entry(key)?;
+        as_section(key.get_ref(), value, problems)
+    }
+
+    /// Removes the table of tables under `key` (`[flow.NAME]`) and returns its members by name, in order of the text.
+    pub fn take_named(&mut self, key: &str, problems: &mut Problems) -> Vec<(Spanned<String>, Section<'s>)> {
+        let Some(outer) = self.take_section(key, problems) else { return Vec::new() };
+        let mut members: Vec<_> = outer
+            .table
+            .into_iter()
+            .filter_map(|(name, value)| {
+                let text = name.get_ref().to_string();
+                let section = as_section(&text, value, problems)?;
+                Some((Spanned::new(name.span(), text), section))
+            })
+            .collect();
+        members.sort_by_key(|(name, _)| name.span().start);
+        members
+    }
+
+    /// Removes the list of tables under `key` (`[[route]]`).
+    pub fn take_list(&mut self, key: &str, problems: &mut Problems) -> Vec<Section<'s>> {
+        let Some((name, value)) = self.table.remove_entry(key) else { return Vec::new() };
+        let place = value.span();
+        let DeValue::Array(items) = value.into_inner() else {
+            problems.add(place, format!("{key} must be a list of tables"), format!("write [[{key}]] above its keys"));
+            return Vec::new();
+        };
+        items.into_iter().filter_map(|item| as_section(name.get_ref(), item, problems)).collect()
+    }
+
+    /// Removes and reads the value under `key`; `None` if it is absent or wrong, which is reported.
+    pub fn take<T: DeserializeOwned>(&mut self, key: &str, problems: &mut Problems) -> Option<T> {
+        let (_, value) = self.table.remove_entry(key)?;
+        let place = value.span();
+        match T::deserialize(ValueDeserializer::from(value)) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                problems.add(error.span().unwrap_or(place), format!("{key}: {}", error.message()), remedy(&error));
+                None
+            }
+        }
+    }
+
+    /// Reads a copy of the value under `key`; `None` if it is absent or of another type, which reading the section reports.
+    #[must_use]
+    pub fn peek<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
+        T::deserialize(ValueDeserializer::from(self.table.get(key)?.clone())).ok()
+    }
+
+    /// Moves several keys to a section of their own, for two readers that share one table.
+    #[must_use]
+    pub fn split_off(&mut self, keys: &[&str]) -> Section<'s> {
+        let taken = keys.iter().filter_map(|key| self.table.remove_entry(*key)).collect();
+        Section { table: taken, place: self.place.clone() }
+    }
+
+    /// Reads the whole section. Every key that is unknown or wrong is reported, not just the first.
+    pub fn read<T: DeserializeOwned>(self, problems: &mut Problems) -> Option<T> {
+        let mut table = self.table;
+        let mut clean = true;
+        loop {
+            let value = Spanned::new(self.place.clone(), DeValue::Table(table.clone()));
+            let error = match T::deserialize(ValueDeserializer::from(value)) {
+                Ok(read) => return clean.then_some(read),
+                Err(error) => error,
+            };
+            let place = error.span().unwrap_or_else(|| self.place.clone());
+            let Some(culprit) = key_at(&table, &place) else {
+                // A key that is missing because its bad value was just reported is no second problem.
+                if clean {
+                    problems.add(self.place.clone(), error.message(), remedy(&error));
+                }
+                return None;
+            };
+            clean = false;
+            problems.add(place, error.message(), remedy(&error));
+            table.remove(culprit.as_str());
+        }
+    }
+
+    /// Reports every remaining key as unknown; for tables that were taken apart key by key.
+    pub fn expect_empty(self, known: &str, problems: &mut Problems) {
+        for (key, _) in self.table {
+            problems.add(key.span(), format!("unknown key `{}`", key.get_ref()), format!("known here: {known}"));
+        }
+    }
+}
+
+fn as_section<'s>(key: &str, value: Spanned<DeValue<'s>>, problems: &mut Problems) -> Option<Section<'s>> {
+    let place = value.span();
+    match value.into_inner() {
+        DeValue::Table(table) => Some(Section::new(table, place)),
+        other => {
+            let message = format!("{key} must be a table, it is a {}", other.type_str());
+            problems.add(place, message, format!("write it as `[{key}]` with its keys below"));
+            None
+        }
+    }
+}
+
+/// The key whose name or value covers `place`.
+fn key_at(table: &DeTable<'_>, place: &Place) -> Option<String> {
+    let covers = |outer: Place| outer.start <= place.start && place.end <= outer.end;
+    table
+        .iter()
+        .find(|(key, value)| covers(key.span()) || covers(value.span()))
+        .map(|(key, _)| key.get_ref().to_string())
+}
+
+/// serde's messages say what was expected; the remedy repeats it as a thing to do.
+fn remedy(error: &toml::de::Error) -> String {
+    let message = error.message();
+    if let Some((_, known)) = message.split_once("expected one of ") {
+        return format!("use one of {known}");
+    }
+    if let Some((_, expected)) = message.split_once("expected ") {
+        return format!("give {expected}");
+    }
+    match message.split_once("missing field ") {
+        Some((_, field)) => format!("add {field}"),
+        None => "see the README of this section for what it takes".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::config::Sources;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Spec {
+        new: u32,
+    }
+
+    /// Reads a text whose key `old` is now `new`.
+    fn read(text: &str) -> (Option<Spec>, Problems) {
+        let mut sources = Sources::default();
+        sources.add("a.toml", text);
+        let mut problems = Problems::default();
+        let mut section = sources.parse(&mut problems).root;
+        section.renamed("old", "new", &mut problems);
+        (section.read(&mut problems), problems)
+    }
+
+    #[test]
+    fn the_new_key_alone_is_read_without_a_word() {
+        let (spec, problems) = read("new = 1");
+        assert_eq!(spec, Some(Spec { new: 1 }));
+        assert!(problems.is_empty() && problems.warnings().is_empty());
+    }
+
+    #[test]
+    fn the_old_key_alone_is_read_with_a_warning_at_its_place() {
+        let (spec, problems) = read("\nold = 1");
+        assert_eq!(spec, Some(Spec { new: 1 }));
+        assert!(problems.is_empty());
+        let warnings = problems.warnings();
+        assert_eq!((warnings.len(), warnings[0].place.clone()), (1, Some(1..4)));
+        assert!(warnings[0].message.contains("`old` is now called `new`"));
+        assert!(warnings[0].remedy.contains("still works in this release"));
+    }
+
+    #[test]
+    fn both_keys_are_an_error_at_the_old_one() {
+        let (_, problems) = read("new = 1\nold = 2");
+        let errors = problems.sorted();
+        assert_eq!((errors.len(), errors[0].place.clone()), (1, Some(8..11)));
+        assert!(errors[0].remedy.contains("remove `old`"));
+    }
+
+    #[test]
+    fn a_wrong_value_of_the_old_key_is_an_error_at_that_value() {
+        let (spec, problems) = read("old = true");
+        assert_eq!(spec, None);
+        assert_eq!(problems.sorted()[0].place, Some(6..10));
+    }
+
+    #[test]
+    fn places_know_the_value_under_the_new_key() {
+        let mut sources = Sources::default();
+        sources.add("a.toml", "old = 1");
+        let mut problems = Problems::default();
+        let mut section = sources.parse(&mut problems).root;
+        section.renamed("old", "new", &mut problems);
+        assert_eq!(section.places().of("new"), 6..7);
+    }
+}

@@ -1,0 +1,115 @@
+//! The state that all tasks of a flow share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use metrics::Histogram;
+
+use super::fault_counts::FaultCounts;
+use super::flow_metrics::{FlowFigures, FlowMetrics, StageFigures};
+use crate::completion::CompletionHook;
+use crate::event::{Cancellations, Root};
+use crate::fault::BoxError;
+use crate::ledger::Ledger;
+use crate::names::FlowName;
+use crate::registry::Services;
+use crate::spec::{FlowSpec, RetrySpec};
+use crate::trace::Spans;
+use crate::transport::Settlement;
+
+/// The flow that gets the follow-ups of requests, and what makes them.
+pub type FollowUps = (FlowName, Arc<dyn CompletionHook>);
+
+/// Shared by the tasks of one flow, or of one part of a flow.
+pub struct FlowShared {
+    pub name: FlowName,
+    /// The flow under whose name results are published: its own, or for a later part that of the whole flow.
+    pub answers_for: FlowName,
+    /// Events that have ended, of all flows.
+    pub ledger: Arc<Ledger>,
+    pub about: String,
+    pub open: bool,
+    /// `None` if the flow has none.
+    pub follow_ups: Option<FollowUps>,
+    pub retry: RetrySpec,
+    pub metrics: FlowMetrics,
+    /// Faults of the events that will be redelivered.
+    pub faults: FaultCounts,
+    /// Cancelled requests, of all flows.
+    pub cancellations: Arc<Cancellations>,
+    /// Receives the spans of settled events; `None` if nothing is traced.
+    pub spans: Option<Arc<dyn Spans>>,
+    /// Panics caught.
+    pub panics: AtomicU64,
+    /// From delivery to settlement, in seconds.
+    pub duration: Histogram,
+}
+
+fn follow_ups(spec: &FlowSpec, services: &Services) -> Result<Option<FollowUps>, BoxError> {
+    let Some(to) = &spec.settings.follow_ups else { return Ok(None) };
+    let hook =
+        services.process.completion_hook.clone().ok_or("the flow has webhooks, and nothing makes their events")?;
+    Ok(Some((to.clone(), hook)))
+}
+
+impl FlowShared {
+    /// The state of a flow that has not begun.
+    ///
+    /// # Errors
+    /// If the flow has follow-ups and nothing makes them.
+    pub fn new(spec: &FlowSpec, services: &Services) -> Result<Self, BoxError> {
+        let process = &services.process;
+        Ok(Self {
+            name: spec.name.clone(),
+            answers_for: spec.whole.clone(),
+            ledger: Arc::clone(&process.ledger),
+            about: spec.settings.about.clone(),
+            open: spec.settings.open,
+            follow_ups: follow_ups(spec, services)?,
+            retry: spec.settings.retry.clone(),
+            metrics: FlowMetrics::default(),
+            faults: FaultCounts::default(),
+            cancellations: Arc::clone(&process.cancellations),
+            spans: process.spans.clone(),
+            panics: AtomicU64::new(0),
+            duration: metrics::histogram!("caudal_event_duration_seconds", "flow" => spec.name.to_string()),
+        })
+    }
+
+    /// Counts the end of a root; returns whether it is now a dead letter.
+    pub fn count(&self, settlement: &Settlement, root: &Root) -> bool {
+        if let Some(request) = &root.envelope.request {
+            self.cancellations.end(request);
+        }
+        if !matches!(settlement, Settlement::Retry(..)) {
+            self.faults.forget(&root.envelope.id);
+        }
+        let failed = root.failed.load(Ordering::Relaxed);
+        let counter = match settlement {
+            Settlement::Retry(..) => &self.metrics.retried,
+            _ if failed => &self.metrics.failed,
+            Settlement::Done | Settlement::DoneForSure => &self.metrics.done,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        self.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.duration.record(root.begun.elapsed().as_secs_f64());
+        root.dead.load(Ordering::Relaxed)
+    }
+    /// The metrics now, with those of its stages.
+    pub fn figures(&self, stages: Vec<StageFigures>) -> FlowFigures {
+        let now = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        FlowFigures {
+            name: self.name.to_string(),
+            about: self.about.clone(),
+            open: self.open,
+            delivered: now(&self.metrics.delivered),
+            done: now(&self.metrics.done),
+            failed: now(&self.metrics.failed),
+            retried: now(&self.metrics.retried),
+            refused: now(&self.metrics.refused),
+            repeated: now(&self.metrics.repeated),
+            in_flight: now(&self.metrics.in_flight),
+            stages,
+        }
+    }
+}

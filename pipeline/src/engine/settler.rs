@@ -1,0 +1,281 @@
+//! The settler: turns a finished root into one terminal result, one entry of the ledger and one acknowledgement, in that
+//! order.
+//!
+//! Order matters. The terminal result is confirmed before the ledger entry, so that a crash in between repeats the work
+//! and the repeat's result is refused. The entry is stored, many in one message, before the event is acknowledged, so that
+//! a later copy is recognised. Claims are dropped in between: by then a repeat is recognised and never misses its payload,
+//! and a crash leaves none behind.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use time::OffsetDateTime;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::flow_shared::FlowShared;
+use super::{follow_up, spans};
+use crate::claims;
+use crate::completion::Completion;
+use crate::event::{Place, Response, Root, Unsettled, Verdict};
+use crate::fault::Rejection;
+use crate::ledger::{End, Entry};
+use crate::outcome::{Outcome, OutcomeKind};
+use crate::payload::{Body, Content};
+use crate::transport::{Acknowledge, BodyOf, DeadLetter, Published, Settlement, Transport, TransportError};
+
+/// Finished roots taken at once.
+const AT_ONCE: usize = 256;
+
+/// Under load, the next message waits for more entries: after a message with so many, for up to [`LEDGER_LINGER`].
+const UNDER_LOAD: usize = 32;
+
+/// How long entries wait to share a message under load. It delays no client: the results are visible already.
+const LEDGER_LINGER: Duration = Duration::from_millis(2);
+
+/// Settles roots until all senders are gone and every root is settled. Roots are settled concurrently, in no order.
+pub async fn run(flow: Arc<FlowShared>, transport: Arc<dyn Transport>, mut finished: mpsc::Receiver<Arc<Root>>) {
+    let settler = Settler { flow, transport };
+    // The way of a root: its result is published, it is ready for the ledger, recorded there, released.
+    let mut publishing = FuturesUnordered::new();
+    let mut ready = Vec::new();
+    let mut recording = FuturesUnordered::new();
+    let mut releasing = FuturesUnordered::new();
+    let mut roots = Vec::with_capacity(AT_ONCE);
+    let mut open = true;
+    let mut lingers = None;
+    loop {
+        // One message at a time: roots that become ready meanwhile share the next one.
+        let lingering = lingers.is_some_and(|until| open && ready.len() < AT_ONCE && Instant::now() < until);
+        if recording.is_empty() && !ready.is_empty() && !lingering {
+            lingers = (ready.len() >= UNDER_LOAD).then(|| Instant::now() + LEDGER_LINGER);
+            recording.push(settler.record(std::mem::take(&mut ready)));
+        }
+        tokio::select! {
+            () = tokio::time::sleep_until(lingers.unwrap_or_else(Instant::now)), if lingering => {}
+            count = finished.recv_many(&mut roots, AT_ONCE), if open => open = count > 0,
+            Some(root) = publishing.next() => ready.extend(root),
+            Some(recorded) = recording.next() => for (root, settlement) in recorded {
+                releasing.push(settler.release(root, settlement));
+            },
+            Some(()) = releasing.next() => {}
+            else => return,
+        }
+        for root in roots.drain(..) {
+            if root.is_plain() {
+                ready.extend(FinishedRoot::plain(root));
+            } else {
+                publishing.push(settler.publish(root));
+            }
+        }
+    }
+}
+
+/// A root whose effects are all visible, before its end is in the ledger.
+struct FinishedRoot {
+    root: Arc<Root>,
+    ack: Box<dyn Acknowledge>,
+    /// Freed last of all: only then may another event take this one's place.
+    place: Place,
+}
+
+impl FinishedRoot {
+    /// A root that has no result to publish.
+    fn plain(root: Arc<Root>) -> Option<Self> {
+        let Unsettled { ack, place, .. } = root.take_unsettled()?;
+        Some(Self { root, ack, place })
+    }
+}
+
+/// What follows from the verdict on a root.
+enum Conclusion {
+    /// It has ended; every effect of that is visible.
+    End,
+    /// It is handed back to the broker for another attempt.
+    Retry(Settlement),
+}
+
+struct Settler {
+    flow: Arc<FlowShared>,
+    transport: Arc<dyn Transport>,
+}
+
+impl Settler {
+    /// Makes every effect of the end visible. A root that needs another attempt is handed back here, and not returned.
+    async fn publish(&self, root: Arc<Root>) -> Option<FinishedRoot> {
+        let Unsettled { verdict, ack, place } = root.take_unsettled()?;
+        let finished = FinishedRoot { ack, place, root };
+        let settlement = match self.conclude(&finished.root, verdict).await {
+            Ok(Conclusion::End) => return Some(finished),
+            Ok(Conclusion::Retry(settlement)) => settlement,
+            Err(error) => {
+                tracing::warn!(flow = %self.flow.name, event = %finished.root.envelope.id, %error,
+                    "result not stored, will repeat");
+                self.retry(1, "result not stored")
+            }
+        };
+        self.release(finished, settlement).await;
+        None
+    }
+
+    fn retry(&self, faults: u32, reason: &str) -> Settlement {
+        Settlement::Retry(self.flow.retry.pause_after(faults), reason.into())
+    }
+
+    /// Stores ends in the ledger; if that fails the events are redelivered, and their repeats find their results stored.
+    async fn record(&self, finished: Vec<FinishedRoot>) -> Vec<(FinishedRoot, Settlement)> {
+        let entry = |finished: &FinishedRoot| {
+            let end = if finished.root.dead.load(Ordering::Relaxed) { End::Kept } else { End::Settled };
+            Entry::new(&self.flow.name, &finished.root.envelope.id, end)
+        };
+        let entries: Vec<Entry> = finished.iter().map(entry).collect();
+        let settlement = match self.transport.note_ended(&entries).await {
+            Ok(()) => {
+                self.flow.ledger.note(OffsetDateTime::now_utc(), &entries);
+                Settlement::Done
+            }
+            Err(error) => {
+                tracing::warn!(flow = %self.flow.name, events = finished.len(), %error, "ends not noted, events will repeat");
+                self.retry(1, "end not noted")
+            }
+        };
+        finished.into_iter().map(|root| (root, settlement.clone())).collect()
+    }
+
+    /// Counts the end, drops claims that are no longer needed, acknowledges the event, then frees its place.
+    ///
+    /// If the process dies between dropping and acknowledging, the event is redelivered and recognised by its entry: it
+    /// needs no body, and no claim is orphaned.
+    async fn release(&self, finished: FinishedRoot, settlement: Settlement) {
+        let FinishedRoot { root, ack, place } = finished;
+        let dead = self.flow.count(&settlement, &root);
+        if let Some(spans) = &self.flow.spans {
+            spans::export(&**spans, &self.flow, &root, &settlement);
+        }
+        if settlement == Settlement::Done && !dead {
+            claims::drop_all(&*self.transport, &root.payload).await;
+        }
+        ack.settle(settlement).await;
+        drop(place);
+    }
+
+    /// Decides between another attempt and the end, and publishes the end.
+    async fn conclude(&self, root: &Root, verdict: Verdict) -> Result<Conclusion, TransportError> {
+        let mut fault = None;
+        let rejection = match (verdict.rejection, verdict.retry) {
+            (rejection, Some((stage, error))) => {
+                let faults = self.flow.faults.add(&root.envelope.id);
+                if faults < self.flow.retry.attempts && !root.envelope.expired() {
+                    return Ok(Conclusion::Retry(self.retry(faults, &format!("stage {stage} failed"))));
+                }
+                tracing::error!(flow = %self.flow.name, event = %root.envelope.id, %stage, faults, %error, "gave up");
+                fault = Some((faults, error.to_string().into()));
+                let gave_up = format!("stage {stage} failed {faults} times; its dead letter has the last cause");
+                rejection.or(Some((stage, Rejection::new(500, "gave_up", gave_up))))
+            }
+            (rejection, None) => rejection,
+        };
+        match rejection {
+            // The flow's next part answers.
+            None if root.is_handed_on() => {}
+            None => self.publish_done(root, verdict.responses).await?,
+            Some((stage, cause)) => self.publish_failed(root, &stage, cause, fault).await?,
+        }
+        Ok(Conclusion::End)
+    }
+
+    async fn publish_done(&self, root: &Root, responses: Vec<Response>) -> Result<(), TransportError> {
+        let Some(request) = &root.envelope.request else { return Ok(()) };
+        let content = self.within_inline_limit(join(responses)).await?;
+        follow_up::submit(&self.flow, &*self.transport, root, Completion::Done(&content)).await?;
+        let outcome = self.outcome(root, OutcomeKind::Done, content.clone());
+        let published = self.transport.publish_outcome(request, &outcome).await?;
+        if published == Published::Refused {
+            self.flow.metrics.refused.fetch_add(1, Ordering::Relaxed);
+            if let Some(claim) = content.claim() {
+                self.transport.drop_claim(claim).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn publish_failed(
+        &self,
+        root: &Root,
+        stage: &Arc<str>,
+        cause: Rejection,
+        fault: Option<(u32, Arc<str>)>,
+    ) -> Result<(), TransportError> {
+        root.failed.store(true, Ordering::Relaxed);
+        let is_dead_lettered = cause.is_ours() || root.envelope.request.is_none();
+        if is_dead_lettered && !self.is_done_elsewhere(root).await? {
+            let (faults, error) = fault.map_or((0, None), |(faults, error)| (faults, Some(error)));
+            let letter = DeadLetter {
+                envelope: (*root.envelope).clone(),
+                payload: root.payload.clone(),
+                stage: Arc::clone(stage),
+                faults,
+                cause: cause.clone(),
+                error,
+            };
+            self.transport.dead_letter(letter).await?;
+            root.dead.store(true, Ordering::Relaxed);
+        }
+        let Some(request) = &root.envelope.request else { return Ok(()) };
+        follow_up::submit(&self.flow, &*self.transport, root, Completion::Failed(&cause)).await?;
+        let problem = serde_json::to_vec(&cause).map_err(TransportError::unavailable)?;
+        let outcome = self.outcome(root, OutcomeKind::Failed, Content::inline("application/json", problem));
+        if self.transport.publish_outcome(request, &outcome).await? == Published::Refused {
+            self.flow.metrics.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Whether another process has done the event while this one stood still. A failure here then means nothing: the body
+    /// may be gone because the event has ended.
+    async fn is_done_elsewhere(&self, root: &Root) -> Result<bool, TransportError> {
+        if self.flow.ledger.look_up(&self.flow.name, &root.envelope.id) == Some(End::Settled) {
+            return Ok(true);
+        }
+        let Some(request) = &root.envelope.request else { return Ok(false) };
+        let outcomes = self.transport.outcomes(request).await?;
+        Ok(outcomes.iter().any(|outcome| outcome.kind == OutcomeKind::Done))
+    }
+
+    fn outcome(&self, root: &Root, kind: OutcomeKind, content: Content) -> Outcome {
+        let ordinal = root.next_ordinal.load(Ordering::Relaxed);
+        let worked = root.worked().into_iter().map(|worked| (Arc::clone(&worked.stage), worked.took())).collect();
+        Outcome { worked, ..Outcome::new(kind, ordinal, self.flow.answers_for.clone(), content) }
+    }
+
+    async fn within_inline_limit(&self, content: Content) -> Result<Content, TransportError> {
+        match content.body {
+            Body::Inline(bytes) => {
+                claims::keep_bytes(&*self.transport, BodyOf::Result, &content.media_type, bytes).await
+            }
+            Body::Claim(_) => Ok(content),
+        }
+    }
+}
+
+/// Joins answers to one result: one is the result itself, several are a JSON list in the order of the parts, none is `{}`.
+fn join(mut responses: Vec<Response>) -> Content {
+    if responses.len() == 1 {
+        return responses.remove(0).content;
+    }
+    if responses.is_empty() {
+        return Content::json(&serde_json::json!({}));
+    }
+    responses.sort_by_key(|response| response.order);
+    let parsed = responses.iter().map(|response| match &response.content.body {
+        Body::Inline(bytes) => serde_json::from_slice(bytes).unwrap_or(serde_json::Value::Null),
+        Body::Claim(_) => serde_json::Value::Null,
+    });
+    Content::json(&parsed.collect())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,266 @@
+//! The order of effects, and what each verdict leads to. The clock is paused: retries take no time.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::envelope::{Envelope, Lane};
+use crate::event::Event;
+use crate::registry::Services;
+use crate::spec::RetrySpec;
+use crate::testing::units::{Roots, envelope, flow_shared, token};
+use crate::testing::{MemoryTransport, Wrapped};
+
+const RETRY: RetrySpec = RetrySpec { attempts: 2, backoff_ms: Vec::new(), outage_ms: 0, jitter: 0.0 };
+
+struct Bench {
+    transport: MemoryTransport,
+    flow: Arc<FlowShared>,
+    roots: Roots,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let flow = FlowShared { retry: RETRY, ..flow_shared(&Services::default()) };
+        Self { transport: MemoryTransport::with_flows([("test", 10)]), flow: Arc::new(flow), roots: Roots::new() }
+    }
+
+    /// Settles everything that was finished, to the end.
+    async fn settle(&mut self) {
+        let finished = self.roots.close();
+        run(Arc::clone(&self.flow), Arc::new(self.transport.clone()), finished).await;
+    }
+
+    fn acks(&self) -> Vec<Settlement> {
+        self.roots.acks.lock().unwrap().iter().map(|(_, settlement)| settlement.clone()).collect()
+    }
+
+    async fn outcomes(&self, id: &str) -> Vec<OutcomeKind> {
+        self.transport.outcomes(&token(id)).await.unwrap().iter().map(|outcome| outcome.kind).collect()
+    }
+
+    fn ledger(&self, id: &str) -> Option<End> {
+        self.flow.ledger.look_up(&token("test"), &token(id))
+    }
+}
+
+/// Settles the only event of a root, and lets go of it: the settler ends when no root can come any more.
+fn finish(event: Event) {
+    event.root.finish();
+}
+
+fn answer(event: &Event, order: u64, text: &str) -> Response {
+    Response { order, event: event.id.child("s", u32::try_from(order).unwrap()), content: json(text) }
+}
+
+fn json(text: &str) -> Content {
+    Content::inline("application/json", text.to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plain_event_is_recorded_and_acknowledged() {
+    let mut bench = Bench::new();
+    finish(bench.roots.event("e", Lane::Bulk, "x"));
+    bench.settle().await;
+    assert_eq!((bench.acks(), bench.ledger("e")), (vec![Settlement::Done], Some(End::Settled)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_gets_its_answer_before_it_is_acknowledged() {
+    let mut bench = Bench::new();
+    let event = bench.roots.request("e", Lane::Interactive, "x");
+    event.root.respond(answer(&event, 0, "42"));
+    finish(event);
+    bench.settle().await;
+    assert_eq!((bench.outcomes("e").await, bench.acks()), (vec![OutcomeKind::Done], vec![Settlement::Done]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_root_whose_result_cannot_be_stored_is_retried() {
+    let mut bench = Bench::new();
+    finish(bench.roots.request("e", Lane::Interactive, "x"));
+    bench.transport.set_down(true);
+    bench.settle().await;
+    assert!(matches!(&bench.acks()[..], [Settlement::Retry(_, why)] if &**why == "result not stored"));
+    assert_eq!(bench.ledger("e"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_root_whose_end_cannot_be_recorded_is_retried() {
+    let mut bench = Bench::new();
+    finish(bench.roots.event("e", Lane::Bulk, "x"));
+    bench.transport.set_down(true);
+    bench.settle().await;
+    assert!(matches!(&bench.acks()[..], [Settlement::Retry(_, why)] if &**why == "end not noted"));
+    assert_eq!(bench.ledger("e"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_is_retried_while_attempts_are_left() {
+    let mut bench = Bench::new();
+    let event = bench.roots.request("e", Lane::Interactive, "x");
+    event.root.retry(&"s".into(), "not now".into());
+    finish(event);
+    bench.settle().await;
+    assert!(matches!(&bench.acks()[..], [Settlement::Retry(_, why)] if &**why == "stage s failed"));
+    assert!(bench.outcomes("e").await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_fault_is_dead_lettered_and_fails_the_request() {
+    let mut bench = Bench::new();
+    bench.flow.faults.add(&token("e"));
+    let event = bench.roots.request("e", Lane::Interactive, "x");
+    event.root.retry(&"s".into(), "never".into());
+    finish(event);
+    bench.settle().await;
+    let letters = bench.transport.letters();
+    assert_eq!((letters.len(), letters[0].faults, letters[0].error.as_deref()), (1, 2, Some("never")));
+    assert_eq!((bench.outcomes("e").await, bench.acks()), (vec![OutcomeKind::Failed], vec![Settlement::Done]));
+    assert_eq!(bench.ledger("e"), Some(End::Kept));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_event_is_not_retried() {
+    let mut bench = Bench::new();
+    let late = Envelope { deadline: Some(OffsetDateTime::UNIX_EPOCH), ..envelope("e", Lane::Bulk) };
+    let event = bench.roots.begin(late, "x");
+    event.root.retry(&"s".into(), "not now".into());
+    finish(event);
+    bench.settle().await;
+    assert_eq!((bench.transport.letters().len(), bench.acks()), (1, vec![Settlement::Done]));
+}
+
+/// What becomes of an event that was rejected with a status: dead letters, and the outcomes of its request.
+async fn rejected(status: u16, with_request: bool) -> (usize, Vec<OutcomeKind>) {
+    let mut bench = Bench::new();
+    let event = match with_request {
+        true => bench.roots.request("e", Lane::Interactive, "x"),
+        false => bench.roots.event("e", Lane::Interactive, "x"),
+    };
+    event.root.reject(&"s".into(), Rejection::new(status, "code", "detail"));
+    finish(event);
+    bench.settle().await;
+    (bench.transport.letters().len(), bench.outcomes("e").await)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mistake_of_the_client_fails_the_request_without_a_dead_letter() {
+    assert_eq!(rejected(422, true).await, (0, vec![OutcomeKind::Failed]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_of_ours_fails_the_request_with_a_dead_letter() {
+    assert_eq!(rejected(500, true).await, (1, vec![OutcomeKind::Failed]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_without_a_request_is_dead_lettered_whatever_the_cause() {
+    assert_eq!(rejected(422, false).await, (1, vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_of_an_event_that_was_done_elsewhere_is_not_dead_lettered() {
+    let mut bench = Bench::new();
+    bench.flow.ledger.note(OffsetDateTime::now_utc(), &[Entry::new(&token("test"), &token("e"), End::Settled)]);
+    let event = bench.roots.event("e", Lane::Bulk, "x");
+    event.root.reject(&"s".into(), Rejection::internal("the body is gone"));
+    finish(event);
+    bench.settle().await;
+    assert!(bench.transport.letters().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_root_that_was_handed_on_publishes_no_result() {
+    let mut bench = Bench::new();
+    let event = bench.roots.request("e", Lane::Interactive, "x");
+    event.root.hand_on();
+    finish(event);
+    bench.settle().await;
+    assert_eq!((bench.outcomes("e").await, bench.acks()), (vec![], vec![Settlement::Done]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_result_is_refused_and_counted() {
+    let mut bench = Bench::new();
+    let first = Outcome::new(OutcomeKind::Cancelled, 1, token("test"), json("{}"));
+    bench.transport.publish_outcome(&token("e"), &first).await.unwrap();
+    finish(bench.roots.request("e", Lane::Interactive, "x"));
+    bench.settle().await;
+    assert_eq!(bench.flow.metrics.refused.load(Ordering::Relaxed), 1);
+    assert_eq!((bench.outcomes("e").await, bench.acks()), (vec![OutcomeKind::Cancelled], vec![Settlement::Done]));
+}
+
+/// Counts the entries of each message.
+#[derive(Default)]
+struct Messages {
+    within: MemoryTransport,
+    sizes: Mutex<Vec<usize>>,
+}
+
+#[async_trait]
+impl Wrapped for Messages {
+    fn within(&self) -> &dyn Transport {
+        &self.within
+    }
+
+    async fn note_ended(&self, entries: &[Entry]) -> Result<(), TransportError> {
+        self.sizes.lock().unwrap().push(entries.len());
+        self.within.note_ended(entries).await
+    }
+}
+
+/// The sizes of the messages when so many roots finish at once, and two more 1 ms later, one after the other.
+async fn message_sizes(at_once: usize) -> Vec<usize> {
+    let (mut bench, transport) = (Bench::new(), Arc::new(Messages::default()));
+    let later = ["later1", "later2"].map(|id| bench.roots.event(id, Lane::Bulk, "x"));
+    for n in 0..at_once {
+        finish(bench.roots.event(&format!("e{n}"), Lane::Bulk, "x"));
+    }
+    let settling = run(Arc::clone(&bench.flow), Arc::clone(&transport) as Arc<dyn Transport>, bench.roots.close());
+    tokio::join!(settling, async {
+        for event in later {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            finish(event);
+            tokio::task::yield_now().await;
+        }
+    });
+    let sizes = transport.sizes.lock().unwrap();
+    sizes.clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_load_entries_wait_to_share_a_message() {
+    assert_eq!(message_sizes(UNDER_LOAD).await, [UNDER_LOAD, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_load_an_entry_waits_for_none() {
+    assert_eq!(message_sizes(UNDER_LOAD - 1).await, [UNDER_LOAD - 1, 1, 1]);
+}
+
+#[test]
+fn one_answer_is_the_result_itself() {
+    let roots = Roots::new();
+    let event = roots.event("e", Lane::Bulk, "x");
+    assert_eq!(text(join(vec![answer(&event, 0, "[1]")])), "[1]");
+}
+
+#[test]
+fn several_answers_are_a_list_in_the_order_of_the_parts() {
+    let roots = Roots::new();
+    let event = roots.event("e", Lane::Bulk, "x");
+    assert_eq!(text(join(vec![answer(&event, 1, "1"), answer(&event, 0, "0")])), "[0,1]");
+}
+
+#[test]
+fn no_answer_is_an_empty_object() {
+    assert_eq!(text(join(Vec::new())), "{}");
+}
+
+fn text(content: Content) -> String {
+    let Body::Inline(bytes) = content.body else { panic!("it is short") };
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
