@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use pipeline::engine::FlowFigures;
 use pipeline::spec::ByteSize;
 use pipeline::webhook::Caller;
-use pipeline::{FlowName, Spans, Transport};
+use pipeline::{BoxError, FlowName, Spans, Transport};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,7 +28,7 @@ pub type Figures = Arc<dyn Fn() -> Vec<FlowFigures> + Send + Sync>;
 pub type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// Renders all metrics of the process as Prometheus text.
-pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
+pub type RenderMetrics = Arc<dyn Fn() -> BoxFuture<'static, Result<String, BoxError>> + Send + Sync>;
 
 /// Memory for bodies if the config sets none.
 const DEFAULT_MEMORY: ByteSize = ByteSize::mib(96);

@@ -42,7 +42,7 @@ pub fn state(transport: Arc<dyn Transport>, flows: Vec<FlowEntry>) -> GatewaySta
         caller: None,
         figures: Arc::new(Vec::new),
         checks: Vec::new(),
-        render_metrics: Arc::new(String::new),
+        render_metrics: Arc::new(|| Box::pin(async { Ok(String::new()) })),
     })
 }
 

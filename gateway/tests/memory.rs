@@ -118,7 +118,7 @@ fn state(transport: Arc<Discarding>) -> GatewayState {
         flows: vec![flow],
         figures: Arc::new(Vec::new),
         checks: Vec::new(),
-        render_metrics: Arc::new(String::new),
+        render_metrics: Arc::new(|| Box::pin(async { Ok(String::new()) })),
     })
 }
 

@@ -22,7 +22,7 @@ use super::config_args::{ConfigArgs, EXIT_CONFIG};
 use crate::assembly::{self, Assembly};
 use crate::extras::Extras;
 use crate::installed::Parts;
-use crate::metrics;
+use crate::metrics::{self, BrokerMetrics};
 use crate::plan::{self, Plan};
 use crate::role::RoleArgs;
 use crate::telemetry::Telemetry;
@@ -119,6 +119,10 @@ fn gateway_state(
 ) -> GatewayState {
     let engine = running.engine();
     let figures_of = engine.clone();
+    let broker = BrokerMetrics {
+        jetstream: Arc::clone(&assembly.jetstream),
+        flows: flows.iter().map(|flow| flow.name.clone()).collect(),
+    };
     GatewayState::new(Gateway {
         transport: assembly.transport.clone(),
         identity,
@@ -130,7 +134,7 @@ fn gateway_state(
         caller: assembly.services.get::<dyn Caller>().ok(),
         figures: Arc::new(move || figures_of.figures()),
         checks: checks(assembly),
-        render_metrics: metrics::renderer(metrics, engine, Arc::clone(&assembly.services)),
+        render_metrics: metrics::renderer(metrics, engine, Arc::clone(&assembly.services), broker),
     })
 }
 

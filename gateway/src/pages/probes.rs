@@ -62,9 +62,7 @@ async fn ready(State(ProbeState { state, readiness }): State<ProbeState>) -> Res
 
 /// Prometheus text.
 async fn metrics(State(ProbeState { state, .. }): State<ProbeState>) -> Response {
-    // The exporter walks every series under its locks, which would block the runtime.
-    let render = state.render_metrics.clone();
-    match tokio::task::spawn_blocking(move || render()).await {
+    match (state.render_metrics)().await {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "metrics not rendered");

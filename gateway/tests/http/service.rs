@@ -172,7 +172,7 @@ pub fn state(transport: impl Transport + 'static, config: &str, checks: Vec<(Str
         flows: FLOWS.iter().map(|(name, _)| flow(name)).collect(),
         figures: Arc::new(Vec::new),
         checks,
-        render_metrics: Arc::new(|| "caudal_up 1\n".to_owned()),
+        render_metrics: Arc::new(|| Box::pin(async { Ok("caudal_up 1\n".to_owned()) })),
     })
 }
 

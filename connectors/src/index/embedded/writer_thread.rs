@@ -123,7 +123,7 @@ impl WriterThread {
         match stored {
             Ok(()) => {
                 *self.changes.entry(name.to_string()).or_default() += count;
-                metrics::counter!("caudal_index_points_total", "collection" => name.to_string())
+                metrics::counter!("caudal_index_points_written_total", "collection" => name.to_string())
                     .increment(count as u64);
                 waiting.into_iter().for_each(|reply| answer(reply, Ok(())));
             }
