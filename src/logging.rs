@@ -1,4 +1,4 @@
-//! Logs go to standard error, so that standard output stays for what was asked.
+//! Logging to standard error; standard output is for a command's results.
 
 use std::io::IsTerminal;
 

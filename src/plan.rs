@@ -15,15 +15,15 @@ use serde::de::DeserializeOwned;
 
 use crate::telemetry::TelemetrySpec;
 
-/// `[process]`: what concerns the process as a whole.
+/// `[process]`: settings of the whole process.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProcessSpec {
-    /// Everything the service keeps; one process at a time may use it.
+    /// Directory for everything the service stores. Only one process at a time may use it.
     pub data_dir: PathBuf,
-    /// Threads for decoding and the like; 0 takes one per core.
+    /// Threads for CPU-bound work such as decoding; 0 means one per core.
     pub compute_threads: usize,
-    /// Memory that queues, deliveries, pictures and bodies share with the program itself.
+    /// Memory budget for queues, deliveries, decoded images, bodies and the program itself.
     pub memory: ByteSize,
 }
 
@@ -33,7 +33,7 @@ impl Default for ProcessSpec {
     }
 }
 
-/// Everything a process runs, checked.
+/// A checked config: everything a process runs.
 pub struct Plan {
     /// `[process]`.
     pub process: ProcessSpec,
@@ -49,11 +49,11 @@ pub struct Plan {
     pub webhook: WebhookSpec,
     /// `[flow.NAME]`, cut into parts at durable edges.
     pub flows: Vec<FlowSpec>,
-    /// Parts this process works on.
+    /// The flow parts that this process runs.
     pub works_on: BTreeSet<FlowName>,
-    /// Whether it serves the routes.
+    /// Whether this process serves the routes.
     pub serves: bool,
-    /// Memory for decoded pictures.
+    /// Memory for decoded images.
     pub pixels: ByteSize,
     /// `[service]`, `[limits]` and the `[[route]]`s.
     pub gateway: GatewaySpec,
@@ -62,7 +62,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// One line a flow, for `caudal check`.
+    /// One line per flow, for `caudal check`.
     #[must_use]
     pub fn summary(&self) -> String {
         let flows = self.flows.iter().map(|flow| {
@@ -74,17 +74,17 @@ impl Plan {
     }
 }
 
-/// Top-level keys, for the message about an unknown one.
+/// The top-level keys, for the message about an unknown key.
 const KNOWN: &str = "[service], [process], [auth], [nats], [limits], [index], [office], [webhook], [telemetry], [model.NAME], [flow.NAME], [[route]], include";
 
 /// Reads and checks the config.
 ///
 /// # Errors
-/// Every problem found, in one go.
+/// All problems found, not just the first.
 pub fn load(sources: &Sources, kinds: &[OperatorKind]) -> Result<Plan, Problems> {
     let mut problems = Problems::default();
     let mut root = sources.parse(&mut problems).root;
-    // Resolved when the sources were gathered.
+    // Resolved when the sources were collected.
     let _: Option<Vec<String>> = root.take("include", &mut problems);
     let (process, process_places) = section::<ProcessSpec>(&mut root, "process", &mut problems);
     let (nats, places) = section::<nats::NatsSpec>(&mut root, "nats", &mut problems);
@@ -135,21 +135,21 @@ pub fn load(sources: &Sources, kinds: &[OperatorKind]) -> Result<Plan, Problems>
     })
 }
 
-/// Reads a section that may be absent. What cannot be read is reported and stands in as its default, so that the rest can
-/// be checked too.
+/// Reads an optional section. A section that cannot be read is reported and replaced by its default, so that the rest can
+/// still be checked.
 fn section<T: DeserializeOwned + Default>(root: &mut Section<'_>, key: &str, problems: &mut Problems) -> (T, Places) {
     let Some(section) = root.take_section(key, problems) else { return (T::default(), Places::default()) };
     let places = section.places();
     (section.read(problems).unwrap_or_default(), places)
 }
 
-/// A program with a model and an index needs this much before the first event.
+/// What a program with a model and an index needs before the first event.
 const LEAST_MEMORY: ByteSize = ByteSize::mib(256);
 
 fn check_memory(memory: ByteSize, places: &Places, problems: &mut Problems) {
     if memory < LEAST_MEMORY {
-        let message = format!("memory is {memory}, the program itself needs about a quarter of {LEAST_MEMORY}");
-        problems.add(places.of("memory"), message, format!("give at least {LEAST_MEMORY}"));
+        let message = format!("memory is {memory}, but the minimum is {LEAST_MEMORY}, of which the program itself takes about a quarter");
+        problems.add(places.of("memory"), message, format!("set at least {LEAST_MEMORY}"));
     }
 }
 
@@ -184,7 +184,7 @@ fn read_flows(sections: Named<'_>, kinds: &[OperatorKind], names: &Names, proble
     flows
 }
 
-/// The files that `text` includes, as it names them.
+/// The files that `text` includes, as written.
 #[must_use]
 pub fn includes(text: &str) -> Vec<String> {
     #[derive(Deserialize, Default)]
@@ -192,11 +192,11 @@ pub fn includes(text: &str) -> Vec<String> {
         #[serde(default)]
         include: Vec<String>,
     }
-    // A text that cannot be parsed is reported when it is loaded.
+    // A parse error is reported when the text is loaded.
     toml::from_str::<Includes>(text).unwrap_or_default().include
 }
 
-/// An included file's path: relative to the file that names it.
+/// The path of an included file, which is relative to the including file.
 #[must_use]
 pub fn beside(file: &Path, included: &str) -> PathBuf {
     file.parent().unwrap_or(Path::new("")).join(included)

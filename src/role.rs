@@ -1,7 +1,7 @@
-//! What of a config one process does: everything, the front alone, or the work of some flows.
+//! The role of a process: all of a config, the gateway alone, or workers for some flows.
 //!
-//! Processes share nothing but the broker. Any number of each may run; a flow may be worked on by several, and the parts of
-//! a flow that durable edges cut may be worked on in different ones.
+//! Processes share only the broker, and any number of each role may run. Several workers may serve one flow, and the parts
+//! that durable edges cut a flow into may run in different workers.
 
 use anyhow::{bail, ensure};
 use clap::{Args, ValueEnum};
@@ -12,49 +12,49 @@ use crate::plan::Plan;
 /// `--role` and `--flows`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct RoleArgs {
-    /// What this process does; processes of other roles join it through the broker
+    /// What this process runs; processes of other roles join through the broker
     #[arg(long, value_enum, default_value_t)]
     role: Role,
-    /// Flows to work on, by default all; NAME--STAGE is the part of a flow with durable edges that begins with that stage
+    /// Flows to run, by default all; NAME--STAGE is the part of a flow, cut at durable edges, that begins with that stage
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     flows: Vec<String>,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Role {
-    /// Serve routes and work on flows
+    /// Serve routes and run flows
     #[default]
     All,
-    /// Serve routes, work on nothing
+    /// Serve routes, run no flow
     Gateway,
-    /// Work on flows, serve health, readiness and metrics alone
+    /// Run flows; serve only health, readiness and metrics
     Worker,
 }
 
 impl RoleArgs {
-    /// Takes out of the plan what this process does not do.
+    /// Removes from the plan what this process does not run.
     ///
     /// # Errors
-    /// If the role cannot be filled with this config.
+    /// If this config does not allow the role.
     pub fn apply(&self, plan: &mut Plan) -> anyhow::Result<()> {
         let shared = plan.nats.url.is_some();
         match self.role {
             Role::All => {}
             Role::Gateway => {
-                ensure!(self.flows.is_empty(), "--role gateway works on no flow: leave --flows out");
+                ensure!(self.flows.is_empty(), "--role gateway runs no flow: remove --flows");
                 if !shared && plan.nats.listen.is_none() {
-                    bail!("no worker could reach the private broker of --role gateway: set [nats] listen, or url");
+                    bail!("no worker can reach the private broker of --role gateway: set [nats] listen, or [nats] url");
                 }
             }
             Role::Worker => {
-                ensure!(shared, "--role worker has nobody to work for: set [nats] url to the broker of a gateway");
+                ensure!(shared, "--role worker needs a broker shared with a gateway: set [nats] url");
                 plan.gateway.routes.clear();
             }
         }
         for name in &self.flows {
             if !plan.flows.iter().any(|part| is_meant(name, part)) {
                 let known: Vec<String> = plan.flows.iter().map(part_name).collect();
-                bail!("--flows names {name:?}, but the config has: {}", known.join(", "));
+                bail!("--flows names {name:?}, which is not in the config; it has: {}", known.join(", "));
             }
         }
         plan.serves = self.role != Role::Worker;
@@ -69,12 +69,12 @@ impl RoleArgs {
     }
 }
 
-/// Whether a name of `--flows` means this part: the part itself, or the flow it belongs to.
+/// Whether a name given to `--flows` selects this part: by the part's name, or by its flow's.
 fn is_meant(name: &str, part: &FlowSpec) -> bool {
     name == part.whole.as_str() || name == part_name(part)
 }
 
-/// A part by the stage that begins it; the first part of a flow has the flow's own name in the broker.
+/// The name of a part by its first stage. (In the broker the first part of a flow has the flow's own name.)
 fn part_name(part: &FlowSpec) -> String {
     match part.stages.first() {
         Some(first) if part.next.is_some() || part.name != part.whole => format!("{}{PART}{}", part.whole, first.name),
@@ -88,14 +88,14 @@ mod tests {
 
     use super::*;
 
-    /// The parts of a flow, as the names of their stages say.
+    /// The parts that a flow is cut into.
     fn parts(toml: &str) -> Vec<FlowSpec> {
         let mut sources = Sources::default();
         sources.add("test.toml", toml);
         let mut problems = Problems::default();
         let mut document = sources.parse(&mut problems);
         let flows = document.root.take_named("flow", &mut problems);
-        let kinds = crate::assembly::operator_kinds(&crate::Extras::default());
+        let kinds = crate::assembly::operator_kinds(&crate::extras::Extras::default());
         let read = |(name, section)| FlowSpec::read(&name, section, &kinds, &mut problems).unwrap();
         flows.into_iter().map(read).flat_map(FlowSpec::into_parts).collect()
     }

@@ -1,7 +1,7 @@
-//! Traces go to a collector (OTLP over HTTP, protobuf) where `[telemetry]` says so.
+//! `[telemetry]`: exports traces to a collector by OTLP (HTTP, protobuf).
 //!
-//! Spans wait in a bounded queue and leave in batches from a thread of their own; what has no room is dropped, a collector
-//! that is away costs its spans and nothing else. Without the section nothing of this exists.
+//! Spans wait in a bounded queue, and a thread of its own sends them in batches. Spans are dropped when the queue is full or the
+//! collector is unreachable; nothing else is affected. Without the section nothing runs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -23,30 +23,30 @@ use pipeline::{Span, SpanKind, SpanValue, Spans, TraceContext};
 use serde::Deserialize;
 use tokio::runtime::Handle;
 
-use crate::client;
+use crate::http_client;
 
-/// Where a collector takes traces, by its own specification.
+/// The path for traces in the OTLP specification.
 const PATH: &str = "/v1/traces";
-/// Spans that wait to be sent.
+/// Most spans that wait to be sent.
 const QUEUE: usize = 4096;
-/// Spans of one message.
+/// Most spans in one message.
 const BATCH: usize = 512;
-/// How long a span waits for company.
+/// How long a batch waits to fill up.
 const LINGER: Duration = Duration::from_secs(1);
-/// How long one message may take.
+/// Timeout for one message.
 const SEND_LIMIT: Duration = Duration::from_secs(5);
-/// How long the last spans may take when the service stops.
+/// Timeout for the last spans when the service stops.
 const FLUSH_LIMIT: Duration = Duration::from_secs(3);
 
 /// `[telemetry]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TelemetrySpec {
-    /// Address of a collector, `http://HOST:4318` or `https://…`; nothing is sent without it.
+    /// Address of the collector, `http://HOST:4318` or `https://…`. Without it nothing is sent.
     pub otlp: Option<String>,
-    /// Headers that the collector wants, for example `authorization = { env = "NAME" }`.
+    /// Headers that the collector requires, for example `authorization = { env = "NAME" }`.
     pub headers: BTreeMap<String, Secret>,
-    /// Share of the requests whose spans are kept, 0 to 1, where the caller brings no trace that says so.
+    /// Share of requests that are traced, 0 to 1, if the request has no `traceparent` that decides it.
     pub sample: f64,
 }
 
@@ -57,15 +57,15 @@ impl Default for TelemetrySpec {
 }
 
 impl TelemetrySpec {
-    /// Checks it without a connection.
+    /// Reports what is wrong with the section. Connects to nothing.
     pub fn check(&self, places: &Places, problems: &mut Problems) {
         if let Some(otlp) = self.otlp.as_deref().filter(|otlp| !is_collector(otlp)) {
             let remedy = "write it as http://HOST:4318 or https://HOST:4318";
             problems.add(places.of("otlp"), format!("{otlp:?} is not the address of a collector"), remedy);
         }
         if !(0.0..=1.0).contains(&self.sample) {
-            let message = format!("sample is {}", self.sample);
-            problems.add(places.of("sample"), message, "give a share from 0 to 1");
+            let message = format!("sample is {}, outside of 0 to 1", self.sample);
+            problems.add(places.of("sample"), message, "set a share from 0 to 1");
         }
         for name in self.headers.keys() {
             if reqwest::header::HeaderName::from_bytes(name.as_bytes()).is_err() {
@@ -86,7 +86,7 @@ fn is_collector(text: &str) -> bool {
         && url.password().is_none()
 }
 
-/// Spans on their way to a collector.
+/// The exporter of spans.
 pub struct Telemetry {
     processor: BatchSpanProcessor,
     scope: InstrumentationScope,
@@ -94,7 +94,7 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Prepares the way to the collector, where there is one; nothing is sent yet.
+    /// Prepares the exporter, if a collector is configured. Sends nothing yet.
     ///
     /// # Errors
     /// If a secret cannot be read.
@@ -105,7 +105,7 @@ impl Telemetry {
             let value = secret.read().with_context(|| format!("[telemetry] headers.{name}"))?;
             headers.insert(name.clone(), value.expose().to_owned());
         }
-        let client = client::builder()?.no_proxy().timeout(SEND_LIMIT).build()?;
+        let client = http_client::builder()?.no_proxy().timeout(SEND_LIMIT).build()?;
         let exporter = SpanExporter::builder()
             .with_http()
             .with_http_client(Collector { client, runtime, lost: AtomicBool::new(false) })
@@ -125,11 +125,11 @@ impl Telemetry {
         Ok(Some(Arc::new(Self { processor, scope, sample: spec.sample })))
     }
 
-    /// Sends what is left, for as long as that may take.
+    /// Sends the remaining spans within [`FLUSH_LIMIT`].
     pub async fn close(self: Arc<Self>) {
         let closing = tokio::task::spawn_blocking(move || self.processor.shutdown_with_timeout(FLUSH_LIMIT));
         if let Ok(Err(error)) = closing.await {
-            tracing::warn!(%error, "the last spans were not sent");
+            tracing::warn!(%error, "the last spans could not be sent");
         }
     }
 }
@@ -145,7 +145,7 @@ impl Spans for Telemetry {
     }
 }
 
-/// A span in the words of OpenTelemetry.
+/// A span as OpenTelemetry's type.
 fn exported(span: Span, scope: &InstrumentationScope) -> SpanData {
     let flags = if span.context.sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
     let (trace, own) = (TraceId::from(span.context.trace), SpanId::from(span.context.span));
@@ -175,12 +175,12 @@ fn exported(span: Span, scope: &InstrumentationScope) -> SpanData {
     }
 }
 
-/// The way to the collector: the exporter's thread hands each message to the runtime.
+/// Sends the exporter's messages. The exporter has a thread of its own and hands each message to the async runtime.
 #[derive(Debug)]
 struct Collector {
     client: reqwest::Client,
     runtime: Handle,
-    /// Whether the last message failed, so that only a change is logged.
+    /// Whether the last message failed: only changes are logged.
     lost: AtomicBool,
 }
 
@@ -199,10 +199,10 @@ impl HttpClient for Collector {
         metrics::counter!("caudal_trace_exports_total", "outcome" => outcome).increment(1);
         if self.lost.swap(sent.is_err(), Ordering::Relaxed) != sent.is_err() {
             match &sent {
-                Ok(_) => tracing::info!("the collector of traces takes them again"),
-                // Without the address: it may hold what is nobody's business.
+                Ok(_) => tracing::info!("the trace collector accepts spans again"),
+                // The address is left out: it may contain secrets.
                 Err(error) => tracing::warn!(status = ?error.status(), timeout = error.is_timeout(),
-                    "the collector of traces does not take them, they are dropped"),
+                    "the trace collector does not accept spans; they are dropped"),
             }
         }
         let (status, body) = sent.map_err(reqwest::Error::without_url)?;

@@ -1,5 +1,5 @@
-//! What durability costs: the same publishes into memory, into files synced every second, and into files synced before
-//! every acknowledgement; and one request after another through the product with the latter two.
+//! The cost of durability: publishes to memory storage, to files synced every second, and to files synced before every
+//! acknowledgement; and sequential requests to the gateway with each of the file settings.
 
 use std::collections::VecDeque;
 use std::future::IntoFuture;
@@ -8,9 +8,9 @@ use std::time::Duration;
 use async_nats::jetstream;
 use tokio::time::Instant;
 
-use crate::broker::Broker;
+use crate::bare_broker::Broker;
 use crate::caudal::{Caudal, Folder};
-use crate::numbers::{median, millis, percentile};
+use crate::statistics::{median, millis, percentile};
 
 const ROUNDS: usize = 3;
 const TIME: Duration = Duration::from_secs(2);
@@ -18,32 +18,36 @@ const BODY: &[u8] = &[b'x'; 256];
 const WINDOWS: [usize; 2] = [1, 256];
 const TRIPS: usize = 300;
 
-/// Where messages are kept, and when they are synced.
+/// A storage type and its sync setting.
 #[derive(Clone, Copy)]
-struct Kept {
-    what: &'static str,
+struct StorageSetting {
+    label: &'static str,
     storage: jetstream::stream::StorageType,
     sync: &'static str,
 }
 
-const KINDS: [Kept; 3] = [
-    Kept { what: "memory", storage: jetstream::stream::StorageType::Memory, sync: "1s" },
-    Kept { what: "file, synced every second", storage: jetstream::stream::StorageType::File, sync: "1s" },
-    Kept { what: "file, synced always", storage: jetstream::stream::StorageType::File, sync: "always" },
+const SETTINGS: [StorageSetting; 3] = [
+    StorageSetting { label: "memory", storage: jetstream::stream::StorageType::Memory, sync: "1s" },
+    StorageSetting { label: "file, synced every second", storage: jetstream::stream::StorageType::File, sync: "1s" },
+    StorageSetting {
+        label: "file, synced before every ack",
+        storage: jetstream::stream::StorageType::File,
+        sync: "always",
+    },
 ];
 
 pub async fn run() {
     println!("\ndurability: publishes of 256 B, each confirmed; medians of {ROUNDS} rounds");
-    for kept in KINDS {
+    for setting in SETTINGS {
         let mut rates = [const { Vec::new() }; WINDOWS.len()];
         for _ in 0..ROUNDS {
-            let broker = Broker::start_with(kept.sync);
+            let broker = Broker::start_with(setting.sync);
             for (window, rates) in WINDOWS.into_iter().zip(&mut rates) {
-                rates.push(rate(&broker, kept, window).await);
+                rates.push(rate(&broker, setting, window).await);
             }
         }
         let [one, many] = rates.map(|rates| median(&rates));
-        println!("  {:<28} one at a time {one:>8.0} /s, {} under way {many:>8.0} /s", kept.what, WINDOWS[1]);
+        println!("  {:<29} one at a time {one:>8.0} /s, {} in flight {many:>8.0} /s", setting.label, WINDOWS[1]);
     }
     let folder = Folder::new();
     let config = folder.path().join("echo.toml");
@@ -58,27 +62,27 @@ pub async fn run() {
     }
 }
 
-async fn rate(broker: &Broker, kept: Kept, window: usize) -> f64 {
+async fn rate(broker: &Broker, setting: StorageSetting, window: usize) -> f64 {
     let client = async_nats::connect(&broker.url).await.unwrap();
     let context = jetstream::context::ContextBuilder::new().max_ack_inflight(2 * window).build(client);
     let name = format!("s{window}");
     let config = jetstream::stream::Config {
         name: name.clone(),
         subjects: vec![name.clone()],
-        storage: kept.storage,
+        storage: setting.storage,
         ..Default::default()
     };
     context.create_stream(config).await.unwrap();
     let (begun, mut confirmed) = (Instant::now(), 0_u32);
-    let mut under_way = VecDeque::new();
+    let mut in_flight = VecDeque::new();
     while begun.elapsed() < TIME {
-        if under_way.len() >= window {
+        if in_flight.len() >= window {
             let oldest: <jetstream::context::PublishAckFuture as IntoFuture>::IntoFuture =
-                under_way.pop_front().unwrap();
+                in_flight.pop_front().unwrap();
             oldest.await.unwrap();
             confirmed += 1;
         }
-        under_way.push_back(context.publish(name.clone(), BODY.into()).await.unwrap().into_future());
+        in_flight.push_back(context.publish(name.clone(), BODY.into()).await.unwrap().into_future());
     }
     f64::from(confirmed) / begun.elapsed().as_secs_f64()
 }

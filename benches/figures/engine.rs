@@ -1,7 +1,8 @@
-//! Events a second through a three-stage flow, beside bare JetStream doing the same: pull, publish, acknowledge.
+//! Throughput of a three-stage flow in events per second, beside bare JetStream doing the same: pull, publish,
+//! acknowledge.
 //!
-//! Both sides drain a work queue of 256-byte events into another one, with message ids and every publish confirmed before
-//! its event is acknowledged. The engine's flow is noop → noop → publish.
+//! Both sides drain a work queue of 256-byte events into another one, with message ids and every publish confirmed
+//! before its event is acknowledged. The engine's flow is noop → noop → publish.
 
 use std::collections::VecDeque;
 use std::future::IntoFuture;
@@ -15,15 +16,15 @@ use pipeline::spec::{BacklogSpec, ByteSize, FlowSpec, Problems, Sources};
 use pipeline::{Content, Envelope, FlowName, Payload, Services, Submission, Token, Transport};
 use tokio::time::Instant;
 
-use crate::broker::Broker;
-use crate::numbers::{ROUNDS, median};
+use crate::bare_broker::Broker;
+use crate::statistics::{ROUNDS, median};
 
 const EVENTS: usize = 60_000;
 const BODY: &[u8] = &[b'x'; 256];
-/// Publishes that wait for their acknowledgement at once, on both sides.
+/// Publishes in flight, on both sides.
 const WINDOW: usize = 2_048;
 
-/// What a CloudEvent in binary mode carries beside its id.
+/// The headers of a CloudEvent in binary mode, except its id.
 const HEADERS: [(&str, &str); 6] = [
     ("ce-specversion", "1.0"),
     ("ce-type", "caudal.event"),
@@ -52,18 +53,20 @@ queue = { events = 1024 }
 "#;
 
 pub async fn run() {
-    let (mut bare, mut dressed, mut engine) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut bare, mut with_headers, mut engine) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         bare.push(bare_rate(false).await);
-        dressed.push(bare_rate(true).await);
+        with_headers.push(bare_rate(true).await);
         engine.push(engine_rate().await);
     }
-    let (bare, dressed, engine) = (median(&bare), median(&dressed), median(&engine));
+    let (bare, with_headers, engine) = (median(&bare), median(&with_headers), median(&engine));
     println!("\nengine: {EVENTS} events of 256 B, three stages, medians of {ROUNDS} rounds");
-    println!("  bare JetStream pull + publish + ack  {bare:>9.0} /s");
-    println!("  the same with the headers of a CloudEvent {dressed:>4.0} /s");
-    let (of_bare, of_dressed) = (engine / bare, engine / dressed);
-    println!("  engine                               {engine:>9.0} /s  ({of_bare:.2} and {of_dressed:.2} of these)");
+    println!("  bare JetStream: pull, publish, ack   {bare:>9.0} /s");
+    println!("  the same, with CloudEvents headers   {with_headers:>9.0} /s");
+    let (of_bare, of_headers) = (engine / bare, engine / with_headers);
+    println!(
+        "  engine                               {engine:>9.0} /s  ({of_bare:.2} of bare, {of_headers:.2} with headers)"
+    );
 }
 
 async fn engine_rate() -> f64 {
@@ -119,8 +122,8 @@ fn read_flow() -> FlowSpec {
     flow.unwrap_or_else(|| panic!("{}", problems.render(&sources, false)))
 }
 
-/// `dressed` events carry the headers that the engine's do.
-async fn bare_rate(dressed: bool) -> f64 {
+/// The rate of bare JetStream; `with_headers` adds the headers of the engine's events.
+async fn bare_rate(with_headers: bool) -> f64 {
     let broker = Broker::start();
     let client = async_nats::connect(&broker.url).await.unwrap();
     let context = jetstream::context::ContextBuilder::new().max_ack_inflight(2 * WINDOW).build(client);
@@ -133,7 +136,7 @@ async fn bare_rate(dressed: bool) -> f64 {
     };
     let input = context.create_stream(stream("in")).await.unwrap();
     context.create_stream(stream("out")).await.unwrap();
-    let mut window = Window { dressed, pending: VecDeque::new() };
+    let mut window = Window { with_headers, pending: VecDeque::new() };
     for number in 0..EVENTS {
         window.publish(&context, "in", number, None).await;
     }
@@ -155,9 +158,9 @@ async fn bare_rate(dressed: bool) -> f64 {
     EVENTS as f64 / begun.elapsed().as_secs_f64()
 }
 
-/// Publishes under way, oldest first, each with the message to acknowledge after it.
+/// Publishes in flight, oldest first, each with the message to acknowledge after it.
 struct Window {
-    dressed: bool,
+    with_headers: bool,
     pending: VecDeque<(<PublishAckFuture as IntoFuture>::IntoFuture, Option<jetstream::Message>)>,
 }
 
@@ -170,11 +173,11 @@ impl Window {
         from: Option<jetstream::Message>,
     ) {
         if self.pending.len() >= WINDOW {
-            self.oldest().await;
+            self.confirm_oldest().await;
         }
         let id = format!("e{number}");
         let mut publish = jetstream::message::PublishMessage::build().payload(BODY.into()).message_id(&id);
-        if self.dressed {
+        if self.with_headers {
             for (name, value) in HEADERS {
                 publish = publish.header(name, value);
             }
@@ -184,7 +187,7 @@ impl Window {
         self.pending.push_back((ack.into_future(), from));
     }
 
-    async fn oldest(&mut self) {
+    async fn confirm_oldest(&mut self) {
         if let Some((ack, message)) = self.pending.pop_front() {
             ack.await.unwrap();
             if let Some(message) = message {
@@ -195,7 +198,7 @@ impl Window {
 
     async fn finish(&mut self) {
         while !self.pending.is_empty() {
-            self.oldest().await;
+            self.confirm_oldest().await;
         }
     }
 }

@@ -1,6 +1,7 @@
-//! Request → event → result → response over HTTP, beside a bare durable round trip on the same kind of broker.
+//! Latency of a request over HTTP (request → event → result → response), beside a bare durable round trip on the same
+//! kind of broker: publish, acknowledge, consume, publish the result, receive it.
 //!
-//! Both one at a time over loopback: publish, acknowledgement, consume, publish the result, receive it.
+//! Both one at a time over loopback.
 
 use std::time::Duration;
 
@@ -8,9 +9,9 @@ use async_nats::jetstream;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
-use crate::broker::Broker;
+use crate::bare_broker::Broker;
 use crate::caudal::{Caudal, Folder};
-use crate::numbers::{ROUNDS, median, millis, percentile};
+use crate::statistics::{ROUNDS, median, millis, percentile};
 
 const TRIPS: usize = 1_500;
 const WARM_UP: usize = 200;
@@ -73,7 +74,7 @@ async fn health_trips(caudal: &Caudal, trips: usize) -> Vec<f64> {
     latencies
 }
 
-/// The round trip without anything of ours: one worker, one client, streams with the settings of the product.
+/// The baseline: one worker and one client on JetStream without Caudal, with the stream settings that Caudal uses.
 struct Bare {
     context: jetstream::Context,
     results: tokio::sync::Mutex<jetstream::consumer::push::Ordered>,

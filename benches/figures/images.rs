@@ -1,6 +1,6 @@
-//! Embeddings a second, end to end, beside ONNX Runtime alone on the same model.
+//! Throughput in embeddings per second, end to end, beside ONNX Runtime alone with the same model.
 //!
-//! The model has the size of ResNet-18 (11.7 M parameters, 1.8 GMAC at 224 × 224) and random weights.
+//! The model has the size of ResNet-18 (11.2 M parameters, 1.8 GMAC at 224 × 224) and random weights.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use ort::value::Tensor;
 use tokio::time::Instant;
 
 use crate::caudal::{Caudal, Folder, checkout};
-use crate::load::{Seen, closed_loop};
-use crate::numbers::median;
-use crate::pictures::{jpeg, scene};
+use crate::load_generator::{LoadReport, closed_loop};
+use crate::statistics::median;
+use crate::test_images::{jpeg, scene};
 
 const CLIENTS: usize = 20;
 const ROUNDS: usize = 3;
@@ -45,18 +45,18 @@ pub async fn run() {
     report("end to end, 12 MP", &twelve, median(&alone));
 }
 
-fn report(what: &str, rounds: &[Seen], alone: f64) {
-    let of = |pick: fn(&Seen) -> f64| median(&rounds.iter().map(pick).collect::<Vec<_>>());
-    let rate = of(|seen| seen.per_second);
-    let errors: usize = rounds.iter().map(|seen| seen.errors).sum();
-    let peak = rounds.iter().map(|seen| seen.peak_mib).max().unwrap_or(0);
+fn report(what: &str, rounds: &[LoadReport], alone: f64) {
+    let of = |pick: fn(&LoadReport) -> f64| median(&rounds.iter().map(pick).collect::<Vec<_>>());
+    let rate = of(|round| round.per_second);
+    let errors: usize = rounds.iter().map(|round| round.errors).sum();
+    let peak = rounds.iter().map(|round| round.peak_mib).max().unwrap_or(0);
     println!("  {what}             {rate:>8.1} /s  ({:.2} of alone), {errors} errors", rate / alone);
     println!(
-        "      answer p50 {:.0} ms, p99 {:.0} ms; /health p50 {:.1} ms, p99 {:.1} ms; peak {peak} MiB with the broker",
-        of(|seen| seen.p50_ms),
-        of(|seen| seen.p99_ms),
-        of(|seen| seen.health_p50_ms),
-        of(|seen| seen.health_p99_ms),
+        "      answer p50 {:.0} ms, p99 {:.0} ms; /health p50 {:.1} ms, p99 {:.1} ms; peak {peak} MiB with broker",
+        of(|round| round.p50_ms),
+        of(|round| round.p99_ms),
+        of(|round| round.health_p50_ms),
+        of(|round| round.health_p99_ms),
     );
 }
 
@@ -64,14 +64,14 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Writes the model into a folder.
+/// Writes the model and its preprocessing into a folder.
 pub fn make_model(folder: &Path) {
     let script = checkout().join("tests/fixtures/make_resnet18.py");
     let status = std::process::Command::new("python3").arg(script).arg(folder).status().unwrap();
     assert!(status.success(), "the model could not be made");
 }
 
-/// Images a second of the bare library: tensors ready, all cores, the better of two batch sizes.
+/// The baseline: images per second of ONNX Runtime with prepared tensors on all cores, the better of two batch sizes.
 fn runtime_alone(environment: &Environment, model: &Path) -> f64 {
     let files = ["model.onnx", "onnx/model.onnx"].map(|name| model.join(name));
     let file = files.into_iter().find(|file| file.is_file()).unwrap();

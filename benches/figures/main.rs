@@ -1,32 +1,33 @@
-//! `make bench`: every figure beside what it is compared with, in one run on one machine, medians of alternating rounds.
+//! `make bench`: throughput, latency and memory, each measured beside its baseline in one run, as medians of
+//! alternating rounds.
 //!
-//! `cargo bench --bench figures -- engine gateway guarded idle images documents pressure durability` runs some of them.
-//! Nothing else should run meanwhile.
+//! `cargo bench --bench figures -- engine gateway auth idle images documents overload durability` runs some of them.
+//! Nothing else should run on the machine.
 
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program that prints what it measured, or stops")]
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints its results and fails by panicking")]
 
 #[path = "../../tests/it/caudal.rs"]
 #[expect(dead_code, reason = "shared with the tests")]
 mod caudal;
-#[path = "../../tests/it/pictures.rs"]
+#[path = "../../tests/it/test_images.rs"]
 #[expect(dead_code, reason = "shared with the tests")]
-mod pictures;
+mod test_images;
 
-/// As in the program.
+/// The allocator of the program.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-mod broker;
+mod auth_overhead;
+mod bare_broker;
 mod documents;
 mod durability;
 mod engine;
 mod gateway;
-mod guarded;
-mod idle;
+mod idle_streams;
 mod images;
-mod load;
-mod numbers;
-mod pressure;
+mod load_generator;
+mod overload;
+mod statistics;
 
 fn main() {
     let chosen: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
@@ -38,11 +39,11 @@ fn main() {
     if wanted("gateway") {
         runtime.block_on(gateway::run());
     }
-    if wanted("guarded") {
-        runtime.block_on(guarded::run());
+    if wanted("auth") {
+        runtime.block_on(auth_overhead::run());
     }
     if wanted("idle") {
-        runtime.block_on(idle::run());
+        runtime.block_on(idle_streams::run());
     }
     if wanted("images") {
         runtime.block_on(images::run());
@@ -50,8 +51,8 @@ fn main() {
     if wanted("documents") {
         runtime.block_on(documents::run());
     }
-    if wanted("pressure") {
-        runtime.block_on(pressure::run());
+    if wanted("overload") {
+        runtime.block_on(overload::run());
     }
     if wanted("durability") {
         runtime.block_on(durability::run());

@@ -1,8 +1,7 @@
-//! Whatever speaks a foreign protocol on behalf of operators: image models, vector indexes, the office engine and the
-//! receivers of webhooks.
+//! Adapters to foreign libraries and protocols: ONNX models, vector indexes, LibreOffice, webhook receivers.
 //!
-//! Each module implements a trait that `pipeline` defines; the assembly builds it from its config section and hands it
-//! over. An operator never sees a type of this crate.
+//! Each module implements a trait that `pipeline` defines. The root package builds it from its config section and hands
+//! it to the operators, which see the trait and never a type of this crate. README.md says how to add a connector.
 
 #[cfg(target_os = "linux")]
 pub mod documents;

@@ -1,4 +1,4 @@
-//! The vector index with a kill point behind every effect; it stands still while the file `stall` lies in the folder.
+//! Wraps the vector index: a kill point after every write, and a stall while the file `stall` exists.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pipeline::{BoxError, Hit, IndexError, Nearest, Point, Space, VectorIndex};
 
-use crate::arm;
+use crate::faults;
 
-/// How often it is looked whether the index may go on.
-const LOOK: Duration = Duration::from_millis(20);
+/// Interval between two checks of the file `stall`.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Puts kill points around an index.
-pub fn around(within: Arc<dyn VectorIndex>) -> Arc<dyn VectorIndex> {
-    Arc::new(Faulty(within))
+/// Wraps an index.
+pub fn wrap(inner: Arc<dyn VectorIndex>) -> Arc<dyn VectorIndex> {
+    Arc::new(Faulty(inner))
 }
 
 struct Faulty(Arc<dyn VectorIndex>);
@@ -21,15 +21,15 @@ struct Faulty(Arc<dyn VectorIndex>);
 #[async_trait]
 impl VectorIndex for Faulty {
     async fn upsert(&self, collection: &str, space: &Space, points: Vec<Point>) -> Result<(), IndexError> {
-        if arm::is_set("stall") {
-            // A mark, so that the tests know that somebody stands here.
-            arm::mark("stalled", collection).map_err(|error| IndexError::Unavailable(error.into()))?;
-            while arm::is_set("stall") {
-                tokio::time::sleep(LOOK).await;
+        if faults::is_set("stall") {
+            // Tells the test that a write is stalled.
+            faults::mark("stalled", collection).map_err(|error| IndexError::Unavailable(error.into()))?;
+            while faults::is_set("stall") {
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         }
         self.0.upsert(collection, space, points).await?;
-        arm::pass("indexed", "*");
+        faults::pass("indexed", "*");
         Ok(())
     }
 

@@ -1,18 +1,18 @@
-//! The program under test of `tests/faults`: `caudal` as it is, with operators that leave marks, places at which it kills
-//! itself, and bugs that can be planted to see whether the tests would notice.
+//! The program under test of `tests/faults`: `caudal` with test operators, kill points at which it kills itself, and
+//! bugs that can be planted to check that the tests detect them.
 //!
-//! What is armed comes by the environment, because the command line is the product's own:
+//! It is configured by environment variables, because the command line is `caudal`'s own:
 //!
 //! | variable | what |
 //! | --- | --- |
-//! | `CAUDAL_VICTIM_FOLDER` | where marks and the file `arm` lie; without it nothing is armed |
-//! | `CAUDAL_VICTIM_BUG` | one of [`arm::Bug`], planted for the life of the process |
+//! | `CAUDAL_VICTIM_FOLDER` | the folder of mark files and of the file `arm`; without it no kill point is active |
+//! | `CAUDAL_VICTIM_BUG` | a bug of [`faults::Bug`], planted for the life of the process |
 
-mod arm;
+mod faults;
 mod index;
 mod operators;
 mod transport;
-mod unfenced;
+mod unfenced_results;
 
 use std::process::ExitCode;
 
@@ -24,11 +24,11 @@ use mimalloc::MiMalloc;
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
-    arm::read_environment();
+    faults::read_environment();
     let extras = Extras {
         kinds: operators::KINDS.to_vec(),
-        around_transport: Some(transport::around),
-        around_index: Some(index::around),
+        wrap_transport: Some(transport::wrap),
+        wrap_index: Some(index::wrap),
     };
     caudal::main(caudal::Args::parse(), extras)
 }

@@ -1,4 +1,5 @@
-//! Operators for tests: `digest` answers what it was given, `mark` counts effects, `trap` dies of poison, `slow` takes time.
+//! Test operators: `digest` answers SHA-256 and length, `mark` records effects, `trap` dies at a poison event, `slow`
+//! waits.
 
 use std::time::Duration;
 
@@ -11,18 +12,18 @@ use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use crate::arm::{self, Bug};
+use crate::faults::{self, Bug};
 
-/// All of them.
+/// All test operators.
 pub const KINDS: [OperatorKind; 4] = [
     OperatorKind::of::<DigestSpec>("digest", "bytes become their SHA-256 and length"),
-    OperatorKind::of::<MarkSpec>("mark", "adds a line to a file for every event"),
+    OperatorKind::of::<MarkSpec>("mark", "appends a line to a file for every event"),
     OperatorKind::of::<TrapSpec>("trap", "kills the process at bytes that begin with POISON"),
-    OperatorKind::of::<SlowSpec>("slow", "takes a while"),
+    OperatorKind::of::<SlowSpec>("slow", "waits for a fixed time per event"),
 ];
 
-/// What passes through unchanged.
-const PASSING: Ends = Ends { takes: &[PayloadKind::Bytes, PayloadKind::Json], gives: Gives::Same };
+/// The ends of an operator that forwards payloads unchanged.
+const PASS_THROUGH: Ends = Ends { takes: &[PayloadKind::Bytes, PayloadKind::Json], gives: Gives::Same };
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,7 +45,7 @@ struct Digest;
 impl Operator for Digest {
     async fn process(&mut self, batch: Vec<Event>, out: &mut Output) -> Result<(), Fault> {
         for (event, bytes) in take_kind(batch, out, bytes_of) {
-            let length = bytes.len() + usize::from(arm::has(Bug::Corrupt));
+            let length = bytes.len() + usize::from(faults::has(Bug::Corrupt));
             let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
             out.emit(&event, Payload::json(json!({ "sha256": sha256, "length": length }))).await?;
         }
@@ -62,26 +63,27 @@ fn bytes_of(payload: &Payload) -> Option<bytes::Bytes> {
     }
 }
 
-/// What an operator does with an event that it passes on.
+/// A side effect for each event that passes through.
 #[async_trait]
-trait Look: Send {
-    async fn look(&self, event: &Event) -> Result<(), Fault>;
+trait Tap: Send {
+    async fn tap(&self, event: &Event) -> Result<(), Fault>;
 }
 
-struct Passing<L>(L);
+/// An operator that applies a [`Tap`] and forwards the event.
+struct PassThrough<T>(T);
 
 #[async_trait]
-impl<L: Look + Sync> Operator for Passing<L> {
+impl<T: Tap + Sync> Operator for PassThrough<T> {
     async fn process(&mut self, batch: Vec<Event>, out: &mut Output) -> Result<(), Fault> {
         for event in batch {
-            self.0.look(&event).await?;
+            self.0.tap(&event).await?;
             out.forward(event).await?;
         }
         Ok(())
     }
 }
 
-/// `file`: named within the folder.
+/// `file`: the name of the mark file.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct MarkSpec {
@@ -90,21 +92,21 @@ struct MarkSpec {
 
 impl OperatorSpec for MarkSpec {
     fn ends(&self) -> Ends {
-        PASSING
+        PASS_THROUGH
     }
 
     fn build(&self, _: &Services) -> Result<Box<dyn Operator>, BoxError> {
-        Ok(Box::new(Passing(self.clone())))
+        Ok(Box::new(PassThrough(self.clone())))
     }
 }
 
 #[async_trait]
-impl Look for MarkSpec {
-    async fn look(&self, event: &Event) -> Result<(), Fault> {
+impl Tap for MarkSpec {
+    async fn tap(&self, event: &Event) -> Result<(), Fault> {
         let envelope = &event.envelope;
         let id = envelope.request.as_ref().unwrap_or(&envelope.id);
-        arm::mark(&self.file, id.as_str()).map_err(Fault::retry)?;
-        arm::pass(&self.file, envelope.flow.as_str());
+        faults::mark(&self.file, id.as_str()).map_err(Fault::retry)?;
+        faults::pass(&self.file, envelope.flow.as_str());
         Ok(())
     }
 }
@@ -115,26 +117,26 @@ struct TrapSpec {}
 
 impl OperatorSpec for TrapSpec {
     fn ends(&self) -> Ends {
-        PASSING
+        PASS_THROUGH
     }
 
     fn build(&self, _: &Services) -> Result<Box<dyn Operator>, BoxError> {
-        Ok(Box::new(Passing(self.clone())))
+        Ok(Box::new(PassThrough(self.clone())))
     }
 }
 
 #[async_trait]
-impl Look for TrapSpec {
-    async fn look(&self, event: &Event) -> Result<(), Fault> {
+impl Tap for TrapSpec {
+    async fn tap(&self, event: &Event) -> Result<(), Fault> {
         if bytes_of(&event.payload).is_some_and(|bytes| bytes.starts_with(b"POISON")) {
-            arm::mark("died", event.id.as_str()).map_err(Fault::retry)?;
-            arm::die();
+            faults::mark("died", event.id.as_str()).map_err(Fault::retry)?;
+            faults::die();
         }
         Ok(())
     }
 }
 
-/// `ms`: how long, for one event after another.
+/// `ms`: time per event; events of a batch wait one after another.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SlowSpec {
@@ -143,17 +145,17 @@ struct SlowSpec {
 
 impl OperatorSpec for SlowSpec {
     fn ends(&self) -> Ends {
-        PASSING
+        PASS_THROUGH
     }
 
     fn build(&self, _: &Services) -> Result<Box<dyn Operator>, BoxError> {
-        Ok(Box::new(Passing(self.clone())))
+        Ok(Box::new(PassThrough(self.clone())))
     }
 }
 
 #[async_trait]
-impl Look for SlowSpec {
-    async fn look(&self, _: &Event) -> Result<(), Fault> {
+impl Tap for SlowSpec {
+    async fn tap(&self, _: &Event) -> Result<(), Fault> {
         tokio::time::sleep(Duration::from_millis(self.ms)).await;
         Ok(())
     }

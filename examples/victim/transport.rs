@@ -1,4 +1,4 @@
-//! The transport with kill points behind every word to the broker, and with the bugs that concern it.
+//! Wraps the transport: a kill point after every call to the broker, and the planted bugs that concern it.
 
 use std::sync::Arc;
 
@@ -12,22 +12,22 @@ use pipeline::{
 };
 use tokio::sync::mpsc;
 
-use crate::arm::{self, Bug, pass};
-use crate::unfenced::Unfenced;
+use crate::faults::{self, Bug, pass};
+use crate::unfenced_results::UnfencedResults;
 
 type Result<T> = std::result::Result<T, TransportError>;
 
-/// Any flow: where the word does not name one.
+/// Kill points of calls that do not concern one flow.
 const ANY: &str = "*";
 
-/// Puts kill points around a transport.
-pub fn around(within: Arc<dyn Transport>) -> Arc<dyn Transport> {
-    Arc::new(Faulty { within, unfenced: Unfenced::default() })
+/// Wraps a transport.
+pub fn wrap(within: Arc<dyn Transport>) -> Arc<dyn Transport> {
+    Arc::new(Faulty { within, unfenced: UnfencedResults::default() })
 }
 
 struct Faulty {
     within: Arc<dyn Transport>,
-    unfenced: Unfenced,
+    unfenced: UnfencedResults,
 }
 
 #[async_trait]
@@ -50,11 +50,11 @@ impl Wrapped for Faulty {
 
     async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<Published> {
         let terminal = outcome.kind.is_terminal();
-        let published = match terminal && arm::has(Bug::NoFence) {
+        let published = match terminal && faults::has(Bug::NoFence) {
             true => self.unfenced.publish(request, outcome).await?,
             false => self.within.publish_outcome(request, outcome).await?,
         };
-        if terminal && arm::has(Bug::Spurious) {
+        if terminal && faults::has(Bug::Spurious) {
             self.within.publish_outcome(&RequestId::random(), outcome).await?;
         }
         if terminal {
@@ -82,12 +82,12 @@ impl Wrapped for Faulty {
     async fn dead_letter(&self, letter: DeadLetter) -> Result<()> {
         let flow = letter.envelope.flow.clone();
         self.within.dead_letter(letter).await?;
-        pass("kept", flow.as_str());
+        pass("dead-lettered", flow.as_str());
         Ok(())
     }
 
     async fn note_ended(&self, entries: &[Entry]) -> Result<()> {
-        if arm::has(Bug::NoLedger) {
+        if faults::has(Bug::NoLedger) {
             return Ok(());
         }
         self.within.note_ended(entries).await?;
@@ -96,16 +96,16 @@ impl Wrapped for Faulty {
     }
 
     async fn ended(&self) -> Result<mpsc::Receiver<News>> {
-        if !arm::has(Bug::NoLedger) {
+        if !faults::has(Bug::NoLedger) {
             return self.within.ended().await;
         }
-        let (news, told) = mpsc::channel(1);
+        let (news, receiver) = mpsc::channel(1);
         tokio::spawn(async move {
             let _ = news.send(News::CaughtUp).await;
-            // Open for as long as somebody listens: nothing more is told.
+            // Keeps the channel open without sending anything more.
             news.closed().await;
         });
-        Ok(told)
+        Ok(receiver)
     }
 }
 
@@ -119,7 +119,7 @@ impl Source for FaultySource {
     async fn next(&mut self) -> Option<Delivery> {
         let Delivery { envelope, payload, ack } = self.within.next().await?;
         pass("fetched", self.flow.as_str());
-        let within = match arm::has(Bug::AckEarly) {
+        let within = match faults::has(Bug::AckEarly) {
             true => {
                 ack.settle(Settlement::DoneForSure).await;
                 None
@@ -132,7 +132,7 @@ impl Source for FaultySource {
 }
 
 struct FaultyAck {
-    /// `None` once the broker was told.
+    /// `None` if the event is already acknowledged (bug `ack-early`).
     within: Option<Box<dyn Acknowledge>>,
     flow: FlowName,
 }

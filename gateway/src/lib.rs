@@ -1,55 +1,52 @@
-//! The front of Caudal: HTTP requests become events, results become JSON, files or server-sent events.
+//! The HTTP server of Caudal: requests become events, results become JSON, files or server-sent events.
 //!
-//! A request goes through [`spec`] (what a route takes), `intake` (its body, streamed into the object store and never
-//! held whole), `ask` (kept by the broker in a task of its own, so that a client that leaves makes no half request) and
-//! `answer` (now, later, or as a stream). [`router()`] is apart from [`serve()`], so that tests may use either alone. This is
-//! the only crate that knows axum; of the broker it knows [`pipeline::Transport`].
+//! The folders follow a request. Each imports only from those below it and from the ground:
+//!
+//! ```text
+//! serve.rs     starts the listeners, drains on shutdown          router.rs   which handler answers which path
+//!   pages/     built-in resources: requests, tickets, dead letters, tails, flows, records, probes
+//!   openapi/   the OpenAPI document                              console/    the console's files
+//!   intake/    from headers to a stored event: route handler, parameters, body, admission, submit
+//!   answer/    from results to bytes: following, waiting, SSE, files, cancelling on disconnect
+//!   door/      for every request: authentication, CSRF check, rate limits, traces, metrics
+//!   wire/      sockets: accept loop, connection, HTTP/1 framing, HTTP/2 limits, TLS
+//! the ground, which all may use:
+//!   state.rs   what handlers share (data only)                   identity/   API keys, tokens, tickets, tenants
+//!   capacity/  drain rate, Retry-After, memory budget, open counts per client
+//!   spec/      the config                                        problem.rs  error answers (RFC 9457)
+//!   flow_entry.rs, header_names.rs, expiring_store.rs, redaction.rs
+//! ```
+//!
+//! On its way in, a request passes `wire` and `door` first; `pages` and `intake` hold its handlers. [`router()`] is
+//! apart from [`serve()`], so that tests can use either alone. This is the only crate that knows axum; of the broker it
+//! knows only [`pipeline::Transport`].
 
 mod answer;
-mod ask;
-mod connection;
+mod capacity;
 mod console;
-mod dead;
-mod flows;
-mod follow;
-mod frames;
-mod framing;
-mod guard;
-mod idempotency;
+mod door;
+mod expiring_store;
+mod flow_entry;
+mod header_names;
 pub mod identity;
 mod intake;
-mod keep;
-mod limit;
-mod masked;
-mod memory;
-mod meter;
 mod openapi;
-mod origin;
-mod pace;
-mod params;
-mod probes;
+mod pages;
 mod problem;
-mod record;
-mod requests;
+mod redaction;
 mod router;
 mod serve;
-mod slots;
-mod socket;
 pub mod spec;
 mod state;
-mod streams;
-mod tail;
-mod tails;
-mod tickets;
-mod tls;
-mod trace;
-mod webhook;
-mod wish;
+#[cfg(test)]
+mod testing;
+mod wire;
 
+pub use door::metrics::describe;
+pub use flow_entry::FlowEntry;
 pub use identity::{Identity, IdentityError};
-pub use meter::describe;
 pub use problem::Problem;
 pub use router::router;
 pub use serve::{Door, serve};
-pub use state::{Check, Figures, FlowEntry, Gateway, GatewayState, RenderMetrics};
-pub use tls::{Tls, TlsError};
+pub use state::{Check, Figures, Gateway, GatewayState, RenderMetrics};
+pub use wire::tls::{Tls, TlsError};

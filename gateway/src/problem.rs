@@ -1,4 +1,4 @@
-//! Errors as clients see them: RFC 9457 problems with a stable `code`. What went wrong inside goes to the log.
+//! Error answers: RFC 9457 problems with a stable `code`. The cause inside the service goes to the log only.
 
 use std::borrow::Cow;
 
@@ -8,11 +8,10 @@ use axum::response::{IntoResponse, Response};
 use pipeline::{BoxError, Rejection, RequestId, TransportError};
 use serde_json::{Value, json};
 
-/// Seconds after which to try again where nothing better is known.
-pub const DEFAULT_RETRY_AFTER: u64 = 5;
+use crate::capacity::retry_after;
 
-/// One error answer: `application/problem+json` with `type`, `title`, `status`, `code`, `detail` and, where there is one,
-/// `request`.
+/// One error answer: `application/problem+json` with `type`, `title`, `status`, `code`, `detail` and, if it concerns
+/// one, `request`.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{status} {code}: {detail}")]
 pub struct Problem {
@@ -24,7 +23,8 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem with its status, stable snake_case code and a sentence that names the field, the limit and the value.
+    /// A problem with its status, a stable snake_case code and a sentence that names the field, the limit and the
+    /// value.
     #[must_use]
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         let detail = detail.into();
@@ -49,10 +49,10 @@ impl Problem {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, detail)
     }
 
-    /// 503 that says when to come again.
+    /// 503 with the default `Retry-After`.
     #[must_use]
     pub fn unavailable(code: &'static str, detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).with_retry_after(DEFAULT_RETRY_AFTER)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).with_retry_after(retry_after::DEFAULT)
     }
 
     /// 500; the cause is in the log.
@@ -61,14 +61,14 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the service failed; the cause is in its log")
     }
 
-    /// The same, to be tried again after `seconds`.
+    /// Sets `Retry-After`.
     #[must_use]
     pub fn with_retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(seconds);
         self
     }
 
-    /// The same, naming the request it is about.
+    /// Names the request that it concerns.
     #[must_use]
     pub fn with_request(mut self, request: &RequestId) -> Self {
         self.request = Some(request.clone());
@@ -97,7 +97,7 @@ impl Problem {
         members
     }
 
-    /// The problem that broke off a body's stream; any other cause is a body that could not be read.
+    /// The problem that aborted a body's stream; any other error means that the body could not be read.
     pub(crate) fn of_body(error: BoxError) -> Self {
         match error.downcast::<Self>() {
             Ok(problem) => *problem,
@@ -116,7 +116,7 @@ impl From<Rejection> for Problem {
             status: status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             code: rejection.code,
             detail: rejection.detail,
-            retry_after: (rejection.status == 503).then_some(DEFAULT_RETRY_AFTER),
+            retry_after: (rejection.status == 503).then_some(retry_after::DEFAULT),
             request: None,
         }
     }
@@ -127,19 +127,19 @@ impl From<TransportError> for Problem {
         match error {
             TransportError::Full { flow } => Self::unavailable(
                 "queue_full",
-                format!("the queue of flow {flow} is full; come again after the pause given"),
+                format!("the queue of flow {flow} is full; try again after Retry-After"),
             ),
             TransportError::NoFlow(flow) => {
                 Self::new(StatusCode::NOT_IMPLEMENTED, "no_flow", format!("flow {flow} is not served here"))
             }
             TransportError::Claim { id, why } => {
                 tracing::warn!(claim = %id, why, "claim unreadable");
-                Self::new(StatusCode::GONE, "result_gone", "the file is no longer kept; send the request again")
+                Self::new(StatusCode::GONE, "result_gone", "the file is no longer stored; send the request again")
             }
             TransportError::Body(error) => Self::of_body(error),
             TransportError::Unavailable(error) => {
                 tracing::warn!(error = &*error as &dyn std::error::Error, "broker unavailable");
-                Self::unavailable("broker_unavailable", "the service cannot keep requests right now; come again")
+                Self::unavailable("broker_unavailable", "the service cannot store requests right now; try again later")
             }
         }
     }
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_happened_inside_stays_inside() {
+    fn the_cause_inside_is_not_shown() {
         let inside = TransportError::unavailable("connect to 10.0.0.7:4222: refused");
         let problem = Problem::from(inside).to_json();
         assert_eq!(problem["status"], 503);
@@ -175,14 +175,14 @@ mod tests {
     }
 
     #[test]
-    fn a_body_keeps_the_problem_that_broke_it_off() {
+    fn a_body_keeps_the_problem_that_aborted_it() {
         let cut = TransportError::Body(Box::new(Problem::too_large("too long")));
         assert_eq!(Problem::from(cut).status(), StatusCode::PAYLOAD_TOO_LARGE);
         assert_eq!(Problem::from(TransportError::Body("reset".into())).status(), StatusCode::BAD_REQUEST);
     }
 
     #[test]
-    fn a_rejection_with_a_wrong_status_is_our_fault() {
+    fn a_rejection_with_a_status_below_400_is_an_internal_error() {
         assert_eq!(Problem::from(Rejection::new(200, "odd", "odd")).status().as_u16(), 500);
         assert_eq!(Problem::from(Rejection::unusable("empty", "no pixels")).status().as_u16(), 422);
     }

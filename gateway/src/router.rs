@@ -5,66 +5,81 @@ use std::time::Duration;
 
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, on, post};
 use axum::{Extension, Router};
 use pipeline::Lane;
 use pipeline::spec::Places;
 use tower_http::normalize_path::NormalizePath;
 
-use crate::ask::{self, Route};
+use crate::door::middleware::MiddlewareState;
+use crate::door::rate_limit::{ClientLimit, RateLimits, limited};
+use crate::door::{fallbacks, middleware};
+use crate::flow_entry::FlowEntry;
 use crate::identity::caller::Caller;
-use crate::limit::{ClientLimit, limited};
+use crate::intake::route::Route;
+use crate::intake::route_handler;
+use crate::pages::{dead_letters, flows, probes, records, requests, tail, tickets};
 use crate::spec::{BodyKind, BodySpec, Method, QueryKind, QueryParam, RouteSpec};
-use crate::state::{FlowEntry, GatewayState, Shared};
-use crate::{console, dead, flows, guard, openapi, probes, record, requests, tail, tickets};
+use crate::state::{GatewayState, Shared};
+use crate::{console, openapi};
 
 /// How long `POST /v1/flows/{flow}` waits for a result.
 const OPEN_WAIT: Duration = Duration::from_secs(30);
 
-/// The whole service as configured. The routes must have passed [`GatewaySpec::check`](crate::spec::GatewaySpec::check): two that collide
-/// make this panic.
+/// The whole service as configured. The routes must have passed
+/// [`GatewaySpec::check`](crate::spec::GatewaySpec::check): two that collide make this panic.
 pub fn router(state: GatewayState) -> Router {
-    let mut router = built_in();
-    for spec in state.routes.iter().cloned().chain(open_routes(&state)) {
-        router = with_route(router, &state, spec);
+    let limits = Arc::new(RateLimits::new(&state.limits));
+    with_limits(state, limits)
+}
+
+/// The same, with rate limits that the caller sweeps.
+pub fn with_limits(state: GatewayState, limits: Arc<RateLimits>) -> Router {
+    let open = open_routes(&state);
+    let document = openapi::document(&state, &open);
+    let mut router = built_in(&state).merge(openapi::routes(&document));
+    for spec in state.routes.iter().cloned().chain(open) {
+        router = with_route(router, &state, &limits, spec);
     }
     let router = router
-        .fallback(guard::not_found)
-        .method_not_allowed_fallback(guard::method_not_allowed)
-        .layer(axum::middleware::from_fn_with_state(state.clone(), guard::watch))
+        .fallback(fallbacks::not_found)
+        .method_not_allowed_fallback(fallbacks::method_not_allowed)
+        .layer(from_fn_with_state(MiddlewareState { state: state.clone(), limits }, middleware::apply))
         .with_state(state);
     Router::new().fallback_service(NormalizePath::trim_trailing_slash(router))
 }
 
-fn built_in() -> Router<GatewayState> {
+fn built_in(state: &GatewayState) -> Router<GatewayState> {
     Router::new()
         .merge(console::routes())
-        .route("/health", get(probes::health))
-        .route("/ready", get(probes::ready))
-        .route("/metrics", get(probes::metrics))
-        .route("/openapi.json", get(openapi::show))
+        .merge(probes::routes(state))
+        .merge(tail::routes(state))
         .route("/v1/flows", get(flows::list))
         .route("/v1/flows/{flow}", post(flows::closed))
-        .route("/v1/tail/{flow}", get(tail::tail))
-        .route("/v1/tail/{flow}/ticket", post(tail::ticket))
-        .route("/v1/dead-letters", get(dead::list))
-        .route("/v1/dead-letters/{id}", get(dead::show).delete(dead::drop))
-        .route("/v1/dead-letters/{id}/retry", post(dead::retry))
+        .route("/v1/dead-letters", get(dead_letters::list))
+        .route("/v1/dead-letters/{id}", get(dead_letters::show).delete(dead_letters::drop))
+        .route("/v1/dead-letters/{id}/retry", post(dead_letters::retry))
         .route("/v1/requests/{id}", get(requests::show).delete(requests::cancel))
         .route("/v1/requests/{id}/events", get(requests::events))
         .route("/v1/requests/{id}/result", get(requests::result))
         .route("/v1/requests/{id}/ticket", post(tickets::of_request))
 }
 
-fn with_route(router: Router<GatewayState>, state: &GatewayState, spec: RouteSpec) -> Router<GatewayState> {
+fn with_route(
+    router: Router<GatewayState>,
+    state: &GatewayState,
+    limits: &RateLimits,
+    spec: RouteSpec,
+) -> Router<GatewayState> {
     let path = spec.path.trim_end_matches('/').to_owned();
-    let (filter, limit) = (spec.method.filter(), limit_of(state, &spec));
+    let (filter, limit) = (spec.method.filter(), limit_of(state, limits, &spec));
     if let Some(record) = spec.record.clone().filter(|_| spec.reads_record()) {
         let handler = move |State(state): State<GatewayState>,
                             Extension(caller): Extension<Caller>,
                             params: Result<RawPathParams, RawPathParamsRejection>| {
             let record = record.clone();
-            limited(limit.clone(), caller, move |caller| record::read(state, caller, record, params))
+            limited(limit.clone(), caller, move |caller| records::read(state, caller, record, params))
         };
         return router.route(&path, on(filter, handler));
     }
@@ -74,21 +89,21 @@ fn with_route(router: Router<GatewayState>, state: &GatewayState, spec: RouteSpe
         move |State(state): State<GatewayState>,
               Extension(caller): Extension<Caller>,
               params: Result<RawPathParams, RawPathParamsRejection>,
-              request: Request| ask::handle(state, caller, Arc::clone(&route), params, request);
+              request: Request| route_handler::handle(state, caller, Arc::clone(&route), params, request);
     router.route(&path, on(filter, handler))
 }
 
-/// The limit of a route: that of its class, which others share, or one of its own.
-fn limit_of(state: &GatewayState, spec: &RouteSpec) -> Option<Arc<ClientLimit>> {
+/// The limit of a route: that of its class, which other routes share, or one of its own.
+fn limit_of(state: &GatewayState, limits: &RateLimits, spec: &RouteSpec) -> Option<Arc<ClientLimit>> {
     if !state.limits.enabled {
         return None;
     }
     let own = || spec.limit.map(|rate| Arc::new(ClientLimit::new("route", rate)));
-    spec.class.as_ref().and_then(|class| state.classes.of(class)).or_else(own)
+    spec.class.as_ref().and_then(|class| limits.of_class(class)).or_else(own)
 }
 
 /// The routes of all flows that are open.
-pub fn open_routes(state: &Shared) -> Vec<RouteSpec> {
+fn open_routes(state: &Shared) -> Vec<RouteSpec> {
     state.flows.values().filter(|flow| flow.open).map(|flow| open_route(state, flow)).collect()
 }
 

@@ -1,5 +1,5 @@
-//! What clients send, ask for and leave unread does not raise the gateway's memory (rows G3, G18 and G19). A process of its
-//! own, because it is measured; one test at a time.
+//! Uploads, streams and unread answers do not raise the gateway's memory. A test binary of its own, because the memory
+//! of its process is measured; one test at a time.
 
 #![allow(clippy::unwrap_used, reason = "a test panics on what it does not expect")]
 
@@ -26,12 +26,12 @@ use tokio_util::sync::CancellationToken;
 const CLIENTS: usize = 20;
 const FILE_BYTES: usize = 20 << 20;
 
-/// A broker whose object store keeps nothing but counts, and whose results come as copies, as over a wire.
+/// A broker whose object store counts bytes instead of storing them, and whose results are copies, as over a network.
 struct Discarding {
     kept: MemoryTransport,
     /// Bytes of whole bodies.
     stored: AtomicU64,
-    /// Bytes of all.
+    /// Bytes of all bodies.
     taken: AtomicU64,
 }
 
@@ -51,7 +51,7 @@ impl Wrapped for Discarding {
             let bytes = chunk.map_err(TransportError::Body)?.len() as u64;
             length += bytes;
             self.taken.fetch_add(bytes, Ordering::Relaxed);
-            // Slower than the clients, so that whatever buffers fills up.
+            // Slower than the clients, so that every buffer fills up.
             tokio::task::yield_now().await;
         }
         self.stored.fetch_add(length, Ordering::Relaxed);
@@ -122,7 +122,7 @@ fn state(transport: Arc<Discarding>) -> GatewayState {
     })
 }
 
-/// A gateway of its own, and the only one that is measured for as long as this is held.
+/// A gateway; the only one that is measured while this value exists.
 struct Measured {
     transport: Arc<Discarding>,
     address: SocketAddr,
@@ -168,15 +168,15 @@ async fn upload(address: SocketAddr, piece: Bytes) -> String {
     answer.lines().next().unwrap_or_default().to_owned()
 }
 
-/// Highest resident memory since it was last forgotten, in bytes.
+/// Peak resident memory since the last reset, in bytes.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
-/// Resident memory now; the peak is counted from here.
-fn forget_peak() -> u64 {
+/// Resets the peak and returns the resident memory now.
+fn reset_peak() -> u64 {
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
     peak()
 }
@@ -187,21 +187,21 @@ fn assert_growth(before: u64, allowed: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_uploads_side_by_side_are_not_held() {
+async fn concurrent_large_uploads_are_not_in_memory() {
     let measured = Measured::start().await;
     let piece = Bytes::from(vec![b'p'; 64 << 10]);
     assert!(upload(measured.address, piece.clone()).await.contains("202"));
-    let before = forget_peak();
+    let before = reset_peak();
     let uploads: Vec<_> = (0..CLIENTS).map(|_| tokio::spawn(upload(measured.address, piece.clone()))).collect();
     for upload in uploads {
         assert!(upload.await.unwrap().contains("202"));
     }
     assert_eq!(measured.transport.stored.load(Ordering::Relaxed), ((CLIENTS + 1) * FILE_BYTES) as u64);
-    // A body held whole would take 20 MiB for each of 20 clients.
+    // Whole bodies would take 20 MiB for each of 20 clients.
     assert_growth(before, 32 << 20);
 }
 
-/// Sends a head, then pieces for as long as they are taken, and returns what was answered and how much was sent.
+/// Sends a head, then chunks while the server reads them; returns the answer and the bytes sent.
 async fn pour(measured: &Measured, headers: &str, piece: &[u8], pieces: usize) -> (String, usize) {
     let text = format!("POST /twenty HTTP/1.1\r\nHost: localhost\r\nPrefer: respond-async\r\n{headers}\r\n");
     let (mut reader, mut writer) = measured.send(&text).await.into_split();
@@ -212,7 +212,7 @@ async fn pour(measured: &Measured, headers: &str, piece: &[u8], pieces: usize) -
                 return sent * piece.len();
             }
         }
-        // Its own end, where the server waits for one.
+        // Closes its own side, in case the server waits for that.
         drop(writer.shutdown().await);
         pieces * piece.len()
     });
@@ -222,17 +222,17 @@ async fn pour(measured: &Measured, headers: &str, piece: &[u8], pieces: usize) -
     (String::from_utf8_lossy(&answer).into_owned(), pouring.await.unwrap())
 }
 
-/// Row G3: 21 MB to a route that takes 20, in three ways.
+/// 21 MB to a route that takes 20, in three ways.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn too_much_is_neither_held_nor_read() {
+async fn a_body_that_is_too_large_is_neither_stored_nor_read() {
     let measured = Measured::start().await;
     let most = 20 << 20;
     let piece = vec![b'p'; 64 << 10];
     let chunk = [b"10000\r\n".as_slice(), &piece, b"\r\n"].concat();
-    // What is allocated once.
+    // Allocates what is allocated once.
     pour(&measured, "Content-Length: 65536\r\nConnection: close\r\n", &piece, 1).await;
     let taken = || measured.transport.taken.load(Ordering::Relaxed);
-    let (before, taken_before) = (forget_peak(), taken());
+    let (before, taken_before) = (reset_peak(), taken());
 
     let (answer, _) = pour(&measured, "Content-Length: 22020096\r\n", &piece, 336).await;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
@@ -243,14 +243,14 @@ async fn too_much_is_neither_held_nor_read() {
     let read = taken() - taken_before;
     assert!(read <= most + (64 << 10), "{read} bytes were read");
 
-    // Says 1 KiB and sends a GiB: what comes behind is no request.
+    // Announces 1 KiB and sends a GiB: the rest is not a request.
     let (answer, sent) = pour(&measured, "Content-Length: 1024\r\n", &piece, 16 << 10).await;
     assert!(answer.starts_with("HTTP/1.1 202") && answer.contains("HTTP/1.1 4"), "{answer}");
     assert!(sent < 64 << 20, "{sent} bytes were taken");
     assert_growth(before, 8 << 20);
 }
 
-/// Row G18, as many as are open where the config says nothing. What the clients of this test take is counted as well.
+/// As many streams as the default limit. The memory of this test's clients is counted as well.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_idle_streams_are_cheap() {
     const STREAMS: usize = 1_000;
@@ -258,9 +258,9 @@ async fn a_thousand_idle_streams_are_cheap() {
     let (id, flow) = (Token::new("idle").unwrap(), Token::new("describe").unwrap());
     let begun = Outcome::new(OutcomeKind::Accepted, 0, flow, Content::inline("application/json", "{}"));
     measured.transport.kept.publish_outcome(&id, &begun).await.unwrap();
-    // What is allocated once.
+    // Allocates what is allocated once.
     upload(measured.address, Bytes::from(vec![b'p'; 64 << 10])).await;
-    let before = forget_peak();
+    let before = reset_peak();
     let mut streams = Vec::new();
     for number in 0..STREAMS {
         let address = format!("198.51.100.{}", number % 200);
@@ -281,11 +281,11 @@ const PART_BYTES: usize = 20 << 10;
 
 fn ask_for(id: &RequestId, after: Option<u32>) -> String {
     let after = after.map(|after| format!("Last-Event-ID: {after}\r\n")).unwrap_or_default();
-    // Of HTTP/1.0, so that the body comes as it is.
+    // HTTP/1.0, so that the body is not chunked.
     format!("GET /v1/requests/{id}/events HTTP/1.0\r\n{after}\r\n")
 }
 
-/// Reads an answer to its end, whatever end: its body.
+/// Reads an answer until the connection ends in any way, and returns its body.
 async fn body_of(stream: &mut TcpStream) -> Vec<u8> {
     let mut answer = Vec::new();
     drop(stream.read_to_end(&mut answer).await);
@@ -293,7 +293,7 @@ async fn body_of(stream: &mut TcpStream) -> Vec<u8> {
     answer.split_off(head + 4)
 }
 
-/// The id of the last event that came whole, and how many bytes end with it.
+/// The id of the last complete event, and the bytes up to its end.
 fn last_whole(body: &[u8]) -> (u32, usize) {
     let end = body.windows(2).rposition(|bytes| bytes == b"\n\n").expect("an event") + 2;
     let text = std::str::from_utf8(&body[..end]).unwrap();
@@ -301,9 +301,8 @@ fn last_whole(body: &[u8]) -> (u32, usize) {
     (id.parse().unwrap(), end)
 }
 
-/// Row G19.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readers_that_do_not_read_cost_little_are_cut_and_resume() {
+async fn clients_that_do_not_read_cost_little_are_disconnected_and_resume() {
     const READERS: usize = 200;
     let measured = Measured::start().await;
     let (id, flow) = (Token::new("long").unwrap(), Token::new("describe").unwrap());
@@ -316,7 +315,7 @@ async fn readers_that_do_not_read_cost_little_are_cut_and_resume() {
     let whole = body_of(&mut measured.send(&ask_for(&id, None)).await).await;
     assert!(whole.len() > PARTS as usize * PART_BYTES);
 
-    let before = forget_peak();
+    let before = reset_peak();
     let mut slow = Vec::new();
     for _ in 0..READERS {
         let socket = TcpSocket::new_v4().unwrap();
@@ -328,14 +327,14 @@ async fn readers_that_do_not_read_cost_little_are_cut_and_resume() {
         assert_eq!(&begun[9..], b"200");
         slow.push(stream);
     }
-    // Somebody who reads is served as ever; what it has read is 10 MB of this process.
+    // A client that reads is served; what it has read takes 10 MB of this process.
     let read = body_of(&mut measured.send(&ask_for(&id, None)).await).await;
     assert!(read == whole, "{} bytes of {}", read.len(), whole.len());
     // Its own copy, and histories that are read at the same time.
     let others = 2 * whole.len() as u64 + 4 * whole.len() as u64;
     assert_growth(before, READERS as u64 * (128 << 10) + others);
 
-    // Whoever is cut off before it begins to read has the rest from where it was.
+    // A client that was disconnected resumes where it was.
     let mut resumed = 0;
     for mut stream in slow.into_iter().take(20) {
         let mut body = body_of(&mut stream).await;
@@ -348,5 +347,5 @@ async fn readers_that_do_not_read_cost_little_are_cut_and_resume() {
         assert!(body == whole, "{} bytes of {}", body.len(), whole.len());
         resumed += 1;
     }
-    assert!(resumed > 0, "nobody was cut");
+    assert!(resumed > 0, "no client was disconnected");
 }

@@ -1,14 +1,15 @@
-//! Pull, publish one child into another flow, acknowledge: this transport beside bare JetStream with the same stream
-//! settings, server and process.
+//! Pull an event, publish one child into another flow, acknowledge: this transport compared with plain JetStream, with
+//! the same stream settings, server and process.
 //!
-//! `cargo bench -p nats` prints events per second of both and their ratio, and processor time per event of this process
-//! and of the server, which other programs on the machine disturb less. 256-byte payloads, up to 256 events at work.
+//! `cargo bench -p nats` prints events per second of both and their ratio. It also prints processor time per event of
+//! this process and of the server, which depends less on other programs of the machine. Payloads have 256 bytes; up to
+//! 256 events are at work.
 
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::disallowed_methods,
-    reason = "a bench stops at the first surprise and is told its server by the environment"
+    reason = "a benchmark may panic, and the environment names its server"
 )]
 
 #[path = "../tests/support/mod.rs"]
@@ -31,30 +32,30 @@ const ROUNDS: usize = 3;
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        // `-- transport` runs that alone, for a profiler.
+        // `-- transport` runs only the transport, for a profiler.
         if std::env::args().any(|argument| argument == "transport") {
-            println!("transport {}", ours(0).await);
+            println!("transport {}", run_transport(0).await);
             return;
         }
         for round in 0..ROUNDS {
             let bare = run_bare(round, false).await;
-            let events = run_bare(round, true).await;
-            let ours = ours(round).await;
+            let with_headers = run_bare(round, true).await;
+            let ours = run_transport(round).await;
             println!("bare      {bare}");
-            println!("+ headers {events}   ratio {:.2}", events.rate / bare.rate);
+            println!("+ headers {with_headers}   ratio {:.2}", with_headers.rate / bare.rate);
             println!("transport {ours}   ratio {:.2}", ours.rate / bare.rate);
         }
     });
 }
 
-/// What one run took.
-struct Took {
+/// Measurements of one run.
+struct Measurement {
     rate: f64,
     client_us: f64,
     server_us: f64,
 }
 
-impl std::fmt::Display for Took {
+impl std::fmt::Display for Measurement {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:>8.0}/s   client {:>5.1} µs   server {:>5.1} µs", self.rate, self.client_us, self.server_us)
     }
@@ -73,9 +74,9 @@ impl Clock {
         Self { begun: Instant::now(), client: cpu_us("self"), server: cpu_us(&pid.to_string()), pid }
     }
 
-    fn stop(self) -> Took {
+    fn stop(self) -> Measurement {
         let events = f64::from(EVENTS);
-        Took {
+        Measurement {
             rate: events / self.begun.elapsed().as_secs_f64(),
             client_us: (cpu_us("self") - self.client) / events,
             server_us: (cpu_us(&self.pid.to_string()) - self.server) / events,
@@ -83,7 +84,7 @@ impl Clock {
     }
 }
 
-/// Processor time of a process so far, in microseconds; the kernel counts in 10 ms.
+/// Processor time of a process so far, in microseconds; the kernel counts in units of 10 ms.
 fn cpu_us(process: &str) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
@@ -91,7 +92,7 @@ fn cpu_us(process: &str) -> f64 {
     ticks * 10_000.0
 }
 
-async fn ours(round: usize) -> Took {
+async fn run_transport(round: usize) -> Measurement {
     let broker = Broker::start().await;
     let transport = broker.connect(topology(&[("a", EVENTS), ("b", EVENTS)])).await;
     let payload = Payload::Bytes(Content::inline("application/octet-stream", vec![7; 256]));
@@ -121,8 +122,8 @@ async fn ours(round: usize) -> Took {
     clock.stop()
 }
 
-/// `headers`: with the attributes of a CloudEvent, which every event of ours carries.
-async fn run_bare(round: usize, headers: bool) -> Took {
+/// `headers`: with the attributes of a CloudEvent, which every event of the transport has.
+async fn run_bare(round: usize, headers: bool) -> Measurement {
     let broker = Broker::start().await;
     let seed = std::fs::read_to_string(broker.dir.path().join("nats/caudal.nk")).unwrap();
     let connect = || async {

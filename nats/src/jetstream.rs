@@ -1,10 +1,9 @@
-//! The transport: five connections, the declared flows, and the tasks behind them.
+//! [`Transport`] on JetStream. Hands each call to its part; [`connect`](crate::connect()) creates it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::Subject;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -14,174 +13,69 @@ use pipeline::{
     Published, Record, RequestId, Source, SourceBounds, Submission, Submitted, Token, Transport, TransportError, Watch,
 };
 use tokio::sync::mpsc;
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
+use tokio_util::sync::DropGuard;
 
-use crate::ConnectError;
-use crate::backlog;
-use crate::cancel;
-use crate::claims::{self, Abandoned};
-use crate::connection::{Access, Connection};
-use crate::dead;
-use crate::dispatch::{Dispatch, Reading};
-use crate::follow::{Begin, Follower};
-use crate::ledger;
-use crate::names;
-use crate::spec::Limits;
-use crate::topology::{FlowTopology, Topology};
-use crate::{ready, records, results, source, submit, tail, unused};
+use crate::link::broker::Broker;
+use crate::link::connection::Connection;
+use crate::queue::{backlog, source, submit, tail};
+use crate::stores::claim_store::ClaimStore;
+use crate::stores::result_dispatch::ResultDispatch;
+use crate::stores::usage::{self, StorageUsage};
+use crate::stores::{cancellations, dead_letters, ledger, records, results, write_canary};
 
-/// The oldest server with everything that is used (fences on another subject, batched direct get, strict JSON).
-const OLDEST_SERVER: (u32, u32) = (2, 12);
-/// How long closing may take per connection.
-const CLOSE_LIMIT: Duration = Duration::from_secs(2);
-
-/// Where to connect, and what must be there.
-#[derive(Clone, Debug)]
-pub struct ConnectOptions {
-    /// Address and credentials.
-    pub access: Access,
-    /// Flows and bounds.
-    pub topology: Topology,
-    /// How long the broker may take to be reachable.
-    pub limit: Duration,
-}
-
-impl ConnectOptions {
-    /// Options with a limit of 10 s.
-    #[must_use]
-    pub fn new(access: Access, topology: Topology) -> Self {
-        Self { access, topology, limit: Duration::from_secs(10) }
-    }
-}
-
-/// One declared flow.
-pub struct Flow {
-    pub name: FlowName,
-    pub declared: FlowTopology,
-    subjects: [Subject; 2],
-}
-
-impl Flow {
-    fn new(declared: FlowTopology) -> Self {
-        let name = declared.name.clone();
-        Self { subjects: Lane::ALL.map(|lane| names::work_subject(&name, lane)), name, declared }
-    }
-
-    /// Where events of a lane go.
-    pub fn subject(&self, lane: Lane) -> &Subject {
-        match lane {
-            Lane::Interactive => &self.subjects[0],
-            Lane::Bulk => &self.subjects[1],
-        }
-    }
-}
-
-/// What every part of the transport shares. One connection per kind of traffic.
-pub struct Inner {
-    /// Events, records, canaries.
-    pub publishing: Connection,
-    /// Results and dead letters, written and read.
-    pub results: Connection,
-    /// Deliveries and their acknowledgements.
-    pub work: Connection,
-    /// Bodies.
-    pub objects: Connection,
-    /// What is followed: results, the ledger.
-    pub live: Connection,
-    pub limits: Limits,
-    pub sweep: mpsc::Sender<Abandoned>,
-    pub stop: CancellationToken,
-    pub tasks: TaskTracker,
-    flows: HashMap<FlowName, Arc<Flow>>,
-    dispatch: Arc<Dispatch>,
-}
-
-impl Inner {
-    pub fn flow(&self, name: &FlowName) -> Result<Arc<Flow>, TransportError> {
-        self.flows.get(name).cloned().ok_or_else(|| TransportError::NoFlow(name.clone()))
-    }
-
-    fn connections(&self) -> [&Connection; 4] {
-        [&self.publishing, &self.results, &self.work, &self.objects]
-    }
-}
+/// Time for ending the tasks, and again for sending what is queued.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// [`Transport`] on NATS JetStream. Its tasks end when it is dropped or [closed](Self::close).
 pub struct JetStream {
-    inner: Arc<Inner>,
+    broker: Arc<Broker>,
+    claims: ClaimStore,
+    dispatch: Arc<ResultDispatch>,
+    /// Cancels `broker.stop` when dropped.
     _stop: DropGuard,
 }
 
-/// Connects, makes what the topology asks for, and begins to follow results.
-///
-/// # Errors
-/// If the broker cannot be reached in time, refuses who we are, is too old, or holds a stream that does not fit.
-pub async fn connect(options: ConnectOptions) -> Result<Arc<JetStream>, ConnectError> {
-    let ConnectOptions { access, topology, limit } = options;
-    let stop = CancellationToken::new();
-    let publishing = Connection::open(&access, "publish", limit, &stop).await?;
-    check_version(&publishing.client().server_info().version)?;
-    topology.ensure(&publishing.context).await?;
-    let results = Connection::open(&access, "results", limit, &stop).await?;
-    let live = Connection::open(&access, "live", limit, &stop).await?;
-    let work = Connection::open(&access, "work", limit, &stop).await?;
-    let objects = Connection::open(&access, "objects", limit, &stop).await?;
-    let dispatch = Arc::new(Dispatch::new());
-    let reading = Reading(Arc::clone(&dispatch));
-    let mut follower = Follower::new(names::RESULTS, Begin::Now, reading, live.clone(), stop.clone());
-    let following = follower.begin().await.map_err(ConnectError::Results)?;
-    let (sweep, abandoned) = mpsc::channel(claims::SWEEP_CAPACITY);
-    let tasks = TaskTracker::new();
-    tasks.spawn(follower.run(following));
-    // Ends with the last sender; what it still has to do may be cut off, bodies expire by age.
-    tokio::spawn(claims::sweep(objects.context.clone(), abandoned));
-    let flows = topology.flows.into_iter().map(|flow| (flow.name.clone(), Arc::new(Flow::new(flow)))).collect();
-    let inner = Inner {
-        publishing,
-        results,
-        work,
-        objects,
-        live,
-        limits: topology.limits,
-        sweep,
-        stop: stop.clone(),
-        tasks,
-        flows,
-        dispatch,
-    };
-    let inner = Arc::new(inner);
-    inner.tasks.spawn(unused::run(Arc::clone(&inner)));
-    Ok(Arc::new(JetStream { inner, _stop: stop.drop_guard() }))
-}
-
-/// Refuses a server that lacks what is used.
-fn check_version(version: &str) -> Result<(), ConnectError> {
-    let mut numbers = version.split('.').map(|number| number.parse::<u32>().ok());
-    match (numbers.next().flatten(), numbers.next().flatten()) {
-        (Some(major), Some(minor)) if (major, minor) >= OLDEST_SERVER => Ok(()),
-        _ => Err(ConnectError::TooOld { found: version.to_owned() }),
-    }
-}
-
 impl JetStream {
+    pub(crate) fn new(broker: Arc<Broker>, claims: ClaimStore, dispatch: Arc<ResultDispatch>) -> Self {
+        let stop = broker.stop.clone().drop_guard();
+        Self { broker, claims, dispatch, _stop: stop }
+    }
+
     /// Version of the server, for example `2.15.1`.
     #[must_use]
     pub fn server_version(&self) -> String {
-        self.inner.publishing.client().server_info().version
+        self.broker.publishing.client().server_info().version
     }
 
-    /// Stops pulling and following, hands back what nobody took, and sends what is queued. Call it after the flows have
-    /// drained.
+    /// Disk space that the streams use.
+    ///
+    /// # Errors
+    /// If the broker does not answer.
+    pub async fn storage(&self) -> Result<StorageUsage, TransportError> {
+        usage::storage(&self.broker).await
+    }
+
+    /// Stored dead letters of each flow that has any.
+    ///
+    /// # Errors
+    /// If the broker does not answer.
+    pub async fn dead_letter_counts(&self) -> Result<HashMap<FlowName, u64>, TransportError> {
+        usage::dead_letter_counts(&self.broker).await
+    }
+
+    /// Stops pulling and following, hands back the events that nobody took, and sends what is queued. Call it after the
+    /// flows have drained.
     pub async fn close(&self) {
-        self.inner.stop.cancel();
-        self.inner.tasks.close();
-        let _ = tokio::time::timeout(CLOSE_LIMIT, self.inner.tasks.wait()).await;
-        let clients = self.inner.connections().map(Connection::client);
-        let flushes = clients.iter().map(|client| tokio::time::timeout(CLOSE_LIMIT, client.flush()));
+        self.broker.stop.cancel();
+        self.broker.tasks.close();
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.broker.tasks.wait()).await;
+        let clients = self.broker.sending_connections().map(Connection::client);
+        let flushes = clients.iter().map(|client| tokio::time::timeout(CLOSE_TIMEOUT, client.flush()));
         for flushed in join_all(flushes).await {
             if !matches!(flushed, Ok(Ok(()))) {
-                tracing::warn!("the connection to the broker was closed with words unsent, some events will repeat");
+                tracing::warn!(
+                    "the connection to the broker was closed with messages unsent, some events are redelivered"
+                );
             }
         }
     }
@@ -190,7 +84,7 @@ impl JetStream {
 #[async_trait]
 impl Transport for JetStream {
     async fn submit(&self, submission: Submission) -> Result<Submitted, TransportError> {
-        submit::submit(&self.inner, submission).await
+        submit::submit(&self.broker, submission).await
     }
 
     async fn source(
@@ -199,31 +93,31 @@ impl Transport for JetStream {
         lane: Lane,
         bounds: SourceBounds,
     ) -> Result<Box<dyn Source>, TransportError> {
-        source::open(&self.inner, flow, lane, bounds).await
+        source::open(&self.broker, flow, lane, bounds).await
     }
 
     async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<Published, TransportError> {
-        let published = results::publish_outcome(&self.inner, request, outcome).await?;
+        let published = results::publish_outcome(&self.broker, request, outcome).await?;
         if published == Published::Stored && outcome.kind == OutcomeKind::Cancelled {
-            cancel::announce(&self.inner, request).await;
+            cancellations::announce(&self.broker, request).await;
         }
         Ok(published)
     }
 
     async fn cancellations(&self) -> Result<mpsc::Receiver<RequestId>, TransportError> {
-        cancel::listen(&self.inner).await
+        cancellations::listen(&self.broker).await
     }
 
     async fn outcomes(&self, request: &RequestId) -> Result<Vec<Outcome>, TransportError> {
-        results::outcomes(&self.inner, request).await
+        results::outcomes(&self.broker, request).await
     }
 
     async fn tail(&self, flow: &FlowName) -> Result<mpsc::Receiver<Submission>, TransportError> {
-        tail::listen(&self.inner, flow).await
+        tail::listen(&self.broker, flow).await
     }
 
     fn watch(&self, request: &RequestId) -> Watch {
-        self.inner.dispatch.watch(request)
+        self.dispatch.watch(request)
     }
 
     async fn put_claim(
@@ -231,19 +125,19 @@ impl Transport for JetStream {
         of: BodyOf<'_>,
         body: BoxStream<'_, Result<Bytes, BoxError>>,
     ) -> Result<Claim, TransportError> {
-        claims::put(&self.inner, of, body).await
+        self.claims.put(of, body).await
     }
 
     async fn get_claim(&self, claim: &Claim) -> Result<Bytes, TransportError> {
-        claims::get(&self.inner, claim).await
+        self.claims.get(claim).await
     }
 
     async fn drop_claim(&self, claim: &Claim) -> Result<(), TransportError> {
-        claims::drop_claim(&self.inner, claim).await
+        self.claims.remove(claim).await
     }
 
     async fn dead_letter(&self, letter: DeadLetter) -> Result<(), TransportError> {
-        dead::keep(&self.inner, letter).await
+        dead_letters::store(&self.broker, letter).await
     }
 
     async fn dead_letters(
@@ -252,23 +146,23 @@ impl Transport for JetStream {
         from: u64,
         limit: usize,
     ) -> Result<Vec<KeptLetter>, TransportError> {
-        dead::list(&self.inner, flow, from, limit).await
+        dead_letters::list(&self.broker, flow, from, limit).await
     }
 
     async fn remove_dead_letter(&self, id: u64) -> Result<(), TransportError> {
-        dead::remove(&self.inner, id).await
+        dead_letters::remove(&self.broker, id).await
     }
 
     async fn note_ended(&self, entries: &[Entry]) -> Result<(), TransportError> {
-        ledger::note(&self.inner, entries).await
+        ledger::append(&self.broker, entries).await
     }
 
     async fn ended(&self) -> Result<mpsc::Receiver<News>, TransportError> {
-        ledger::read(&self.inner).await
+        ledger::read(&self.broker).await
     }
 
     async fn put_record(&self, store: &Token, key: &Token, value: Bytes) -> Result<u64, TransportError> {
-        records::put(&self.inner, store, key, value).await
+        records::put(&self.broker, store, key, value).await
     }
 
     async fn replace_record(
@@ -278,33 +172,18 @@ impl Transport for JetStream {
         revision: u64,
         value: Bytes,
     ) -> Result<bool, TransportError> {
-        records::replace(&self.inner, store, key, revision, value).await
+        records::replace(&self.broker, store, key, revision, value).await
     }
 
     async fn get_record(&self, store: &Token, key: &Token) -> Result<Option<Record>, TransportError> {
-        records::get(&self.inner, store, key).await
+        records::get(&self.broker, store, key).await
     }
 
     async fn backlog(&self, flow: &FlowName) -> Result<Backlog, TransportError> {
-        backlog::of(&self.inner.publishing.context, &*self.inner.flow(flow)?).await
+        backlog::of(&self.broker.publishing.context, &*self.broker.flow(flow)?).await
     }
 
     async fn ready(&self) -> Result<(), TransportError> {
-        ready::ready(&self.inner).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_old_server_is_refused() {
-        for good in ["2.12.0", "2.15.1", "3.0.0-beta", "2.100"] {
-            assert!(check_version(good).is_ok(), "{good}");
-        }
-        for bad in ["2.11.9", "1.99.0", "", "x.y"] {
-            assert!(check_version(bad).is_err(), "{bad}");
-        }
+        write_canary::write(&self.broker).await
     }
 }

@@ -1,98 +1,50 @@
 //! [`pipeline::Transport`] on NATS JetStream, and the private nats-server behind it.
 //!
+//! How an event moves through the streams:
+//!
 //! ```text
 //! submit ─▶ EV-<flow> (work queue) ─▶ source ─▶ engine ─▶ publish_outcome ─▶ RES ─▶ watch, outcomes
 //!                                        ├ note_ended ─▶ LEDGER ─▶ ended
-//!                                        └ unreadable, given up ─▶ DEAD
-//! put_claim ─▶ BLOB (chunks) ─▶ get_claim, drop_claim, unused          put_record ─▶ RECORDS ─▶ get_record
+//!                                        └ unreadable, or never settled ─▶ DEAD
+//! put_claim ─▶ BLOB (chunks) ─▶ get_claim, drop_claim, orphan removal   put_record ─▶ RECORDS, OWN ─▶ get_record
 //! ```
 //!
-//! [`connect`] makes the streams of a [`Topology`]; [`server::PrivateServer`] runs a broker that dies with this process.
-//! The README of this crate is for publishers and subscribers in other languages.
+//! Import order: a file imports only from its own folder and from those below it, and no files import each other in a
+//! circle.
+//!
+//! ```text
+//! connect.rs       opens connections, creates streams, starts tasks
+//! jetstream.rs     implements Transport; hands each call to its part
+//! queue/           the work queue of a flow: submit, source, puller, events in flight, backlog, tail
+//! stores/          results, dead letters, claim store, records, ledger, cancellations, write canary
+//! link/            connections, streams and consumers, confirmed publishing, direct get, following a stream
+//! server/          the private nats-server; imports neither link/ nor what is above it
+//! wire/            subjects, headers, events and payloads as NATS messages
+//! the ground       topology.rs, spec.rs, sync_interval.rs, access.rs, error.rs
+//! ```
+//!
+//! [`connect()`] creates the streams of a [`Topology`]; [`server::PrivateServer`] runs a broker that ends with this
+//! process. The README of this crate documents the subjects and headers for publishers and subscribers in other
+//! languages.
 
-mod backlog;
-mod body;
-mod bounded;
-mod cancel;
-mod claims;
-mod codec;
-mod connection;
-mod dead;
-mod delivery;
-mod direct;
-mod dispatch;
-mod follow;
-mod held;
+mod access;
+mod connect;
+mod error;
 mod jetstream;
-mod ledger;
-mod names;
-mod publish;
-mod pump;
-mod ready;
-mod records;
-mod results;
+mod link;
+mod queue;
 pub mod server;
-mod source;
 mod spec;
-mod submit;
-mod tail;
+mod stores;
+mod sync_interval;
 mod topology;
-mod unused;
+mod wire;
 
-use std::path::PathBuf;
-use std::time::Duration;
-
-use pipeline::BoxError;
-
-pub use connection::{Access, Auth};
-pub use jetstream::{ConnectOptions, JetStream, connect};
-pub use spec::{Limits, NatsSpec, SyncInterval};
+pub use access::{Access, Auth};
+pub use connect::{ConnectOptions, connect};
+pub use error::ConnectError;
+pub use jetstream::JetStream;
+pub use spec::{Limits, NatsSpec};
+pub use stores::usage::StorageUsage;
+pub use sync_interval::SyncInterval;
 pub use topology::{FlowTopology, Topology};
-
-/// Why the broker cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// A key file cannot be read.
-    #[error("key file {} cannot be read", file.display())]
-    Key {
-        /// Which file.
-        file: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Nobody answers at the address, or refuses who we are.
-    #[error("no connection to the broker at {url}")]
-    Refused {
-        /// Where.
-        url: String,
-        /// Why.
-        source: BoxError,
-    },
-    /// The broker did not answer in time.
-    #[error("the broker at {url} did not answer within {limit:?}")]
-    TimedOut {
-        /// Where.
-        url: String,
-        /// How long it was waited for.
-        limit: Duration,
-    },
-    /// The server lacks what is needed.
-    #[error("nats-server {found} is too old: 2.12 or newer is needed")]
-    TooOld {
-        /// Its version.
-        found: String,
-    },
-    /// A stream cannot be made or brought up to date.
-    #[error("stream {stream} cannot be made or updated; {remedy}")]
-    Stream {
-        /// Which stream.
-        stream: String,
-        /// What to do.
-        remedy: &'static str,
-        /// What the broker says.
-        source: BoxError,
-    },
-    /// Results cannot be followed.
-    #[error("results cannot be followed")]
-    Results(#[source] BoxError),
-}

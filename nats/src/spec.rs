@@ -1,6 +1,6 @@
-//! `[nats]`: where the broker is, or how the private one is run, and how much each store may keep.
+//! The section `[nats]`: where the broker is or how the private server is run, and the bounds of each stream.
 //!
-//! Reading has no side effects; [`NatsSpec::check`] reports what does not fit together, with places.
+//! Deserialising has no side effects; [`NatsSpec::check`] reports keys that contradict each other, with their places.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,9 +8,13 @@ use std::time::Duration;
 
 use pipeline::LedgerLimits;
 use pipeline::spec::{ByteSize, Places, Problems};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
-use crate::connection::{Access, Auth};
+use crate::access::{Access, Auth};
+use crate::sync_interval::SyncInterval;
+
+/// Adds a problem: the key, the message and the remedy.
+type Report<'a> = dyn FnMut(&str, String, &str) + 'a;
 
 /// `[nats]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -23,50 +27,51 @@ pub struct NatsSpec {
     pub credentials: Option<PathBuf>,
     /// File with the nkey seed of a user, for `url`.
     pub nkey_seed_file: Option<PathBuf>,
-    /// Where the private server listens. Absent: loopback, any free port, for this process alone.
+    /// Address at which the private server listens. Absent: loopback, any free port, for this process only.
     pub listen: Option<SocketAddr>,
-    /// Where the private server takes MQTT 3.1.1. Absent: nowhere.
+    /// Address at which the private server listens for MQTT 3.1.1. Absent: it does not.
     pub mqtt: Option<SocketAddr>,
-    /// How long the private server may keep what it acknowledged in the page cache: `"1s"`, another interval, or
-    /// `"always"` for an fsync before every acknowledgement.
+    /// How long acknowledged messages of the private server may stay in the page cache before an fsync: `"1s"`, another
+    /// interval, or `"always"` for an fsync before every acknowledgement.
     pub sync: SyncInterval,
-    /// Disk the private server may use. Absent: what its streams may hold together, and a quarter more.
+    /// Disk that the private server may use. Absent: the sum of the bounds of its streams and a quarter more.
     pub max_file: Option<ByteSize>,
-    /// Memory the private server may use for streams kept in memory; also bounds its heap.
+    /// Memory that the private server may use for streams in memory; also bounds its heap.
     pub max_mem: ByteSize,
-    /// Copies of every stream, on as many servers of a cluster: 1, 3 or 5.
+    /// Replicas of every stream, each on another server of a cluster: 1, 3 or 5.
     pub replicas: usize,
-    /// How long results can be read.
+    /// Age at which results expire.
     pub results_max_age_hours: u64,
-    /// Bytes of all results; the oldest go first.
+    /// Bytes of all results; when full, the oldest are dropped.
     pub results_max_bytes: ByteSize,
-    /// How long bodies in the object store are kept. Must outlast the longest wait in a queue.
+    /// Age at which bodies in the object store expire. Must be longer than the longest wait in a queue.
     pub claims_max_age_hours: u64,
-    /// Bytes of all bodies in the object store; a body that does not fit is refused.
+    /// Bytes of all bodies in the object store; when full, further bodies are refused.
     pub claims_max_bytes: ByteSize,
-    /// How long a body waits for the event that refers to it. Must outlast the longest upload.
+    /// Time after which a body without an event is orphaned and removed. Must be longer than the longest upload.
     pub claims_unused_s: u64,
-    /// How long dead letters are kept.
+    /// Age at which dead letters expire.
     pub dead_max_age_hours: u64,
-    /// Bytes of all dead letters; the oldest go first.
+    /// Bytes of all dead letters; when full, the oldest are dropped.
     pub dead_max_bytes: ByteSize,
-    /// Bytes of all records; a record that does not fit is refused.
+    /// Bytes of all records; when full, further records are refused.
     pub records_max_bytes: ByteSize,
-    /// How long it is remembered that an event has ended.
+    /// Age at which the ledger forgets an event that ended.
     pub ledger_max_age_hours: u64,
-    /// Ended events remembered; the oldest are forgotten early. About 50 bytes of memory each.
+    /// Ended events that the ledger remembers; beyond that, the oldest are forgotten early. About 50 bytes of memory
+    /// each.
     pub ledger_max_events: usize,
 }
 
-/// Clients come back for a result within a day or not at all.
+/// Clients ask for a result within a day or not at all.
 const RESULTS_MAX_AGE_HOURS: u64 = 24;
-/// A body is of use for as long as its event waits, and its dead letter after that.
+/// A body is needed while its event waits, and afterwards by its dead letter.
 const CLAIMS_MAX_AGE_HOURS: u64 = DEAD_MAX_AGE_HOURS;
-/// An upload takes minutes at most, whatever the gateway is told.
+/// An upload takes minutes at most, whichever time limits the gateway is given.
 const CLAIMS_UNUSED_S: u64 = 3600;
-/// Somebody looks at dead letters at least once a month.
+/// People look at dead letters at least once a month.
 const DEAD_MAX_AGE_HOURS: u64 = 30 * 24;
-/// Streams live on disk; what is in memory is consumers of results, a few KB each.
+/// Streams are on disk; only consumers of results are in memory, a few KB each.
 const MAX_MEM: ByteSize = ByteSize::mib(256);
 
 impl Default for NatsSpec {
@@ -96,44 +101,55 @@ impl Default for NatsSpec {
 }
 
 impl NatsSpec {
-    /// Reports keys that contradict each other.
+    /// Reports keys that contradict each other, and values that are not allowed.
     pub fn check(&self, places: &Places, problems: &mut Problems) {
-        let mut complain = |key: &str, message: String, remedy: &str| problems.add(places.of(key), message, remedy);
-        if self.url.is_some() {
-            for (key, set) in [("listen", self.listen.is_some()), ("mqtt", self.mqtt.is_some())] {
-                if set {
-                    let message = format!("{key} is for the private server, but url names another one");
-                    complain(key, message, "remove one of the two");
-                }
-            }
-        } else {
-            for (key, set) in
-                [("credentials", self.credentials.is_some()), ("nkey_seed_file", self.nkey_seed_file.is_some())]
-            {
-                if set {
-                    complain(key, format!("{key} is for a broker of your own, but url is absent"), "add url");
-                }
-            }
-            if self.replicas > 1 {
-                let message = format!("replicas is {}, but the private server is one server", self.replicas);
-                complain("replicas", message, "set url to a cluster, or leave replicas out");
-            }
+        let mut report = |key: &str, message: String, remedy: &str| problems.add(places.of(key), message, remedy);
+        match self.url {
+            Some(_) => self.check_own_broker(&mut report),
+            None => self.check_private_server(&mut report),
         }
         if self.credentials.is_some() && self.nkey_seed_file.is_some() {
-            complain("nkey_seed_file", "both credentials and nkey_seed_file are given".into(), "keep one of them");
+            report("nkey_seed_file", "both credentials and nkey_seed_file are given".into(), "keep one of them");
         }
+        if ![1, 3, 5].contains(&self.replicas) {
+            report("replicas", format!("replicas is {}", self.replicas), "give 1, 3 or 5");
+        }
+        self.check_ages(&mut report);
+    }
+
+    fn check_own_broker(&self, report: &mut Report<'_>) {
+        for (key, set) in [("listen", self.listen.is_some()), ("mqtt", self.mqtt.is_some())] {
+            if set {
+                let message = format!("{key} is for the private server, but url names another broker");
+                report(key, message, "remove one of the two");
+            }
+        }
+    }
+
+    fn check_private_server(&self, report: &mut Report<'_>) {
+        for (key, set) in
+            [("credentials", self.credentials.is_some()), ("nkey_seed_file", self.nkey_seed_file.is_some())]
+        {
+            if set {
+                report(key, format!("{key} is for a broker at url, but url is absent"), "add url");
+            }
+        }
+        if self.replicas > 1 {
+            let message = format!("replicas is {}, but the private server is one server", self.replicas);
+            report("replicas", message, "set url to a cluster, or leave replicas out");
+        }
+    }
+
+    fn check_ages(&self, report: &mut Report<'_>) {
         if self.claims_max_age_hours < self.dead_max_age_hours {
             let (claims, dead) = (self.claims_max_age_hours, self.dead_max_age_hours);
             let message =
                 format!("claims_max_age_hours is {claims}, but dead letters need their bodies for {dead} hours");
-            complain("claims_max_age_hours", message, "raise it, or lower dead_max_age_hours");
-        }
-        if ![1, 3, 5].contains(&self.replicas) {
-            complain("replicas", format!("replicas is {}", self.replicas), "give 1, 3 or 5");
+            report("claims_max_age_hours", message, "raise it, or lower dead_max_age_hours");
         }
         if self.claims_unused_s == 0 {
-            let message = "claims_unused_s is 0, which would take bodies away before their event comes".to_owned();
-            complain("claims_unused_s", message, "give more seconds than the longest upload takes");
+            let message = "claims_unused_s is 0, which would remove bodies before their event is submitted".to_owned();
+            report("claims_unused_s", message, "give more seconds than the longest upload takes");
         }
         for (key, hours) in [
             ("results_max_age_hours", self.results_max_age_hours),
@@ -142,7 +158,7 @@ impl NatsSpec {
             ("ledger_max_age_hours", self.ledger_max_age_hours),
         ] {
             if hours == 0 {
-                complain(key, format!("{key} is 0, which would keep for ever"), "give at least 1");
+                report(key, format!("{key} is 0, which would mean that nothing expires"), "give at least 1");
             }
         }
     }
@@ -159,7 +175,7 @@ impl NatsSpec {
         Some(Access { url, auth })
     }
 
-    /// What the streams may keep.
+    /// Bounds of the streams.
     #[must_use]
     pub fn limits(&self) -> Limits {
         let hours = |hours: u64| Duration::from_secs(hours.saturating_mul(3600));
@@ -181,23 +197,23 @@ impl NatsSpec {
 /// Bounds of the streams that all flows share.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Copies of every stream.
+    /// Replicas of every stream.
     pub replicas: usize,
-    /// Age at which results go.
+    /// Age at which results expire.
     pub results_max_age: Duration,
-    /// Bytes of results; the oldest go first.
+    /// Bytes of results; when full, the oldest are dropped.
     pub results_max_bytes: ByteSize,
-    /// Age at which bodies in the object store go.
+    /// Age at which bodies in the object store expire.
     pub claims_max_age: Duration,
-    /// Bytes of bodies; what does not fit is refused.
+    /// Bytes of bodies; when full, further bodies are refused.
     pub claims_max_bytes: ByteSize,
-    /// Time after which a body goes that no event refers to.
+    /// Time after which a body without an event is orphaned and removed.
     pub claims_unused: Duration,
-    /// Age at which dead letters go.
+    /// Age at which dead letters expire.
     pub dead_max_age: Duration,
-    /// Bytes of dead letters; the oldest go first.
+    /// Bytes of dead letters; when full, the oldest are dropped.
     pub dead_max_bytes: ByteSize,
-    /// Bytes of records; what does not fit is refused.
+    /// Bytes of records; when full, further records are refused.
     pub records_max_bytes: ByteSize,
     /// Bounds of the ledger.
     pub ledger: LedgerLimits,
@@ -209,77 +225,21 @@ impl Default for Limits {
     }
 }
 
-/// `"always"` or an interval such as `"500ms"`, `"1s"`, `"2m"`, in the words of the server's own config.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SyncInterval(String);
-
-impl Default for SyncInterval {
-    /// Costs nothing measurable; the server's own default is two minutes.
-    fn default() -> Self {
-        Self("1s".into())
-    }
-}
-
-impl SyncInterval {
-    /// As the server's config takes it.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether every acknowledgement follows an fsync.
-    #[must_use]
-    pub fn is_always(&self) -> bool {
-        self.0 == "always"
-    }
-}
-
-impl std::str::FromStr for SyncInterval {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            || format!("{text:?} is no sync interval, expected \"always\" or one such as \"500ms\", \"1s\", \"2m\"");
-        if text == "always" {
-            return Ok(Self(text.into()));
-        }
-        let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-        let (number, unit) = text.split_at(digits);
-        let number: u64 = number.parse().map_err(|_| wrong())?;
-        match unit {
-            "ms" | "s" | "m" if number > 0 => Ok(Self(text.into())),
-            _ => Err(wrong()),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for SyncInterval {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn intervals_read_as_the_server_takes_them() {
-        for good in ["always", "1s", "500ms", "2m"] {
-            assert_eq!(good.parse::<SyncInterval>().unwrap().as_str(), good);
-        }
-        for bad in ["", "1", "0s", "s", "1h30", "1s\"\n}", "-1s", "never"] {
-            assert!(bad.parse::<SyncInterval>().is_err(), "{bad:?}");
-        }
+    fn problems(spec: &NatsSpec) -> usize {
+        let mut problems = Problems::default();
+        spec.check(&Places::default(), &mut problems);
+        problems.sorted().len()
     }
 
     #[test]
     fn a_private_server_is_the_default() {
         let spec = NatsSpec::default();
         assert!(spec.access().is_none());
-        let mut problems = Problems::default();
-        spec.check(&Places::default(), &mut problems);
-        assert!(problems.is_empty());
+        assert_eq!(problems(&spec), 0);
     }
 
     #[test]
@@ -290,8 +250,21 @@ mod tests {
             replicas: 2,
             ..NatsSpec::default()
         };
-        let mut problems = Problems::default();
-        spec.check(&Places::default(), &mut problems);
-        assert_eq!(problems.sorted().len(), 2);
+        assert_eq!(problems(&spec), 2);
+    }
+
+    #[test]
+    fn credentials_without_a_url_are_reported() {
+        assert_eq!(problems(&NatsSpec { credentials: Some("me.creds".into()), ..NatsSpec::default() }), 1);
+    }
+
+    #[test]
+    fn bodies_that_expire_before_their_dead_letters_are_reported() {
+        assert_eq!(problems(&NatsSpec { claims_max_age_hours: 1, ..NatsSpec::default() }), 1);
+    }
+
+    #[test]
+    fn an_age_of_zero_is_reported() {
+        assert_eq!(problems(&NatsSpec { results_max_age_hours: 0, ..NatsSpec::default() }), 1);
     }
 }

@@ -1,9 +1,9 @@
-//! The ledger and the order of keys, on a real server that also dies.
+//! The ledger, records and the order of keys, on a real server, also after it was killed.
 
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
-    reason = "a test stops at the first surprise and is told its server by the environment"
+    reason = "a test may panic, and the environment names its server"
 )]
 
 mod support;
@@ -20,18 +20,18 @@ fn entry(id: &str) -> Entry {
     Entry::new(&token("f"), &token(id), End::Settled)
 }
 
-/// Takes in what is told until everything stored has been.
+/// Adds the entries to `ledger` until all that are stored have been read.
 async fn read_all(ledger: &Ledger, news: &mut mpsc::Receiver<News>) {
     let reading = async {
         while let Some(News::Noted(at, entries)) = news.recv().await {
             ledger.note(at, &entries);
         }
     };
-    tokio::time::timeout(PATIENCE, reading).await.expect("the ledger has an end");
+    tokio::time::timeout(PATIENCE, reading).await.expect("the reader did not catch up");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_process_knows_what_has_ended_also_after_the_server_died() {
+async fn every_process_reads_all_ended_events_also_after_the_server_was_killed() {
     let broker = Broker::start().await;
     let transport = broker.connect(topology(&[("f", 10)])).await;
     let mut news = transport.ended().await.unwrap();
@@ -45,10 +45,10 @@ async fn every_process_knows_what_has_ended_also_after_the_server_died() {
     }
     let pid = broker.server.pid().unwrap();
     kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
-    eventually("the server is started again", || async { broker.server.pid().is_some_and(|now| now != pid) }).await;
+    eventually("the server is restarted", || async { broker.server.pid().is_some_and(|now| now != pid) }).await;
     eventually("a note is stored", || async { transport.note_ended(&[entry("late")]).await.is_ok() }).await;
 
-    // Who listened all the time, and who comes later.
+    // A reader that was connected all the time, and one that connects later.
     let listening = async {
         while ledger.look_up(&token("f"), &token("late")).is_none() {
             if let Some(News::Noted(at, entries)) = news.recv().await {
@@ -56,7 +56,7 @@ async fn every_process_knows_what_has_ended_also_after_the_server_died() {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, listening).await.expect("the live reader hears of it");
+    tokio::time::timeout(PATIENCE, listening).await.expect("the live reader did not get the entry");
     let fresh = Ledger::default();
     let another = broker.connect(topology(&[("f", 10)])).await;
     read_all(&fresh, &mut another.ended().await.unwrap()).await;
@@ -68,7 +68,7 @@ async fn every_process_knows_what_has_ended_also_after_the_server_died() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_record_is_replaced_only_where_nobody_wrote_meanwhile() {
+async fn a_record_is_replaced_only_if_it_was_not_written_meanwhile() {
     let broker = Broker::start().await;
     let transport = broker.connect(topology(&[])).await;
     let (store, key) = (token("s"), token("k"));
@@ -93,7 +93,7 @@ fn reading(id: &str, device: &str) -> Submission {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn events_of_one_key_come_one_after_another_over_retries_and_processes() {
+async fn events_of_one_key_are_delivered_in_order_across_retries_and_processes() {
     let broker = Broker::start().await;
     let transport = broker.connect(ordered()).await;
     for number in 0..4 {
@@ -116,7 +116,7 @@ async fn events_of_one_key_come_one_after_another_over_retries_and_processes() {
         let delivery = tokio::time::timeout(PATIENCE, async {
             tokio::select! { delivery = first.next() => delivery, delivery = second.next() => delivery }
         });
-        let delivery = delivery.await.expect("an event comes").unwrap();
+        let delivery = delivery.await.expect("no event was delivered").unwrap();
         if delivery.envelope.id.as_str() == "a1" && !retried {
             retried = true;
             delivery.ack.settle(Settlement::Retry(Duration::from_millis(200), "a test".into())).await;
@@ -138,12 +138,12 @@ async fn events_of_one_key_come_one_after_another_over_retries_and_processes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn events_of_another_order_are_not_left_behind_unseen() {
+async fn a_changed_order_is_refused_while_events_from_before_it_wait() {
     let broker = Broker::start().await;
     let plain = broker.connect(topology(&[("f", 100)])).await;
     plain.submit(event("f", "e", text("x"))).await.unwrap();
     let options = nats::ConnectOptions::new(broker.access(), ordered());
-    let Err(error) = nats::connect(options.clone()).await else { panic!("an event would be lost from sight") };
+    let Err(error) = nats::connect(options.clone()).await else { panic!("an event would never be delivered") };
     assert!(error.to_string().contains("run once with order_by as it was"), "{error}");
     let again = broker.connect(topology(&[("f", 100)])).await;
     let mut source = open(&again, "f", Lane::Interactive, bounds(4)).await;

@@ -1,9 +1,9 @@
-//! Events through the queue: what comes out, when it comes again, when it is refused.
+//! Events through the queue: delivery, redelivery, refusal, dead letters.
 
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
-    reason = "a test stops at the first surprise and is told its server by the environment"
+    reason = "a test may panic, and the environment names its server"
 )]
 
 mod support;
@@ -20,7 +20,7 @@ use support::*;
 use tokio::time::Instant;
 
 #[tokio::test]
-async fn every_kind_of_payload_and_every_attribute_survives() {
+async fn every_kind_of_payload_and_every_attribute_survives_the_queue() {
     let broker = Broker::start().await;
     let transport = broker.connect(topology(&[("f", 100)])).await;
     let claim = Claim { id: token("c"), length: 3 << 20, sha256: Digest([3; 32]) };
@@ -51,7 +51,7 @@ async fn every_kind_of_payload_and_every_attribute_survives() {
 }
 
 #[tokio::test]
-async fn a_dropped_delivery_comes_again_and_a_settled_one_does_not() {
+async fn a_dropped_delivery_is_redelivered_and_a_settled_one_is_not() {
     let broker = Broker::start().await;
     let transport = broker.connect(topology(&[("f", 100)])).await;
     let mut source = open(&transport, "f", Lane::Interactive, bounds(10)).await;
@@ -70,7 +70,7 @@ async fn a_dropped_delivery_comes_again_and_a_settled_one_does_not() {
 }
 
 #[tokio::test]
-async fn a_retry_waits_as_long_as_it_was_told() {
+async fn a_retry_is_redelivered_after_its_delay() {
     let broker = Broker::start().await;
     let transport = broker.connect(topology(&[("f", 100)])).await;
     let mut source = open(&transport, "f", Lane::Interactive, bounds(10)).await;
@@ -85,7 +85,7 @@ async fn a_retry_waits_as_long_as_it_was_told() {
 }
 
 #[tokio::test]
-async fn what_is_held_or_waits_is_kept_alive() {
+async fn progress_is_reported_for_events_at_work_and_waiting() {
     let broker = Broker::start().await;
     let transport = broker.connect(topology(&[("f", 100)])).await;
     let short = SourceBounds { ack_wait: Duration::from_millis(400), ..bounds(4) };
@@ -93,21 +93,21 @@ async fn what_is_held_or_waits_is_kept_alive() {
     for id in ["a", "b", "c"] {
         transport.submit(event("f", id, text(id))).await.unwrap();
     }
-    let held = next(&mut source).await;
-    // Three times the wait of the broker: b and c wait in the source meanwhile.
+    let at_work = next(&mut source).await;
+    // Three times the ack_wait, while b and c wait in the source.
     tokio::time::sleep(3 * short.ack_wait).await;
     for _ in 0..2 {
         let waited = next(&mut source).await;
         assert_eq!(waited.envelope.attempt, 1, "{}", waited.envelope.id);
         waited.ack.settle(Settlement::Done).await;
     }
-    held.ack.settle(Settlement::Done).await;
+    at_work.ack.settle(Settlement::Done).await;
     assert!(is_quiet(&mut source, short.ack_wait).await);
     assert_eq!(transport.backlog(&token("f")).await.unwrap().interactive, 0);
 }
 
 #[tokio::test]
-async fn a_source_never_holds_more_than_its_bound_and_leaves_the_rest_to_others() {
+async fn a_source_has_no_more_in_flight_than_its_bound_and_leaves_the_rest_to_others() {
     let broker = Broker::start().await;
     let transport = broker.connect(topology(&[("f", 100)])).await;
     let other = broker.connect(topology(&[("f", 100)])).await;
@@ -115,9 +115,9 @@ async fn a_source_never_holds_more_than_its_bound_and_leaves_the_rest_to_others(
     for index in 0..8 {
         transport.submit(event("f", &format!("e{index}"), text("x"))).await.unwrap();
     }
-    let mut held = Vec::new();
+    let mut in_flight = Vec::new();
     for _ in 0..4 {
-        held.push(next(&mut source).await);
+        in_flight.push(next(&mut source).await);
     }
     assert!(is_quiet(&mut source, Duration::from_millis(100)).await);
     let mut second = open(&other, "f", Lane::Interactive, bounds(8)).await;
@@ -126,9 +126,9 @@ async fn a_source_never_holds_more_than_its_bound_and_leaves_the_rest_to_others(
         assert_eq!(delivery.envelope.attempt, 1);
         delivery.ack.settle(Settlement::Done).await;
     }
-    // Closing a source hands back at once what its engine never took or dropped.
+    // Closing a source hands back at once the events that its engine did not take, and those that it dropped.
     drop(source);
-    drop(held);
+    drop(in_flight);
     let mut again = Vec::new();
     for _ in 0..4 {
         let delivery = next(&mut second).await;
@@ -139,7 +139,7 @@ async fn a_source_never_holds_more_than_its_bound_and_leaves_the_rest_to_others(
 }
 
 #[tokio::test]
-async fn a_full_queue_refuses_per_lane_and_takes_again_when_drained() {
+async fn a_full_queue_refuses_per_lane_and_accepts_again_when_drained() {
     let broker = Broker::start().await;
     let transport = broker.connect(topology(&[("f", 5)])).await;
     let submissions = (0..8).map(|index| transport.submit(event("f", &format!("e{index}"), text("x"))));
@@ -159,7 +159,7 @@ async fn a_full_queue_refuses_per_lane_and_takes_again_when_drained() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_stored_is_refused_before_it_is_sent() {
+async fn an_event_that_cannot_be_stored_is_refused_before_it_is_sent() {
     let broker = Broker::start().await;
     let transport = broker.connect(topology(&[("f", 100)])).await;
     let mut injected = event("f", "a", text("x"));
@@ -173,7 +173,7 @@ async fn what_cannot_be_stored_is_refused_before_it_is_sent() {
     let nowhere = transport.submit(event("g", "d", text("x"))).await;
     assert!(matches!(nowhere, Err(TransportError::NoFlow(flow)) if flow.as_str() == "g"));
     assert_eq!(transport.backlog(&token("f")).await.unwrap().interactive, 0);
-    // The largest that is taken goes through.
+    // The largest events that are accepted are delivered.
     let most = Payload::Bytes(Content::inline("a/b", vec![7; 256 << 10]));
     transport.submit(event("f", "d", most)).await.unwrap();
     let json = Payload::json(serde_json::json!("x".repeat((1 << 20) - 2)));
@@ -184,7 +184,7 @@ async fn what_cannot_be_stored_is_refused_before_it_is_sent() {
 }
 
 #[tokio::test]
-async fn an_event_that_cannot_be_read_becomes_a_dead_letter() {
+async fn an_event_that_cannot_be_decoded_becomes_a_dead_letter() {
     let broker = Broker::start().await;
     let transport = broker.connect(topology(&[("f", 100)])).await;
     let raw = support_client::connect(&broker, "publisher.nk").await;
@@ -212,7 +212,7 @@ async fn an_event_that_cannot_be_read_becomes_a_dead_letter() {
 }
 
 #[tokio::test]
-async fn subjects_of_no_lane_are_stored_nowhere() {
+async fn a_subject_that_is_no_lane_is_stored_in_no_stream() {
     let broker = Broker::start().await;
     let _transport = broker.connect(topology(&[("f", 100)])).await;
     let jetstream = async_nats::jetstream::new(support_client::connect(&broker, "publisher.nk").await);
@@ -223,11 +223,11 @@ async fn subjects_of_no_lane_are_stored_nowhere() {
 }
 
 #[tokio::test]
-async fn an_event_nobody_ever_settles_ends_as_dead_letter_and_failed_result() {
+async fn an_event_that_is_never_settled_ends_as_dead_letter_and_failed_result() {
     let broker = Broker::start().await;
     let transport = broker.connect(topology(&[("f", 100)])).await;
-    let net = SourceBounds { max_deliver: 2, ..bounds(10) };
-    let mut source = open(&transport, "f", Lane::Interactive, net).await;
+    let limited = SourceBounds { max_deliver: 2, ..bounds(10) };
+    let mut source = open(&transport, "f", Lane::Interactive, limited).await;
     let mut poison = event("f", "p", text("boom"));
     poison.envelope.request = Some(token("p"));
     transport.submit(poison).await.unwrap();
@@ -238,7 +238,7 @@ async fn an_event_nobody_ever_settles_ends_as_dead_letter_and_failed_result() {
         assert_eq!(delivery.envelope.attempt, attempt);
         drop(delivery);
     }
-    // Asking for the next event is what puts the poison aside.
+    // The poison event is dead-lettered when the next event is asked for.
     assert!(is_quiet(&mut source, Duration::from_millis(500)).await);
     let letters = transport.dead_letters(None, 0, 10).await.unwrap();
     assert_eq!(letters.len(), 1);
@@ -248,7 +248,7 @@ async fn an_event_nobody_ever_settles_ends_as_dead_letter_and_failed_result() {
 }
 
 #[tokio::test]
-async fn dead_letters_are_kept_listed_and_removed() {
+async fn dead_letters_are_stored_listed_and_removed() {
     let broker = Broker::start().await;
     let transport = broker.connect(topology(&[("f", 100), ("g", 100)])).await;
     for (flow, id) in [("f", "a"), ("g", "b"), ("f", "c")] {
@@ -261,7 +261,7 @@ async fn dead_letters_are_kept_listed_and_removed() {
             cause: Rejection::internal("line one\nline two"),
             error: Some("first\nsecond".into()),
         };
-        // Twice: the repeat of a settlement that was not confirmed.
+        // Twice, as after a settlement that was not confirmed.
         transport.dead_letter(letter.clone()).await.unwrap();
         transport.dead_letter(letter).await.unwrap();
     }
@@ -278,7 +278,7 @@ async fn dead_letters_are_kept_listed_and_removed() {
 }
 
 #[tokio::test]
-async fn flows_that_answer_make_a_request_of_every_event() {
+async fn every_event_of_a_flow_that_answers_is_a_request() {
     let broker = Broker::start().await;
     let flows = nats::Topology { flows: vec![flow("f", 10, true)], limits: limits() };
     let transport = broker.connect(flows).await;
@@ -288,7 +288,7 @@ async fn flows_that_answer_make_a_request_of_every_event() {
 }
 
 #[tokio::test]
-async fn a_changed_declaration_updates_the_queue_and_a_foreign_stream_is_named() {
+async fn a_changed_declaration_updates_the_queue_and_a_stream_in_the_way_is_named() {
     let broker = Broker::start().await;
     drop(broker.connect(topology(&[("f", 2)])).await);
     let transport = broker.connect(topology(&[("f", 4)])).await;
@@ -303,12 +303,12 @@ async fn a_changed_declaration_updates_the_queue_and_a_foreign_stream_is_named()
     };
     own.create_stream(foreign).await.unwrap();
     let options = nats::ConnectOptions::new(broker.access(), topology(&[("g", 4)]));
-    let Err(error) = nats::connect(options).await else { panic!("was taken") };
+    let Err(error) = nats::connect(options).await else { panic!("was accepted") };
     assert!(error.to_string().contains("EV-g"), "{error}");
 }
 
 #[tokio::test]
-async fn closing_hands_back_and_ends_the_sources() {
+async fn closing_hands_events_back_and_ends_the_sources() {
     let broker = Broker::start().await;
     let transport = broker.connect(topology(&[("f", 100)])).await;
     let mut source = open(&transport, "f", Lane::Interactive, bounds(10)).await;

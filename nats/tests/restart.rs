@@ -1,9 +1,9 @@
-//! The server dies and comes back; what was accepted is not lost, and everybody goes on.
+//! The server is killed, stopped, restarted or cannot start: no accepted event is lost, and all clients continue.
 
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
-    reason = "a test stops at the first surprise and is told its server by the environment"
+    reason = "a test may panic, and the environment names its server"
 )]
 
 mod support;
@@ -26,10 +26,10 @@ fn kill(server: &PrivateServer) -> u32 {
 }
 
 async fn restarted(server: &PrivateServer, before: u32) {
-    eventually("the server is started again", || async { server.pid().is_some_and(|pid| pid != before) }).await;
+    eventually("the server is restarted", || async { server.pid().is_some_and(|pid| pid != before) }).await;
 }
 
-/// Submits until told to stop; gives the ids that were accepted.
+/// Submits until `stop` is set; returns the ids that were accepted.
 async fn submit_all(transport: Arc<JetStream>, stop: Arc<AtomicBool>) -> HashSet<String> {
     let mut accepted = HashSet::new();
     let mut index = 0;
@@ -45,7 +45,7 @@ async fn submit_all(transport: Arc<JetStream>, stop: Arc<AtomicBool>) -> HashSet
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_server_loses_nothing_that_was_accepted() {
+async fn a_killed_server_loses_no_accepted_event() {
     let broker = Broker::start().await;
     let transport = broker.connect(topology(&[("f", 100_000)])).await;
     let request = token("r");
@@ -69,12 +69,13 @@ async fn a_killed_server_loses_nothing_that_was_accepted() {
             transport.publish_outcome(&request, &outcome(OutcomeKind::Data, ordinal, "")).await.is_ok()
         })
         .await;
-        let live = tokio::time::timeout(PATIENCE, watch.outcomes.recv()).await.expect("the watch stopped").unwrap();
+        let live =
+            tokio::time::timeout(PATIENCE, watch.outcomes.recv()).await.expect("the watch got no result").unwrap();
         assert_eq!(live.ordinal, ordinal);
     }
     stop.store(true, Ordering::Relaxed);
     let accepted = submitting.await.unwrap();
-    // 300 were delivered; a few of them may have been stored without a word that came back.
+    // 300 were delivered; the acknowledgement of a few of them may have been lost.
     assert!(accepted.len() > 250, "{}", accepted.len());
     while !accepted.is_subset(&delivered) {
         let delivery = next(&mut source).await;
@@ -87,7 +88,7 @@ async fn a_killed_server_loses_nothing_that_was_accepted() {
 }
 
 #[tokio::test]
-async fn a_stopped_server_is_not_ready_and_what_it_kept_is_there_afterwards() {
+async fn a_stopped_server_is_not_ready_and_its_store_is_intact_afterwards() {
     let broker = Broker::start().await;
     let transport = broker.connect(topology(&[("f", 100)])).await;
     transport.submit(event("f", "kept", text("x"))).await.unwrap();
@@ -108,7 +109,7 @@ async fn a_stopped_server_is_not_ready_and_what_it_kept_is_there_afterwards() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_start_says_why() {
+async fn a_server_that_cannot_start_reports_why() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let dir = tempfile::TempDir::new().unwrap();
     let spec = NatsSpec { listen: Some(taken.local_addr().unwrap()), ..NatsSpec::default() };
@@ -120,7 +121,7 @@ async fn a_server_that_cannot_start_says_why() {
 }
 
 #[tokio::test]
-async fn publishers_reach_an_opened_server_with_their_key_and_no_further() {
+async fn publishers_reach_a_listening_server_with_their_key_and_can_do_nothing_else() {
     let broker =
         Broker::start_with(NatsSpec { listen: Some("127.0.0.1:0".parse().unwrap()), ..NatsSpec::default() }).await;
     let transport = broker.connect(topology(&[("f", 100)])).await;
@@ -141,7 +142,7 @@ async fn publishers_reach_an_opened_server_with_their_key_and_no_further() {
     jetstream.publish_with_headers("ev.f.interactive", headers, "hello".into()).await.unwrap().await.unwrap();
     let mut source = open(&transport, "f", Lane::Interactive, bounds(1)).await;
     assert_eq!(next(&mut source).await.envelope.id.as_str(), "from-outside");
-    // It cannot forge a result, nor touch the streams.
+    // It can neither forge a result nor change the streams.
     assert!(jetstream.delete_stream("RES").await.is_err());
     let mut forged = async_nats::jetstream::context::ContextBuilder::new()
         .timeout(Duration::from_millis(500))
@@ -151,20 +152,21 @@ async fn publishers_reach_an_opened_server_with_their_key_and_no_further() {
     assert!(transport.outcomes(&token("from-outside")).await.unwrap().is_empty());
 }
 
-/// A remaining length below 128 is one byte; strings are preceded by their length in two.
+/// An MQTT packet whose remaining length, below 128, is one byte.
 fn mqtt(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
     let body = parts.concat();
     [&[kind, u8::try_from(body.len()).unwrap()], body.as_slice()].concat()
 }
 
+/// A string, preceded by its length in two bytes.
 fn mqtt_text(text: &str) -> Vec<u8> {
     [&u16::try_from(text.len()).unwrap().to_be_bytes(), text.as_bytes()].concat()
 }
 
 #[tokio::test]
-async fn mqtt_devices_publish_events_with_the_password_and_touch_nothing_else() {
+async fn mqtt_devices_publish_events_with_the_password_and_can_do_nothing_else() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    // The server reports no port for MQTT, so one that was free a moment ago is named.
+    // The server does not report its MQTT port, so a port is chosen that was free a moment ago.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let broker = Broker::start_with(NatsSpec { mqtt: Some(free), ..NatsSpec::default() }).await;
     let transport = broker.connect(topology(&[("f", 100)])).await;

@@ -3,7 +3,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
-    reason = "a test stops at the first surprise and is told its server by the environment"
+    reason = "a test may panic, and the environment names its server"
 )]
 
 mod support;
@@ -43,7 +43,7 @@ async fn the_first_terminal_wins_and_nothing_follows_it() {
 }
 
 #[tokio::test]
-async fn a_watch_sees_live_what_the_history_tells_later_on_any_gateway() {
+async fn a_watch_gets_live_what_the_history_has_later_on_any_gateway() {
     let broker = Broker::start().await;
     let transport = broker.connect(topology(&[])).await;
     let request = token("r");
@@ -72,7 +72,7 @@ async fn a_watch_sees_live_what_the_history_tells_later_on_any_gateway() {
 }
 
 #[tokio::test]
-async fn results_are_followed_again_when_their_consumer_is_removed() {
+async fn results_are_followed_again_after_their_consumer_was_deleted() {
     let broker = Broker::start().await;
     let transport = broker.connect(topology(&[])).await;
     let request = token("r");
@@ -92,7 +92,7 @@ async fn results_are_followed_again_when_their_consumer_is_removed() {
 }
 
 #[tokio::test]
-async fn what_clients_keep_takes_no_room_of_the_services_own() {
+async fn records_of_clients_take_no_room_of_the_services_own() {
     let broker = Broker::start().await;
     let limits = Limits { records_max_bytes: ByteSize::mib(1), ..limits() };
     let transport = broker.connect(Topology { flows: Vec::new(), limits }).await;
@@ -102,7 +102,7 @@ async fn what_clients_keep_takes_no_room_of_the_services_own() {
         let key = token(&format!("r-{number}"));
         refused |= transport.put_record(&token("reports"), &key, large.clone()).await.is_err();
     }
-    assert!(refused, "the store of clients is full");
+    assert!(refused, "the records of clients are full");
     let (own, key) = (token("caudal-notes"), token("n-1"));
     transport.put_record(&own, &key, large.clone()).await.unwrap();
     assert_eq!(transport.get_record(&own, &key).await.unwrap().unwrap().value, large);
@@ -119,7 +119,7 @@ async fn a_record_is_the_last_one_written() {
         transport.put_record(&store, &key, Bytes::from(format!("v{round}"))).await.unwrap();
         assert_eq!(transport.get_record(&store, &key).await.unwrap().unwrap().value, format!("v{round}"));
     }
-    // The same value again is a write of its own.
+    // The same value again is a separate write.
     transport.put_record(&store, &key, "a".into()).await.unwrap();
     transport.put_record(&store, &key, "b".into()).await.unwrap();
     transport.put_record(&store, &key, "a".into()).await.unwrap();

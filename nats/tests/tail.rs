@@ -1,9 +1,9 @@
-//! A tail shows events as they are submitted, and leaves them to the workers.
+//! A tail gets events as they are submitted; the workers get them too.
 
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
-    reason = "a test stops at the first surprise and is told its server by the environment"
+    reason = "a test may panic, and the environment names its server"
 )]
 
 mod support;
@@ -12,7 +12,7 @@ use pipeline::{Lane, Transport};
 use support::*;
 
 #[tokio::test]
-async fn a_tail_shows_every_lane_of_its_flow_and_takes_nothing() {
+async fn a_tail_gets_every_lane_of_its_flow_and_leaves_the_events_in_the_queue() {
     let broker = Broker::start().await;
     let mut ordered = flow("o", 10, false);
     ordered.order_by = Some("key".into());

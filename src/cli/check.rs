@@ -1,12 +1,13 @@
-//! `caudal check`: every problem of a config with file, line, column and remedy. Opens nothing, connects to nothing.
+//! `caudal check`: every problem of a config with file, line, column and remedy. Needs no network.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{ConfigArgs, EXIT_CONFIG};
-use crate::{Extras, assembly, plan};
+use super::config_args::{ConfigArgs, EXIT_CONFIG};
+use crate::extras::Extras;
+use crate::{assembly, plan};
 
 #[derive(Args)]
 pub struct CheckArgs {

@@ -1,4 +1,4 @@
-//! `caudal doctor`: what is found, which version, and the command that installs what is not.
+//! `caudal doctor`: what is installed, in which version, and the command that installs what is missing.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use clap::Args;
 use connectors::documents::OfficeSpec;
 use serde::Serialize;
 
-use crate::locate::{Parts, REMEDY};
+use crate::installed::{Parts, REMEDY};
 
 #[derive(Args)]
 pub struct DoctorArgs {
@@ -17,17 +17,17 @@ pub struct DoctorArgs {
     json: bool,
 }
 
-/// One part and what was found of it.
+/// The state of one dependency.
 #[derive(Serialize)]
 struct Finding {
     part: &'static str,
-    /// What it is for.
+    /// What needs it.
     needed_for: &'static str,
     path: Option<PathBuf>,
     version: Option<String>,
-    /// What is wrong; absent when all is well.
+    /// What is wrong; `None` if nothing is.
     problem: Option<String>,
-    /// What to run; absent when all is well.
+    /// The command to run; `None` if nothing is wrong.
     remedy: Option<String>,
 }
 
@@ -79,7 +79,7 @@ fn broker(parts: &Parts) -> Finding {
     finding("nats-server", "the private broker", parts.find_nats_server(), |path| {
         let output = Command::new(path).arg("--version").output().map_err(|error| error.to_string())?;
         let text = String::from_utf8_lossy(&output.stdout);
-        text.trim().rsplit_once('v').map(|(_, version)| version.to_owned()).ok_or_else(|| "it says no version".into())
+        text.trim().rsplit_once('v').map(|(_, version)| version.to_owned()).ok_or_else(|| "it prints no version".into())
     })
 }
 
@@ -97,6 +97,6 @@ fn office() -> Finding {
         let output = Command::new(program).arg("--version").output().map_err(|error| error.to_string())?;
         let text = String::from_utf8_lossy(&output.stdout);
         // `LibreOffice 7.4.7.2 40(Build:2)`
-        text.split_whitespace().nth(1).map(str::to_owned).ok_or_else(|| "it says no version".into())
+        text.split_whitespace().nth(1).map(str::to_owned).ok_or_else(|| "it prints no version".into())
     })
 }

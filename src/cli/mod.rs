@@ -1,23 +1,20 @@
 //! The command line: one file per command.
 
 mod check;
-mod dead;
+mod config_args;
+mod dead_letters;
 mod doctor;
 mod send;
 mod serve;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use pipeline::spec::Sources;
 
-use crate::Extras;
-use crate::locate::Parts;
+use crate::extras::Extras;
+use crate::installed::Parts;
 use crate::logging::{self, LogFormat};
-use crate::plan;
 
 /// Bounded, durable flows for the slow parts of a service: images, documents, chat, devices.
 ///
@@ -35,7 +32,7 @@ pub struct Args {
     /// What to log, for example `warn` or `info,nats=debug`
     #[arg(long, env = "CAUDAL_LOG", default_value = "info,async_nats=warn", global = true, value_name = "FILTER")]
     log: String,
-    /// How a log line looks
+    /// Format of log lines
     #[arg(long, value_enum, default_value_t, global = true)]
     log_format: LogFormat,
 }
@@ -46,19 +43,19 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Check a config without starting anything; needs no network
     Check(check::CheckArgs),
-    /// Say what is installed, which version, and what to run for what is not
+    /// Show what is installed, in which version, and the command that installs what is missing
     Doctor(doctor::DoctorArgs),
-    /// List, show, retry or drop what ended in failure
-    Dead(dead::DeadArgs),
+    /// List, show, retry or drop dead letters: events that failed for good
+    Dead(dead_letters::DeadArgs),
     /// Send the files of a folder into a running service
     Send(send::SendArgs),
-    /// Runs the broker as a child that ends with its parent
+    /// Run the broker as a child process that ends with its parent
     #[command(hide = true)]
     Guard {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
-    /// Converts documents for its parent
+    /// Convert documents for the parent process
     #[command(hide = true)]
     OfficeWorker {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -66,72 +63,12 @@ enum Command {
     },
 }
 
-/// Exit code for a config with problems, so that scripts can tell it from a failure at work.
-pub const EXIT_CONFIG: u8 = 3;
-
-/// Config files and overrides, the same for every command that reads a config.
-#[derive(clap::Args, Clone, Debug)]
-pub struct ConfigArgs {
-    /// Config files, merged in order; without one the built-in default serves everything
-    #[arg(value_name = "FILE")]
-    files: Vec<PathBuf>,
-    /// Override one key, for example `--set limits.enabled=false`; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    overrides: Vec<String>,
-}
-
-/// The shipped configs, so that the program works alone.
-const BUILT_IN: [(&str, &str); 3] = [
-    ("caudal.toml", include_str!("../../config/caudal.toml")),
-    ("gendoc.toml", include_str!("../../config/gendoc.toml")),
-    ("petalert.toml", include_str!("../../config/petalert.toml")),
-];
-
-impl ConfigArgs {
-    /// The texts to load: included files before those that include them, overrides last.
-    fn sources(&self) -> anyhow::Result<Sources> {
-        let mut sources = Sources::default();
-        if self.files.is_empty() {
-            add_built_in("caudal.toml", &mut sources)?;
-        }
-        for file in &self.files {
-            add_file(file, &mut sources, 0)?;
-        }
-        for assignment in &self.overrides {
-            sources.add_override(assignment);
-        }
-        Ok(sources)
-    }
-}
-
-/// Includes within includes, at most: deeper ones are a circle.
-const DEEPEST_INCLUDE: usize = 8;
-
-fn add_file(file: &Path, sources: &mut Sources, depth: usize) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    anyhow::ensure!(depth < DEEPEST_INCLUDE, "{} includes itself", file.display());
-    for included in plan::includes(&text) {
-        add_file(&plan::beside(file, &included), sources, depth + 1)?;
-    }
-    sources.add(file.display().to_string(), &text);
-    Ok(())
-}
-
-fn add_built_in(name: &str, sources: &mut Sources) -> anyhow::Result<()> {
-    let (_, text) = BUILT_IN.iter().find(|(known, _)| *known == name).with_context(|| format!("no built-in {name}"))?;
-    for included in plan::includes(text) {
-        add_built_in(&included, sources)?;
-    }
-    sources.add(format!("{name} (built in)"), text);
-    Ok(())
-}
-
 /// Runs the command.
 ///
 /// # Errors
-/// Whatever the command could not do, in a sentence for the person.
+/// What the command could not do, in a sentence for the user.
 pub fn run(args: Args, extras: Extras) -> anyhow::Result<ExitCode> {
-    // Both become something else, before there is a second thread.
+    // Both replace this process by another program, which is safe only while there is one thread.
     match args.command {
         Command::Guard { args } => return Ok(guard(args)),
         Command::OfficeWorker { args } => return Ok(connectors::documents::worker_main(args.into_iter())),
@@ -142,13 +79,13 @@ pub fn run(args: Args, extras: Extras) -> anyhow::Result<ExitCode> {
         Command::Serve(command) => serve::run(&command, &args.parts, &extras),
         Command::Check(command) => check::run(&command, &extras),
         Command::Doctor(command) => doctor::run(&command, &args.parts),
-        Command::Dead(command) => dead::run(&command),
+        Command::Dead(command) => dead_letters::run(&command),
         Command::Send(command) => send::run(&command),
         Command::Guard { .. } | Command::OfficeWorker { .. } => unreachable!("handled above"),
     }
 }
 
-/// Becomes the broker; comes back only if that fails, with the code that the parent understands.
+/// Replaces this process by the broker. Returns only if that fails, with the exit code that the parent expects.
 fn guard(args: Vec<OsString>) -> ExitCode {
     let Err(error) = nats::server::guard(args.into_iter());
     eprintln!("error: {error}");

@@ -1,7 +1,7 @@
-//! `caudal send`: a folder of files into a running service, resumable.
+//! `caudal send`: sends a folder of files to a running service, resumably.
 //!
-//! Each file becomes one request. What was answered is noted in a journal beside the files, so that a second run sends
-//! only what is missing or has changed. Answers may be stored; then a file counts as sent while its answer is there.
+//! Each file becomes one request. A journal beside the files lists those that were answered, so that a second run sends only
+//! what is new, changed or failed. With `--save`, answers are stored, and a file whose answer is missing is sent again.
 
 mod answers;
 mod journal;
@@ -43,16 +43,16 @@ pub struct SendArgs {
     /// Address of the service
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     to: String,
-    /// Key or token, if the service asks for one
+    /// API key or token, if the service requires one
     #[arg(long, env = "CAUDAL_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Store each answer in this folder, as the file's name with the extension of what was answered
+    /// Store each answer in this folder, under the file's name with the extension of the answer's type
     #[arg(long, value_name = "DIR")]
     save: Option<PathBuf>,
-    /// Files on their way at once
+    /// Requests in flight at once
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     parallel: u16,
-    /// Where to note what was sent [default: .caudal-send.jsonl in the folder]
+    /// Where to record what was sent [default: .caudal-send.jsonl in the folder]
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
     /// Print a summary as JSON instead of text
@@ -60,13 +60,13 @@ pub struct SendArgs {
     json: bool,
 }
 
-/// Named as the bodies of routes in the config.
+/// The names are those of a route's `body` in the config.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum BodyKind {
-    /// As a field of a form, which carries the file's name too
+    /// As a field of a multipart form, with the file's name
     #[default]
     Multipart,
-    /// As the body itself, with the media type that its extension stands for
+    /// As the body itself, with the media type of its extension
     Raw,
 }
 
@@ -83,7 +83,7 @@ impl SendArgs {
     }
 }
 
-/// What became of a folder.
+/// The result of a run.
 #[derive(Debug, Default, Serialize)]
 struct Summary {
     sent: usize,
@@ -98,7 +98,7 @@ struct Failure {
 }
 
 /// # Errors
-/// If the folder cannot be read or the journal not written; failed files are listed, not errors.
+/// If the folder cannot be read or the journal cannot be written. Files that fail are listed and are no error.
 pub fn run(args: &SendArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new()?;
     let summary = runtime.block_on(send(args))?;
@@ -151,7 +151,7 @@ async fn send(args: &SendArgs) -> anyhow::Result<Summary> {
     Ok(summary)
 }
 
-/// The files to send, sorted; hidden ones and folders are left out.
+/// The files to send, sorted, without hidden files and subfolders.
 fn list(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     if folder.is_file() {
         return Ok(vec![folder.to_path_buf()]);
@@ -182,7 +182,7 @@ fn progress_bar(files: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len}  {per_sec}  {eta} left  {msg}")
         .expect("the template is a constant and valid");
     bar.set_style(style);
-    // What is left goes down between two answers as well.
+    // Keeps the remaining time current between two answers.
     bar.enable_steady_tick(Duration::from_millis(250));
     bar
 }

@@ -16,11 +16,11 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{ConfigArgs, EXIT_CONFIG};
-use crate::Extras;
+use super::config_args::{ConfigArgs, EXIT_CONFIG};
 use crate::assembly::{self, Assembly};
-use crate::figures;
-use crate::locate::Parts;
+use crate::extras::Extras;
+use crate::installed::Parts;
+use crate::metrics;
 use crate::plan::{self, Plan};
 use crate::role::RoleArgs;
 use crate::telemetry::Telemetry;
@@ -34,13 +34,13 @@ pub struct ServeArgs {
     /// Address to serve on; port 0 picks a free one
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
-    /// Where the service keeps its data
+    /// Directory for everything the service stores
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 }
 
 /// # Errors
-/// If a part cannot be opened, or breaks while it runs.
+/// If a part cannot be opened, or fails while it runs.
 pub fn run(args: &ServeArgs, parts: &Parts, extras: &Extras) -> anyhow::Result<ExitCode> {
     let sources = args.config.sources()?;
     let mut plan = match plan::load(&sources, &assembly::operator_kinds(extras)) {
@@ -62,13 +62,13 @@ pub fn run(args: &ServeArgs, parts: &Parts, extras: &Extras) -> anyhow::Result<E
     args.role.apply(&mut plan)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("caudal").build()?;
     runtime.block_on(serve(plan, parts, extras))?;
-    // A thread that hangs in a library must not hold the exit.
+    // A thread that hangs in a library must not delay the exit.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(mut plan: Plan, parts: &Parts, extras: &Extras) -> anyhow::Result<()> {
-    let metrics = figures::install()?;
+    let metrics = metrics::install()?;
     let stop = stop_signal()?;
     let grace = plan.gateway.service.grace();
     let listen = plan.gateway.service.listen.clone();
@@ -92,8 +92,8 @@ async fn serve(mut plan: Plan, parts: &Parts, extras: &Extras) -> anyhow::Result
     tracing::info!(%address, service = plan.gateway.service.name, "ready");
     let Assembly { broker, jetstream, services, .. } = assembly;
     let ended = work(running, &stop, grace).await;
-    // The gateway stops by the same signal; what it still answers comes from the broker, so it goes first.
-    serving.await.context("the gateway broke")?;
+    // The gateway stops on the same signal. Its last answers come from the broker, so it must end before the broker does.
+    serving.await.context("the gateway failed")?;
     assembly::close(broker, &jetstream, &services).await;
     if let Some(telemetry) = telemetry {
         telemetry.close().await;
@@ -101,7 +101,7 @@ async fn serve(mut plan: Plan, parts: &Parts, extras: &Extras) -> anyhow::Result
     ended
 }
 
-/// What the gateway must know of each flow; a worker opens none of them to the outside.
+/// What the gateway knows of each flow. A worker serves none of the open flows.
 fn entries(plan: &Plan) -> Vec<FlowEntry> {
     let entries = FlowEntry::of(&plan.flows);
     entries.into_iter().map(|entry| FlowEntry { open: entry.open && plan.serves, ..entry }).collect()
@@ -128,13 +128,13 @@ fn gateway_state(
         caller: assembly.services.caller.clone(),
         figures: Arc::new(move || figures_of.figures()),
         checks: checks(assembly),
-        render_metrics: figures::renderer(metrics, engine, Arc::clone(&assembly.services)),
+        render_metrics: metrics::renderer(metrics, engine, Arc::clone(&assembly.services)),
     })
 }
 
-/// Waits for the end: a signal, or an operator that is broken. Then lets the flows finish.
+/// Waits for a stop signal or a fatal operator error, then drains the flows.
 async fn work(mut running: Running, stop: &CancellationToken, grace: Duration) -> anyhow::Result<()> {
-    // A process that works on no flow has none that could end.
+    // Without flows, `ended` would return at once.
     let works = !running.engine().figures().is_empty();
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),
@@ -143,13 +143,13 @@ async fn work(mut running: Running, stop: &CancellationToken, grace: Duration) -
     stop.cancel();
     if let Err(busy) = running.drain(grace).await {
         for stage in busy {
-            tracing::warn!(stage = stage.stage, events = stage.events, "still busy, its events come again");
+            tracing::warn!(stage = stage.stage, events = stage.events, "still busy at the end of the grace period; its events are redelivered");
         }
     }
     ended
 }
 
-/// What `/ready` asks.
+/// The checks behind `/ready`.
 fn checks(assembly: &Assembly) -> Vec<(String, Check)> {
     let transport = assembly.transport.clone();
     let broker: Check = Arc::new(move || {
@@ -174,7 +174,7 @@ fn checks(assembly: &Assembly) -> Vec<(String, Check)> {
     checks
 }
 
-/// Cancelled by SIGTERM or Ctrl-C.
+/// A token that SIGTERM or Ctrl-C cancels.
 fn stop_signal() -> anyhow::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let stop = CancellationToken::new();

@@ -1,7 +1,8 @@
-//! The oracle: mints what is sent, treats every acknowledged id as owed, and compares what became of it.
+//! Invariant checker: makes the ids and payloads that are sent, and checks that every accepted event ended exactly once
+//! with the right answer.
 //!
-//! Payloads follow from serial numbers, so that any altered byte shows. A request without an answer is *unknown*: it may
-//! have a result or none. What is counted is read from outside: over HTTP, and from the broker's streams.
+//! Payloads are computed from serial numbers, so that any altered byte is detected. A request without an answer is
+//! *unknown*: it may have a result or none. Results are read from outside: over HTTP and from the broker's streams.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,79 +12,80 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use crate::outside::{Broker, Sent};
-use crate::pictures::Numbers;
-use crate::world::{LOOK, PATIENCE, Process};
+use crate::broker_client::{Broker, Sent};
+use crate::cluster::{POLL_INTERVAL, Process, TIMEOUT};
+use crate::test_images::Numbers;
 
-/// Requests about results at once.
-const ASKED_AT_ONCE: usize = 8;
+/// Concurrent requests.
+const CONCURRENCY: usize = 8;
 
-/// Bytes that travel inside their event.
+/// Length of a body that is sent inline.
 const SHORT: usize = 1000;
-/// Bytes that become a claim.
+/// Length of a body that is stored as a claim.
 const LONG: usize = 300_000;
 
-/// How an event must end.
+/// How an event is expected to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Want {
-    /// In an answer.
+    /// With any answer.
     Done,
-    /// In this answer, byte for byte.
+    /// With exactly this answer.
     Answer(Vec<u8>),
-    /// In a failure of this code.
+    /// With a failure of this code.
     Failed(&'static str),
 }
 
-/// What went wrong; all zero is what every fault must end in.
+/// Violated invariants, counted. All must be zero after every fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Owed and not ended.
+pub struct Violations {
+    /// Accepted events that have not ended.
     pub lost: usize,
     /// Terminal results beyond the first of a request.
     pub duplicate: usize,
     /// Terminal results of requests that were refused or never made.
     pub spurious: usize,
-    /// Ended otherwise than the payload says.
+    /// Requests with another result than expected.
     pub corrupt: usize,
 }
 
-/// What became of a request over HTTP.
+/// The gateway's reply to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// Owed, under this id.
+    /// Accepted under this id: the event must end.
     Accepted(String),
-    /// Refused, with the pause to make.
+    /// Refused, with the Retry-After header in seconds.
     Refused { status: u16, retry_after: Option<u64> },
-    /// No answer came, or one that promises nothing.
+    /// No answer, or one that leaves open whether the request was accepted.
     Unknown,
 }
 
-/// See the module.
+/// Records what was sent and accepted, and checks the results.
 #[derive(Default)]
 pub struct Oracle {
-    /// By id.
-    pub owed: BTreeMap<String, (u64, Want)>,
-    /// Ids that may have a result.
+    /// Accepted events, each with its serial number and expected end, by id.
+    pub accepted: BTreeMap<String, (u64, Want)>,
+    /// Ids of requests that may have a result or none.
     unknown: BTreeSet<String>,
-    /// Requests without an answer, whose ids nobody was told.
-    pub nameless: usize,
-    /// Ids that must have none.
+    /// Requests without an answer; their ids are not known.
+    pub unanswered: usize,
+    /// Ids of refused requests: they must have no result.
     refused: BTreeSet<String>,
+    /// The last serial number.
     minted: u64,
 }
 
 impl Oracle {
-    /// An oracle of one of several clients, whose serial numbers begin there.
+    /// The oracle of one of several clients; its serial numbers start after `minted`.
     pub fn starting_at(minted: u64) -> Self {
         Self { minted, ..Self::default() }
     }
 
-    /// Takes over what another client is owed.
+    /// Adds the records of another client.
     pub fn join(&mut self, other: Self) {
-        self.owed.extend(other.owed);
+        self.accepted.extend(other.accepted);
         self.unknown.extend(other.unknown);
         self.refused.extend(other.refused);
-        self.nameless += other.nameless;
+        self.unanswered += other.unanswered;
     }
 
     /// The next serial number.
@@ -92,12 +94,12 @@ impl Oracle {
         self.minted
     }
 
-    /// Notes a reply of the gateway.
+    /// Records a reply of the gateway.
     pub fn note(&mut self, serial: u64, want: Want, replied: (Option<String>, Reply)) -> Reply {
         let (id, reply) = replied;
         match (&reply, id) {
             (Reply::Accepted(id), _) => {
-                self.owed.insert(id.clone(), (serial, want));
+                self.accepted.insert(id.clone(), (serial, want));
             }
             (Reply::Refused { .. }, Some(id)) => {
                 self.refused.insert(id);
@@ -105,13 +107,13 @@ impl Oracle {
             (Reply::Unknown, Some(id)) => {
                 self.unknown.insert(id);
             }
-            (Reply::Unknown, None) => self.nameless += 1,
+            (Reply::Unknown, None) => self.unanswered += 1,
             (Reply::Refused { .. }, None) => {}
         }
         reply
     }
 
-    /// Sends digests to be made over HTTP, some at once.
+    /// Posts requests for digests, `at_once` of them concurrently.
     pub async fn post_digests(&mut self, process: &Process, flow: &str, count: usize, at_once: usize) -> Vec<Reply> {
         let serials: Vec<u64> = (0..count).map(|_| self.mint()).collect();
         let path = format!("/v1/flows/{flow}");
@@ -124,7 +126,7 @@ impl Oracle {
         replied.into_iter().map(|(serial, reply)| self.note(serial, wanted(serial), reply)).collect()
     }
 
-    /// Sends digests of long bodies to be made, one after the other.
+    /// Posts requests for digests of large bodies, one after another.
     pub async fn post_long(&mut self, process: &Process, flow: &str, count: usize) {
         for _ in 0..count {
             let serial = self.mint();
@@ -135,28 +137,28 @@ impl Oracle {
         }
     }
 
-    /// Sends digests until so many more were accepted.
+    /// Posts requests for digests until `count` more were accepted.
     pub async fn post_until_accepted(&mut self, process: &Process, flow: &str, count: usize) {
-        let target = self.owed.len() + count;
-        let deadline = Instant::now() + PATIENCE;
-        while self.owed.len() < target {
-            self.post_digests(process, flow, (target - self.owed.len()).min(ASKED_AT_ONCE), ASKED_AT_ONCE).await;
-            assert!(Instant::now() < deadline, "{} of {target} accepted", self.owed.len());
+        let target = self.accepted.len() + count;
+        let deadline = Instant::now() + TIMEOUT;
+        while self.accepted.len() < target {
+            self.post_digests(process, flow, (target - self.accepted.len()).min(CONCURRENCY), CONCURRENCY).await;
+            assert!(Instant::now() < deadline, "{} of {target} accepted", self.accepted.len());
         }
     }
 
-    /// Publishes a digest to be made past the gateway; the id is the oracle's own, and an unknown fate is asked for again.
+    /// Publishes an event for a digest directly to the broker. An unconfirmed publish is repeated with the same id.
     pub async fn send_digest(&mut self, broker: &Broker, flow: &str) -> Sent {
         let bytes = payload(self.minted + 1, SHORT);
         self.send(broker, flow, bytes, &[], None).await
     }
 
-    /// What [`send_digest`](Self::send_digest) sent and is owed, to be sent again.
+    /// The accepted events of [`send_digest`](Self::send_digest), to be sent again.
     pub fn sent(&self) -> Vec<(String, Vec<u8>)> {
-        self.owed.iter().map(|(id, (serial, _))| (id.clone(), payload(*serial, SHORT))).collect()
+        self.accepted.iter().map(|(id, (serial, _))| (id.clone(), payload(*serial, SHORT))).collect()
     }
 
-    /// Publishes bytes with headers; what must become of them, where that is not their digest.
+    /// Publishes an event directly to the broker. `want` is its expected end, by default the digest of `bytes`.
     pub async fn send(
         &mut self,
         broker: &Broker,
@@ -168,16 +170,16 @@ impl Oracle {
         let serial = self.mint();
         let id = format!("e{serial}");
         let want = want.unwrap_or_else(|| digest_of(&bytes));
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             match broker.send(flow, &id, bytes.clone(), headers).await {
-                Sent::Unknown if Instant::now() < deadline => tokio::time::sleep(LOOK).await,
+                Sent::Unknown if Instant::now() < deadline => tokio::time::sleep(POLL_INTERVAL).await,
                 Sent::Unknown => {
                     self.unknown.insert(id);
                     return Sent::Unknown;
                 }
                 Sent::Accepted => {
-                    self.owed.insert(id, (serial, want));
+                    self.accepted.insert(id, (serial, want));
                     return Sent::Accepted;
                 }
                 refused @ Sent::Refused(_) => {
@@ -188,56 +190,59 @@ impl Oracle {
         }
     }
 
-    /// Notes a request whose answer was waited for: it has a result that nobody owes any more.
-    pub fn answered(&mut self, response: &Response) {
+    /// Records a request that was answered synchronously: its result is already checked and not spurious.
+    pub fn note_answer(&mut self, response: &Response) {
         let id = response.headers().get("caudal-request").and_then(|id| id.to_str().ok());
         self.unknown.extend(id.map(str::to_owned));
     }
 
-    /// Says what an event of this serial number must answer, where that is known only later.
+    /// Sets the expected end of the event with this serial number, if it becomes known only later.
     pub fn want(&mut self, serial: u64, want: Want) {
-        self.owed.values_mut().filter(|(of, _)| *of == serial).for_each(|(_, wanted)| *wanted = want.clone());
+        self.accepted.values_mut().filter(|(of, _)| *of == serial).for_each(|(_, wanted)| *wanted = want.clone());
     }
 
-    /// Waits until everything owed has ended, or nothing more can come, and counts what is wrong.
-    pub async fn verdict(&self, process: &Process, broker: &Broker) -> Counts {
+    /// Waits until all events have ended or none is in progress, and counts the violations.
+    pub async fn verdict(&self, process: &Process, broker: &Broker) -> Violations {
         self.settle(process, broker).await;
-        let mut counts = Counts::default();
+        let mut violations = Violations::default();
         let ends = broker.ends().await;
-        counts.duplicate = ends.values().map(|count| *count as usize - 1).sum();
-        let strangers = ends.keys().filter(|id| !self.owed.contains_key(*id) && !self.unknown.contains(*id));
-        let (refused, nameless): (Vec<&String>, Vec<&String>) = strangers.partition(|id| self.refused.contains(*id));
-        counts.spurious = refused.len() + nameless.len().saturating_sub(self.nameless);
-        let ended = self.owed.iter().map(|(id, (_, want))| how_it_ended(process, id, want));
-        let mut ended = futures_util::stream::iter(ended).buffer_unordered(ASKED_AT_ONCE);
+        violations.duplicate = ends.values().map(|count| *count as usize - 1).sum();
+        let unexpected = ends.keys().filter(|id| !self.accepted.contains_key(*id) && !self.unknown.contains(*id));
+        let (refused, unknown): (Vec<&String>, Vec<&String>) = unexpected.partition(|id| self.refused.contains(*id));
+        violations.spurious = refused.len() + unknown.len().saturating_sub(self.unanswered);
+        let ended = self.accepted.iter().map(|(id, (_, want))| ended_as_expected(process, id, want));
+        let mut ended = futures_util::stream::iter(ended).buffer_unordered(CONCURRENCY);
         while let Some(right) = ended.next().await {
             match right {
-                None => counts.lost += 1,
-                Some(false) => counts.corrupt += 1,
+                None => violations.lost += 1,
+                Some(false) => violations.corrupt += 1,
                 Some(true) => {}
             }
         }
-        counts
+        violations
     }
 
-    /// Waits until everything owed has ended and nothing waits, or until nothing waits and nobody is at work.
+    /// Waits until the queues are empty and all accepted events have ended or none is in flight.
     async fn settle(&self, process: &Process, broker: &Broker) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let waiting = broker.waiting().await;
-            let at_work = process.metric("caudal_flow_in_flight_events").await;
+            let in_flight = process.metric("caudal_flow_in_flight_events").await;
             let ends = broker.ends().await;
-            let open = self.owed.keys().filter(|id| !ends.contains_key(*id)).count();
-            if waiting == 0 && (open == 0 || at_work == 0.0) {
+            let open = self.accepted.keys().filter(|id| !ends.contains_key(*id)).count();
+            if waiting == 0 && (open == 0 || in_flight == 0.0) {
                 return;
             }
-            assert!(Instant::now() < deadline, "not quiet: {waiting} wait, {at_work} at work, {open} open");
-            tokio::time::sleep(LOOK).await;
+            assert!(
+                Instant::now() < deadline,
+                "not settled: {waiting} queued, {in_flight} in flight, {open} without a result"
+            );
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 }
 
-/// Sends a request to be done later and says what became of it.
+/// Sends a request with `Prefer: respond-async` and classifies the reply.
 pub async fn ask(request: RequestBuilder) -> (Option<String>, Reply) {
     let Ok(response) = request.header("prefer", "respond-async").send().await else { return (None, Reply::Unknown) };
     let text = |name: &str| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
@@ -247,7 +252,7 @@ pub async fn ask(request: RequestBuilder) -> (Option<String>, Reply) {
     let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
     let reply = match id.clone() {
         Some(id) if status.is_success() => Reply::Accepted(id),
-        // "Cannot keep requests right now": whether it kept this one is not said.
+        // The broker did not confirm: this request may have been stored or not.
         _ if problem["code"] == "broker_unavailable" => Reply::Unknown,
         _ => {
             let retry_after = retry_after.and_then(|seconds| seconds.parse().ok());
@@ -257,27 +262,27 @@ pub async fn ask(request: RequestBuilder) -> (Option<String>, Reply) {
     (id, reply)
 }
 
-/// Length of a payload: most are short, some too long to travel inside their event.
+/// Length of a payload: one in 16 is large enough for a claim.
 fn length_of(serial: u64) -> usize {
     if serial.is_multiple_of(16) { LONG } else { SHORT }
 }
 
-/// Bytes that follow from a serial number.
+/// The payload of a serial number.
 pub fn payload(serial: u64, length: usize) -> Vec<u8> {
     let mut numbers = Numbers(serial);
     (0..length.div_ceil(8)).flat_map(|_| numbers.next().to_le_bytes()).take(length).collect()
 }
 
-/// What the operator `digest` answers.
+/// The answer of the operator `digest`.
 pub fn digest_of(bytes: &[u8]) -> Want {
     let sha256: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     Want::Answer(json!({ "sha256": sha256, "length": bytes.len() }).to_string().into_bytes())
 }
 
-/// Whether a request ended as it must; `None` if it has not ended.
-async fn how_it_ended(process: &Process, id: &str, want: &Want) -> Option<bool> {
+/// Whether a request ended as expected; `None` if it has not ended.
+async fn ended_as_expected(process: &Process, id: &str, want: &Want) -> Option<bool> {
     let path = format!("/v1/requests/{id}/result");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let (status, body, problem) = loop {
         let response = process.get(&path).send().await.unwrap();
         let status = response.status();
@@ -286,7 +291,7 @@ async fn how_it_ended(process: &Process, id: &str, want: &Want) -> Option<bool> 
         if problem["code"] != "broker_unavailable" || Instant::now() > deadline {
             break (status, body, problem);
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     };
     if status == StatusCode::NOT_FOUND || problem["code"] == "not_ended" {
         return None;

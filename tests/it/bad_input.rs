@@ -1,4 +1,4 @@
-//! Every bad input is a 4xx problem that says what and which limit, and harms nobody else.
+//! Bad input is answered with a 4xx problem that names the mistake and the limit. Other requests are unaffected.
 
 use reqwest::multipart::{Form, Part};
 use reqwest::{Body, Response, StatusCode};
@@ -7,9 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::caudal::{Caudal, Folder, tree_memory};
-use crate::pictures::{jpeg, png, scene};
+use crate::test_images::{jpeg, png, scene};
 
-/// Checks that `response` is a problem with the given status whose text holds all of `words`.
+/// Checks that `response` is a problem with this status and that its text contains all of `words`.
 async fn expect_problem(what: &str, response: Response, status: u16, words: &[&str]) {
     let actual = response.status();
     let kind = response.headers().get("content-type").map(|value| value.to_str().unwrap().to_owned());
@@ -24,8 +24,8 @@ async fn expect_problem(what: &str, response: Response, status: u16, words: &[&s
     }
 }
 
-/// A PNG header that claims a size, followed by nothing of use.
-fn png_claiming(width: u32, height: u32) -> Vec<u8> {
+/// A PNG whose header declares a size that its data does not have.
+fn png_declaring(width: u32, height: u32) -> Vec<u8> {
     let mut bytes = png(&scene(0, 8, 8));
     bytes[16..20].copy_from_slice(&width.to_be_bytes());
     bytes[20..24].copy_from_slice(&height.to_be_bytes());
@@ -34,7 +34,7 @@ fn png_claiming(width: u32, height: u32) -> Vec<u8> {
     bytes
 }
 
-/// CRC-32 as PNG uses it (ISO 3309), bit by bit.
+/// CRC-32 as in PNG (ISO 3309), bit by bit.
 fn crc32(bytes: &[u8]) -> u32 {
     let mut crc = u32::MAX;
     for byte in bytes {
@@ -46,7 +46,7 @@ fn crc32(bytes: &[u8]) -> u32 {
     !crc
 }
 
-/// An honest one-bit PNG of `side` × `side` white pixels.
+/// A valid one-bit PNG of `side` × `side` white pixels: a decompression bomb.
 fn one_bit_png(side: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, side, side);
@@ -58,7 +58,7 @@ fn one_bit_png(side: u32) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_bad_file_is_refused_with_its_reason_and_its_neighbours_are_done() {
+async fn a_bad_file_is_refused_with_the_reason_and_concurrent_requests_succeed() {
     let caudal = Caudal::petalert().await;
     let good = jpeg(&scene(1, 640, 480), 85);
     let truncated = good[..good.len() / 2].to_vec();
@@ -67,30 +67,30 @@ async fn a_bad_file_is_refused_with_its_reason_and_its_neighbours_are_done() {
         ("empty", Vec::new(), 422, &["empty"][..]),
         ("truncated", truncated, 422, &["JPEG"]),
         ("html", html, 415, &["HTML"]),
-        ("claims 65536", png_claiming(65_536, 65_536), 413, &["65536", "16384"]),
-        ("honest bomb", one_bit_png(16_000), 413, &["256", "50"]),
+        ("declares 65536", png_declaring(65_536, 65_536), 413, &["65536", "16384"]),
+        ("decompression bomb", one_bit_png(16_000), 413, &["256", "50"]),
     ];
     for path in ["/embeddings/generate", "/embeddings/index/r1", "/embeddings/search_image"] {
         for (what, bytes, status, words) in &cases {
-            let neighbour = caudal.post_file("/embeddings/generate", good.clone());
+            let concurrent = caudal.post_file("/embeddings/generate", good.clone());
             let bad = caudal.post_file(path, bytes.clone());
-            let (neighbour, bad) = futures_util::future::join(neighbour, bad).await;
+            let (concurrent, bad) = futures_util::future::join(concurrent, bad).await;
             expect_problem(what, bad, *status, words).await;
-            assert_eq!(neighbour.status(), 200, "the neighbour of {what}");
+            assert_eq!(concurrent.status(), 200, "the request beside {what}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_bomb_takes_no_memory() {
+async fn a_decompression_bomb_uses_no_memory() {
     let caudal = Caudal::petalert().await;
     let bomb = one_bit_png(16_000);
-    // The first request brings up what is made on first use.
+    // The first request allocates what is allocated on first use.
     caudal.post_file("/embeddings/generate", jpeg(&scene(1, 640, 480), 85)).await;
     let before = tree_memory(caudal.pid());
     for _ in 0..10 {
         caudal.post_file("/embeddings/generate", bomb.clone()).await;
-        caudal.post_file("/embeddings/generate", png_claiming(65_536, 65_536)).await;
+        caudal.post_file("/embeddings/generate", png_declaring(65_536, 65_536)).await;
     }
     let grown = tree_memory(caudal.pid()).saturating_sub(before);
     assert!(grown < 16 << 20, "grew by {} MiB", grown >> 20);
@@ -102,7 +102,7 @@ async fn a_body_beyond_the_limit_is_refused_before_it_is_read() {
     caudal.post_file("/embeddings/generate", jpeg(&scene(1, 640, 480), 85)).await;
     let before = tree_memory(caudal.pid());
 
-    // With a length: refused by the length alone, nothing of the body needs to come.
+    // With Content-Length: refused by its value; no byte of the body is sent.
     let address = caudal.base.strip_prefix("http://").unwrap();
     let mut socket = TcpStream::connect(address).await.unwrap();
     let head = format!(
@@ -114,7 +114,7 @@ async fn a_body_beyond_the_limit_is_refused_before_it_is_read() {
     socket.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("20 MiB"), "{answer}");
 
-    // Without: refused when the limit is crossed. The client may see the answer or the closed connection.
+    // Without Content-Length: refused when the limit is crossed. The client may see the answer or a closed connection.
     let endless = futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![0u8; 64 << 10]));
     let part = Part::stream(Body::wrap_stream(endless)).file_name("photo");
     let request = caudal.client.post(caudal.url("/embeddings/generate")).multipart(Form::new().part("file", part));
@@ -122,12 +122,12 @@ async fn a_body_beyond_the_limit_is_refused_before_it_is_read() {
         expect_problem("endless", response, 413, &["20 MiB"]).await;
     }
     let grown = tree_memory(caudal.pid()).saturating_sub(before);
-    assert!(grown < 96 << 20, "grew by {} MiB, broker included", grown >> 20);
+    assert!(grown < 96 << 20, "grew by {} MiB, including the broker", grown >> 20);
     assert_eq!(caudal.get("/health").await.status(), 200);
 }
 
 #[tokio::test]
-async fn a_wrong_form_is_refused_with_what_is_missing() {
+async fn a_malformed_form_is_refused_and_the_problem_names_the_mistake() {
     let caudal = Caudal::petalert().await;
     let url = caudal.url("/embeddings/generate");
     let form = Form::new().text("picture", "x");
@@ -150,12 +150,12 @@ async fn a_wrong_form_is_refused_with_what_is_missing() {
 }
 
 #[tokio::test]
-async fn an_id_that_could_widen_a_subject_or_a_path_is_refused() {
+async fn ids_with_subject_wildcards_or_path_separators_are_refused() {
     let caudal = Caudal::petalert().await;
     let photo = jpeg(&scene(1, 64, 64), 85);
     for id in ["a.b", "*", "%3E", "a%2Fb", "a%0Ab", "..", "%00", "a%20b", &"x".repeat(65)] {
         let response = caudal.post_file(&format!("/embeddings/index/{id}"), photo.clone()).await;
-        // `..` never arrives: the client resolves it away, as browsers do.
+        // The client resolves `..` before it sends the request, as browsers do.
         let status = if id == ".." { 404 } else { 400 };
         if id == ".." {
             assert!(response.status().is_client_error());
@@ -173,7 +173,7 @@ async fn a_model_of_another_dimension_is_refused_by_the_collection() {
     let folder: Folder = caudal.kill().await;
 
     let model = folder.path().join("other-model");
-    crate::onnx::write_grid_model(&model);
+    crate::onnx_model::write_grid_model(&model);
     let source = format!("model.photo.source={}", model.display());
     let args = ["config/petalert.toml", "--set", &source, "--set", "limits.enabled=false"];
     let caudal = Caudal::serve(folder, &args).await;

@@ -1,4 +1,4 @@
-//! A headless Chromium of the test's own, driven over WebDriver (W3C Recommendation, JSON over HTTP).
+//! A headless Chromium driven over WebDriver (W3C Recommendation, JSON over HTTP).
 
 use std::process::Stdio;
 
@@ -9,12 +9,12 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::caudal::{PATIENCE, descendants, plain_client};
+use crate::caudal::{TIMEOUT, descendants, plain_client};
 
-/// The key under which WebDriver names an element.
+/// The JSON key of an element reference, fixed by the WebDriver specification.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// How Chromium runs without a screen, and without asking anybody for anything.
+/// Chromium without a screen and without background network requests.
 const FLAGS: [&str; 9] = [
     "--headless",
     "--no-sandbox",
@@ -27,7 +27,7 @@ const FLAGS: [&str; 9] = [
     "--window-size=1400,1000",
 ];
 
-/// A page in a browser; both end with this value.
+/// A browser with one page. Dropping it ends the browser and its driver.
 pub struct Browser {
     client: Client,
     session: String,
@@ -36,7 +36,7 @@ pub struct Browser {
 }
 
 impl Drop for Browser {
-    /// The driver's children do not end with it.
+    /// Kills the whole process tree: chromedriver's children do not end with it.
     fn drop(&mut self) {
         for pid in self.driver.id().map(descendants).unwrap_or_default() {
             let _ = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status();
@@ -56,7 +56,7 @@ impl Browser {
             .expect("chromedriver is installed by `make setup`");
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
         let port = loop {
-            let line = lines.next_line().await.unwrap().expect("chromedriver says on which port it listens");
+            let line = lines.next_line().await.unwrap().expect("chromedriver prints its port");
             if let Some((_, port)) = line.split_once("started successfully on port ") {
                 break port.trim_end_matches('.').to_owned();
             }
@@ -76,7 +76,7 @@ impl Browser {
         self.post("url", json!({ "url": url })).await.unwrap();
     }
 
-    /// The first element that matches, once there is one.
+    /// Waits for an element that matches, and returns the first.
     pub async fn find(&self, css: &str) -> String {
         let wanted = json!({ "using": "css selector", "value": css });
         let poll = async {
@@ -87,7 +87,7 @@ impl Browser {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, poll).await.unwrap_or_else(|_| panic!("never on the page: {css}"))
+        tokio::time::timeout(TIMEOUT, poll).await.unwrap_or_else(|_| panic!("never on the page: {css}"))
     }
 
     pub async fn text(&self, element: &str) -> String {
@@ -95,28 +95,28 @@ impl Browser {
         answer.as_str().unwrap().to_owned()
     }
 
-    /// Gives files to a file input, as a person's choice would.
+    /// Selects files in a file input, as a user would.
     pub async fn choose_files(&self, css: &str, paths: &[String]) {
         let input = self.find(css).await;
         self.post(&format!("element/{input}/value"), json!({ "text": paths.join("\n") })).await.unwrap();
     }
 
-    /// What a script on the page returns.
+    /// Runs a script on the page and returns its result.
     pub async fn run(&self, script: &str) -> Value {
         self.post("execute/sync", json!({ "script": script, "args": [] })).await.unwrap()
     }
 
-    /// Waits until a script says so.
+    /// Waits until a script returns true.
     pub async fn until(&self, script: &str) {
         let poll = async {
             while self.run(script).await != Value::Bool(true) {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, poll).await.unwrap_or_else(|_| panic!("never true on the page: {script}"))
+        tokio::time::timeout(TIMEOUT, poll).await.unwrap_or_else(|_| panic!("never true on the page: {script}"))
     }
 
-    /// The page as PNG.
+    /// A screenshot of the page as PNG.
     pub async fn screenshot(&self) -> Vec<u8> {
         let answer = self.get("screenshot").await;
         base64::engine::general_purpose::STANDARD.decode(answer.as_str().unwrap()).unwrap()

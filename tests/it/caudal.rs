@@ -1,4 +1,5 @@
-//! Runs the built program on a free port with a folder of its own, and ends it with the test.
+//! Test harness: runs the built `caudal` program on a free port with its own data folder, and stops it when the test
+//! ends.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -12,10 +13,10 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio_rustls::rustls::crypto::ring;
 
-/// How long a test waits for what must happen.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a test waits before it fails.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A running service.
+/// A running `caudal serve` process.
 pub struct Caudal {
     pub base: String,
     pub client: Client,
@@ -23,7 +24,7 @@ pub struct Caudal {
     folder: Folder,
 }
 
-/// Where a service keeps its data; outlives the process in tests that restart it.
+/// The folder of a service: data, config and log. It outlives the process in tests that restart it.
 pub struct Folder {
     _dir: TempDir,
     path: PathBuf,
@@ -40,12 +41,12 @@ impl Folder {
     }
 }
 
-/// The checkout, which holds the configs and what `make setup` installed.
+/// The repository, which has the configs and what `make setup` installed.
 pub fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The program, to be run in the checkout.
+/// A command that runs the program in the repository's folder.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_caudal"));
     command.current_dir(checkout()).kill_on_drop(true);
@@ -58,12 +59,12 @@ impl Caudal {
         Self::serve(Folder::new(), &["config/petalert.toml", "--set", "limits.enabled=false"]).await
     }
 
-    /// `caudal serve` with the given arguments, once it says that it is ready.
+    /// `caudal serve` with the given arguments; returns once it prints `ready`.
     pub async fn serve(folder: Folder, args: &[&str]) -> Self {
         Self::serve_with(folder, args, &[]).await
     }
 
-    /// The same, with secrets in its environment.
+    /// Like [`serve`](Self::serve), with secrets in the environment.
     pub async fn serve_with(folder: Folder, args: &[&str], secrets: &[(&str, &str)]) -> Self {
         let log = std::fs::File::options().create(true).append(true).open(folder.path().join("log")).unwrap();
         let mut child = program()
@@ -77,7 +78,7 @@ impl Caudal {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let first = tokio::time::timeout(PATIENCE, lines.next_line()).await;
+        let first = tokio::time::timeout(TIMEOUT, lines.next_line()).await;
         let Ok(Ok(Some(line))) = first else {
             panic!("not ready: {first:?}\n{}", std::fs::read_to_string(folder.path().join("log")).unwrap());
         };
@@ -85,7 +86,7 @@ impl Caudal {
         Self { base, client: plain_client(), child, folder }
     }
 
-    /// A file of its folder.
+    /// The path of a file in its folder.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -103,7 +104,7 @@ impl Caudal {
         self.client.post(self.url(path)).multipart(form(bytes)).send().await.unwrap()
     }
 
-    /// Posts one file to be done later, and returns the request's id.
+    /// Posts one file with `Prefer: respond-async` and returns the request's id.
     pub async fn post_later(&self, path: &str, bytes: Vec<u8>) -> String {
         let request = self.client.post(self.url(path)).header("prefer", "respond-async").multipart(form(bytes));
         let response = request.send().await.unwrap();
@@ -112,7 +113,7 @@ impl Caudal {
         accepted["id"].as_str().unwrap().to_owned()
     }
 
-    /// The request once it is terminal.
+    /// Waits until the request has ended, and returns it.
     pub async fn result(&self, id: &str) -> Value {
         let poll = async {
             loop {
@@ -123,7 +124,7 @@ impl Caudal {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, poll).await.unwrap_or_else(|_| panic!("{id} never ended\n{}", self.log()))
+        tokio::time::timeout(TIMEOUT, poll).await.unwrap_or_else(|_| panic!("{id} never ended\n{}", self.log()))
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -134,7 +135,7 @@ impl Caudal {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
-    /// Kills the process as `kill -9` does and hands back its folder.
+    /// Kills the process with SIGKILL and returns its folder.
     pub async fn kill(mut self) -> Folder {
         self.child.kill().await.unwrap();
         self.folder
@@ -154,13 +155,13 @@ pub fn tree_memory(pid: u32) -> u64 {
     descendants(pid).iter().map(|pid| resident(*pid)).sum()
 }
 
-/// For plain HTTP, but the library wants to know of ciphers all the same.
+/// An HTTP client. Plain HTTP, but reqwest requires a TLS provider in any case.
 pub fn plain_client() -> Client {
     drop(ring::default_provider().install_default());
     Client::new()
 }
 
-/// A process and all its descendants.
+/// The pids of a process and all its descendants.
 pub fn descendants(pid: u32) -> Vec<u32> {
     let mut tree = vec![pid];
     let mut next = 0;

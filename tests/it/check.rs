@@ -1,4 +1,4 @@
-//! `caudal check` and the shipped configs.
+//! `caudal check` and `caudal doctor`; the shipped configs are valid.
 
 use serde_json::Value;
 
@@ -72,7 +72,7 @@ async fn an_override_is_checked_like_a_file() {
 }
 
 #[tokio::test]
-async fn doctor_names_what_it_found() {
+async fn doctor_reports_versions_and_remedies() {
     let output = program().args(["doctor", "--json"]).output().await.unwrap();
     let findings: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     let find = |name: &str| findings.iter().find(|finding| finding["part"] == name).unwrap();

@@ -1,15 +1,15 @@
-//! The console in a real browser: the flows are drawn, a dropped photo finds its look-alike.
+//! The console page in a real browser: it draws the flows, finds look-alikes of a photo, asks for an API key.
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::browser::Browser;
 use crate::caudal::Caudal;
-use crate::pictures::{copy, jpeg, scene};
-use crate::tenants::{guarded, key};
+use crate::tenants::{api_key, with_auth};
+use crate::test_images::{copy, jpeg, scene};
 
 #[tokio::test]
-async fn a_dropped_photo_finds_its_look_alike_on_the_page() {
+async fn an_uploaded_photo_finds_its_look_alike_on_the_page() {
     let caudal = Caudal::petalert().await;
     let folder = TempDir::new().unwrap();
     let mut paths = Vec::new();
@@ -39,13 +39,13 @@ async fn a_dropped_photo_finds_its_look_alike_on_the_page() {
     let first = matches.as_array().unwrap().iter().find(|id| *id != "copy").unwrap();
     assert_eq!(first, "dog1", "{matches}");
 
-    // For people to look at.
-    let picture = page.screenshot().await;
-    std::fs::write(std::env::temp_dir().join("caudal-console.png"), picture).unwrap();
+    // For manual review.
+    let image = page.screenshot().await;
+    std::fs::write(std::env::temp_dir().join("caudal-console.png"), image).unwrap();
 }
 
 #[tokio::test]
-async fn a_wrong_file_is_explained_on_the_page_and_nothing_breaks_the_policy() {
+async fn a_wrong_file_shows_its_problem_and_the_page_loads_nothing_from_other_hosts() {
     let caudal = Caudal::petalert().await;
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("page.jpg");
@@ -56,16 +56,16 @@ async fn a_wrong_file_is_explained_on_the_page_and_nothing_breaks_the_policy() {
     let problem = page.find("[data-report=\"page\"] .problem").await;
     assert!(page.text(&problem).await.contains("HTML"));
     let script = "return performance.getEntriesByType('resource').map(entry => entry.name)";
-    let asked = page.run(script).await;
+    let loaded = page.run(script).await;
     let outside: Vec<&Value> =
-        asked.as_array().unwrap().iter().filter(|name| !name.as_str().unwrap().starts_with(&caudal.base)).collect();
+        loaded.as_array().unwrap().iter().filter(|name| !name.as_str().unwrap().starts_with(&caudal.base)).collect();
     let outside: Vec<_> = outside.into_iter().filter(|name| !name.as_str().unwrap().starts_with("blob:")).collect();
-    assert!(outside.is_empty(), "the page asked elsewhere: {outside:?}");
+    assert!(outside.is_empty(), "the page loaded from other hosts: {outside:?}");
 }
 
 #[tokio::test]
-async fn a_key_that_the_service_asks_for_is_typed_into_the_page() {
-    let caudal = guarded().await;
+async fn the_page_asks_for_an_api_key_and_stores_it_for_the_tab_only() {
+    let caudal = with_auth().await;
     let folder = TempDir::new().unwrap();
     let paths = ["dog", "cat"].map(|name| folder.path().join(format!("{name}.jpg")));
     for (number, path) in (0..).zip(&paths) {
@@ -74,19 +74,19 @@ async fn a_key_that_the_service_asks_for_is_typed_into_the_page() {
     let page = Browser::start().await;
     page.open(&caudal.url("/")).await;
     page.find("#key-form:not([hidden])").await;
-    let give = |key: &str| {
+    let submit = |key: &str| {
         format!(
             "const f = document.querySelector('#key-form'); f.querySelector('input').value = '{key}'; f.requestSubmit()"
         )
     };
-    page.run(&give("wrong")).await;
+    page.run(&submit("wrong")).await;
     page.until("return document.querySelector('#status').textContent === 'this key is not valid'").await;
-    page.run(&give(key())).await;
+    page.run(&submit(api_key())).await;
     page.find("[data-flow=\"describe\"] [data-stage=\"decode\"]").await;
     page.find("#key-form[hidden]").await;
     page.choose_files("#photo-input", &paths.map(|path| path.display().to_string())).await;
     page.find("[data-report=\"dog\"][data-state=\"done\"] [data-match]").await;
-    // A request that is followed as a stream, which carries a ticket in place of the key.
+    // Follow a request as an event stream: its URL carries a ticket instead of the key.
     let script = "return import('/console/api.js').then(async api => { \
                   const file = new File([await (await fetch('/console/icon.svg')).blob()], 'x'); \
                   const form = new FormData(); form.append('file', file); \
@@ -96,13 +96,13 @@ async fn a_key_that_the_service_asks_for_is_typed_into_the_page() {
                   await api.follow(id, kind => seen.push(kind)).catch(problem => seen.push(problem.code)); \
                   return seen; })";
     let seen = page.run(script).await;
-    // Whether `accepted` was there before so quick an end is nobody's business.
+    // The request may end before the stream is opened; then there is no `accepted` event.
     let seen: Vec<&str> = seen.as_array().unwrap().iter().filter_map(Value::as_str).collect();
     assert_eq!(seen.strip_prefix(&["accepted"]).unwrap_or(&seen), ["failed", "image_type"]);
-    // It outlives a reload, and nothing but this tab.
+    // The key survives a reload but is stored for this tab only: no cookie, no local storage, nothing in the URL.
     page.open(&caudal.url("/")).await;
     page.find("[data-flow=\"describe\"] [data-stage=\"decode\"]").await;
-    let kept = page.run("return [document.cookie, localStorage.length, location.href]").await;
-    assert_eq!(kept, serde_json::json!(["", 0, caudal.url("/")]));
+    let stored = page.run("return [document.cookie, localStorage.length, location.href]").await;
+    assert_eq!(stored, serde_json::json!(["", 0, caudal.url("/")]));
     std::fs::write(std::env::temp_dir().join("caudal-console-key.png"), page.screenshot().await).unwrap();
 }

@@ -1,46 +1,46 @@
-//! `kill -9` at any moment: what was accepted is done once, and no broker is left behind.
+//! Crash recovery: after SIGKILL accepted requests are done once, and no broker process is left behind.
 
 use std::collections::HashSet;
 
 use serde_json::Value;
 
-use crate::caudal::{Caudal, PATIENCE, descendants};
-use crate::pictures::{jpeg, scene};
+use crate::caudal::{Caudal, TIMEOUT, descendants};
+use crate::test_images::{jpeg, scene};
 
 const UPLOADS: u32 = 200;
 
 fn is_alive(pid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // A zombie is dead; nobody has asked for its exit code yet.
+    // A zombie has ended; its parent has not waited for it yet.
     !status.is_empty() && !status.contains(") Z ")
 }
 
-async fn gone(pids: &[u32]) {
+async fn wait_until_gone(pids: &[u32]) {
     let poll = async {
         while pids.iter().any(|pid| is_alive(*pid)) {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, poll).await.expect("the broker outlived its parent");
+    tokio::time::timeout(TIMEOUT, poll).await.expect("the broker ends with its parent");
 }
 
 #[tokio::test]
-async fn what_was_accepted_before_a_kill_is_done_once_after_it() {
+async fn requests_accepted_before_a_kill_are_done_once_after_restart() {
     let caudal = Caudal::petalert().await;
     let mut accepted = Vec::new();
     for number in 0..UPLOADS {
-        // Every tenth is too long to travel inline.
+        // Every tenth photo is too large for its message and is stored as a claim.
         let side = if number % 10 == 0 { 1600 } else { 200 };
         let photo = jpeg(&scene(number, side, side * 3 / 4), 95);
         accepted.push(caudal.post_later(&format!("/embeddings/index/r{number}"), photo).await);
     }
     let children: Vec<u32> = descendants(caudal.pid()).into_iter().skip(1).collect();
-    assert!(!children.is_empty(), "the broker is a child");
+    assert!(!children.is_empty(), "the broker is a child process");
     let flows: Value = caudal.get("/v1/flows").await.json().await.unwrap();
     let folder = caudal.kill().await;
-    gone(&children).await;
+    wait_until_gone(&children).await;
     let done_before = flows["flows"].as_array().unwrap().iter().map(|flow| flow["done"].as_u64().unwrap()).sum::<u64>();
-    assert!(done_before < u64::from(UPLOADS), "the kill came too late to prove anything");
+    assert!(done_before < u64::from(UPLOADS), "the kill came too late: everything was already done");
 
     let caudal = Caudal::serve(folder, &["config/petalert.toml", "--set", "limits.enabled=false"]).await;
     for id in &accepted {
@@ -50,7 +50,7 @@ async fn what_was_accepted_before_a_kill_is_done_once_after_it() {
     let stream = caudal.get(&format!("/v1/requests/{}/events", accepted[0])).await.text().await.unwrap();
     assert_eq!(stream.matches("event: done").count(), 1, "{stream}");
 
-    // Each report is in the index once.
+    // Every report is in the index exactly once.
     let probe = caudal.post_file("/embeddings/search_image?limit=100", jpeg(&scene(0, 200, 150), 95)).await;
     let found: Value = probe.json().await.unwrap();
     let ids: Vec<&str> =
@@ -60,7 +60,7 @@ async fn what_was_accepted_before_a_kill_is_done_once_after_it() {
 }
 
 #[tokio::test]
-async fn a_broker_that_dies_is_started_again_and_the_service_goes_on() {
+async fn a_broker_that_dies_is_restarted_and_the_service_recovers() {
     let caudal = Caudal::petalert().await;
     let photo = jpeg(&scene(1, 320, 240), 85);
     assert_eq!(caudal.post_file("/embeddings/generate", photo.clone()).await.status(), 200);
@@ -68,29 +68,29 @@ async fn a_broker_that_dies_is_started_again_and_the_service_goes_on() {
     for pid in &children {
         std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
     }
-    gone(&children).await;
+    wait_until_gone(&children).await;
     let poll = async {
         loop {
             let response = caudal.post_file("/embeddings/generate", photo.clone()).await;
             if response.status() == 200 {
                 return;
             }
-            assert_eq!(response.status(), 503, "an honest answer meanwhile");
+            assert_eq!(response.status(), 503, "unavailable while the broker restarts");
         }
     };
-    tokio::time::timeout(PATIENCE, poll).await.expect("the service recovers");
+    tokio::time::timeout(TIMEOUT, poll).await.expect("the service recovers");
 }
 
 #[tokio::test]
-async fn a_stop_finishes_what_was_begun() {
+async fn sigterm_stops_the_service_and_its_broker_cleanly() {
     let mut caudal = Caudal::petalert().await;
     let children: Vec<u32> = descendants(caudal.pid()).into_iter().skip(1).collect();
     let id = caudal.post_later("/embeddings/generate", jpeg(&scene(1, 640, 480), 85)).await;
     assert!(!id.is_empty());
     std::process::Command::new("kill").args(["-TERM", &caudal.pid().to_string()]).status().unwrap();
-    let status = tokio::time::timeout(PATIENCE, caudal.child.wait()).await.expect("it stops").unwrap();
+    let status = tokio::time::timeout(TIMEOUT, caudal.child.wait()).await.expect("the service stops").unwrap();
     assert!(status.success(), "{status}\n{}", caudal.log());
-    gone(&children).await;
+    wait_until_gone(&children).await;
 }
 
 #[tokio::test]
@@ -101,9 +101,9 @@ async fn a_second_process_on_the_same_data_is_refused() {
         .args(["serve", "config/petalert.toml", "--listen", "127.0.0.1:0", "--data-dir"])
         .arg(&data)
         .output();
-    let output = tokio::time::timeout(PATIENCE, output).await.expect("it gives up").unwrap();
+    let output = tokio::time::timeout(TIMEOUT, output).await.expect("the second process exits").unwrap();
     assert!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("in use"), "{text}");
-    assert_eq!(caudal.get("/ready").await.status(), 200, "the first one is unharmed");
+    assert_eq!(caudal.get("/ready").await.status(), 200, "the first process is unaffected");
 }

@@ -1,21 +1,21 @@
-//! End to end: the built program, a real broker, real models, HTTP from outside.
+//! End-to-end tests: the built program with a real broker and real models, over HTTP.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_input;
 mod browser;
 mod caudal;
 mod check;
+mod cli_over_tls;
 mod console;
 mod crash;
-mod dead;
+mod dead_letters;
+mod embeddings;
 mod gendoc;
-mod load;
+mod memory_under_load;
 mod metrics;
-mod onnx;
-mod photos;
-mod pictures;
+mod onnx_model;
 mod reports;
-mod secure;
 mod send;
 mod tenants;
+mod test_images;

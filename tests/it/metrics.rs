@@ -1,11 +1,11 @@
-//! `/metrics` says what each figure is, in base units, and does not grow with what clients make up.
+//! `/metrics`: every metric has a description and base units, and the number of series does not depend on client input.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::caudal::Caudal;
-use crate::pictures::{jpeg, scene};
+use crate::test_images::{jpeg, scene};
 
-/// Every label there is. None holds an id, an address or anything else that clients choose.
+/// All labels. None holds an id, an address or anything else that clients choose.
 const LABELS: [&str; 13] = [
     "collection",
     "connection",
@@ -22,10 +22,10 @@ const LABELS: [&str; 13] = [
     "status",
 ];
 
-/// What of a figure that is measured is said in its name.
+/// Units, one of which a histogram's name ends in.
 const UNITS: [&str; 5] = ["_seconds", "_bytes", "_events", "_images", "_requests"];
 
-/// Families by name, with their type; and every series.
+/// Metric families with their types, and all series with their values.
 struct Metrics {
     kinds: BTreeMap<String, String>,
     described: BTreeSet<String>,
@@ -57,7 +57,7 @@ impl Metrics {
             assert!(self.described.contains(name), "{name} is not described");
             assert!(name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'_')), "{name}");
             for wrong in ["_ms", "_millis", "_kib", "_mib", "_minutes", "_percent"] {
-                assert!(!name.ends_with(wrong) && !name.contains(&format!("{wrong}_")), "{name} is in no base unit");
+                assert!(!name.ends_with(wrong) && !name.contains(&format!("{wrong}_")), "{name} is not in a base unit");
             }
             match kind.as_str() {
                 "counter" => assert!(name.ends_with("_total"), "{name} only grows"),
@@ -77,8 +77,9 @@ impl Metrics {
     }
 }
 
-/// Requests of every kind that a client can make up, told apart by a number.
-async fn make_up(caudal: &Caudal, number: u32) {
+/// Sends requests with every kind of text that a client chooses: paths, ids, a method, headers. `number` makes them
+/// unique.
+async fn send_made_up_requests(caudal: &Caudal, number: u32) {
     for path in [
         format!("/nothing/{number}"),
         format!("/v1/requests/made-up-{number}"),
@@ -95,28 +96,28 @@ async fn make_up(caudal: &Caudal, number: u32) {
     let photo = jpeg(&scene(number % 3, 200, 150), 80);
     assert_eq!(caudal.post_file(&format!("/embeddings/index/made-up-{number}"), photo.clone()).await.status(), 200);
     assert_eq!(caudal.post_file("/embeddings/search_image", photo).await.status(), 200);
-    assert_eq!(caudal.post_file("/embeddings/generate", b"no picture".to_vec()).await.status(), 415);
+    assert_eq!(caudal.post_file("/embeddings/generate", b"no image".to_vec()).await.status(), 415);
 }
 
 #[tokio::test]
-async fn every_figure_is_described_in_base_units_and_their_number_does_not_grow() {
+async fn every_metric_is_described_in_base_units_and_clients_cannot_add_series() {
     let caudal = Caudal::petalert().await;
-    // What is asked for first is counted after it was answered.
+    // A request is counted after it was answered: the second read includes the first.
     Metrics::of(&caudal).await;
     for number in 0..4 {
-        make_up(&caudal, number).await;
+        send_made_up_requests(&caudal, number).await;
     }
     let before = Metrics::of(&caudal).await;
     before.check();
     for needed in ["http_requests_total", "caudal_stage_events_total", "model_embed_seconds", "index_points_total"] {
-        assert!(before.kinds.contains_key(needed), "{needed} is missing: the walk met too little");
+        assert!(before.kinds.contains_key(needed), "{needed} is missing: the requests did not reach enough parts");
     }
     for number in 4..24 {
-        make_up(&caudal, number).await;
+        send_made_up_requests(&caudal, number).await;
     }
     let after = Metrics::of(&caudal).await;
     after.check();
     let new: Vec<&String> = after.series.keys().filter(|series| !before.series.contains_key(*series)).collect();
-    assert!(new.is_empty(), "made up by clients: {new:#?}");
+    assert!(new.is_empty(), "new series from client input: {new:#?}");
     assert!(!after.series.keys().any(|series| series.contains("made-up") || series.contains("MADE")));
 }

@@ -1,11 +1,11 @@
-//! PetAlert's reports: answered at once, their photos kept in the background.
+//! PetAlert's reports: a report is answered at once and its photos are indexed in the background.
 
 use base64::Engine as _;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
 use crate::caudal::Caudal;
-use crate::pictures::{copy, jpeg, scene};
+use crate::test_images::{copy, jpeg, scene};
 
 #[tokio::test]
 async fn a_report_is_answered_at_once_and_its_photos_are_found_later() {

@@ -1,4 +1,4 @@
-//! `caudal send`: a folder goes in once, failures are listed, answers are kept.
+//! `caudal send`: each file of a folder is sent once, failures are listed, answers are saved.
 
 use std::io::{Cursor, Write};
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::Output;
 use serde_json::{Value, json};
 
 use crate::caudal::{Caudal, Folder, program};
-use crate::pictures::{jpeg, scene};
+use crate::test_images::{jpeg, scene};
 
 async fn send(caudal: &Caudal, folder: &Path) -> (Option<i32>, Value) {
     let output = program()
@@ -36,7 +36,7 @@ async fn a_folder_is_sent_once_and_failures_are_listed() {
     assert!(summary["failed"][0]["file"].as_str().unwrap().ends_with("page.jpg"));
     assert!(summary["failed"][0]["why"].as_str().unwrap().contains("HTML"), "{summary}");
 
-    // Mended, only the mended one is sent.
+    // After the bad file is replaced, only that file is sent.
     std::fs::write(folder.path().join("page.jpg"), jpeg(&scene(9, 320, 240), 85)).unwrap();
     let (code, summary) = send(&caudal, folder.path()).await;
     assert_eq!(code, Some(0));
@@ -45,8 +45,8 @@ async fn a_folder_is_sent_once_and_failures_are_listed() {
 
 const KEY: &str = "press-key-3c0b6a55e7d14f8e";
 
-/// Documents are filled, and answered as they are.
-const PRESS: &str = r#"
+/// Fills DOCX templates and answers them as DOCX, without a conversion.
+const FILL_CONFIG: &str = r#"
 [auth.key.press]
 key = { env = "PRESS_KEY" }
 
@@ -75,7 +75,7 @@ use = "fill"
 use = "respond"
 "#;
 
-/// A DOCX that wants a name.
+/// A DOCX template with the variable `name`.
 fn letter() -> Vec<u8> {
     let rels = "application/vnd.openxmlformats-package.relationships+xml";
     let main = "application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml";
@@ -112,7 +112,7 @@ fn letter() -> Vec<u8> {
     writer.finish().unwrap().into_inner()
 }
 
-/// What a filled letter says.
+/// The document XML of a filled letter.
 fn text(document: &Path) -> String {
     let mut archive = zip::ZipArchive::new(std::fs::File::open(document).unwrap()).unwrap();
     std::io::read_to_string(archive.by_name("word/document.xml").unwrap()).unwrap()
@@ -124,11 +124,11 @@ async fn fill(caudal: &Caudal, contexts: &Path, answers: &Path, key: &str) -> Ou
     command.arg(answers).args(["--to", &caudal.base, "--json"]).env("CAUDAL_TOKEN", key).output().await.unwrap()
 }
 
-/// Sent, sent before and failed, once it is sure that the key was not shown.
+/// The numbers of sent and skipped files, and the failures. Checks that the key is not in the output.
 fn counts(output: &Output) -> (u64, u64, Vec<Value>) {
-    let shown = [&*output.stdout, &*output.stderr].map(String::from_utf8_lossy).concat();
-    assert!(!shown.contains(KEY), "{shown}");
-    let summary: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{shown}"));
+    let printed = [&*output.stdout, &*output.stderr].map(String::from_utf8_lossy).concat();
+    assert!(!printed.contains(KEY), "{printed}");
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{printed}"));
     let failed = summary["failed"].as_array().unwrap().clone();
     assert_eq!(output.status.code(), Some(i32::from(!failed.is_empty())), "{summary}");
     (summary["sent"].as_u64().unwrap(), summary["skipped"].as_u64().unwrap(), failed)
@@ -142,10 +142,10 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn contexts_become_documents_and_only_what_is_missing_is_sent_again() {
+async fn contexts_become_documents_and_a_second_run_sends_only_missing_ones() {
     let folder = Folder::new();
     let config = folder.path().join("press.toml");
-    std::fs::write(&config, PRESS).unwrap();
+    std::fs::write(&config, FILL_CONFIG).unwrap();
     let caudal = Caudal::serve_with(Folder::new(), &[config.to_str().unwrap()], &[("PRESS_KEY", KEY)]).await;
     let put = caudal.client.put(caudal.url("/templates/letter")).bearer_auth(KEY).body(letter()).send().await.unwrap();
     assert_eq!(put.status(), 200, "{}", put.text().await.unwrap());
@@ -168,7 +168,7 @@ async fn contexts_become_documents_and_only_what_is_missing_is_sent_again() {
     assert_eq!(names(&answers), ["ann.docx", "bob.docx"]);
     assert!(text(&answers.join("ann.docx")).contains("Dear Ann"));
 
-    // Neither is sent again, only the one that failed; and one whose answer was lost.
+    // Only the failed one is sent again; then also one whose answer file was deleted.
     let (sent, skipped, failed) = counts(&fill(&caudal, &contexts, &answers, KEY).await);
     assert_eq!((sent, skipped, failed.len()), (0, 2, 1));
     write("nobody.json", json!({ "name": "Cy" }));
@@ -180,7 +180,7 @@ async fn contexts_become_documents_and_only_what_is_missing_is_sent_again() {
 }
 
 #[tokio::test]
-async fn answers_that_would_replace_a_file_are_refused_before_anything_is_sent() {
+async fn answers_that_would_overwrite_a_file_are_refused_before_anything_is_sent() {
     let folder = tempfile::tempdir().unwrap();
     let contexts = folder.path().join("contexts");
     std::fs::create_dir(&contexts).unwrap();

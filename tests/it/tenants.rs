@@ -1,18 +1,18 @@
-//! Two tenants of one service over HTTP: what one keeps, the other never finds. And no secret is ever written down.
+//! Tenant isolation over HTTP: a search finds only the tenant's own photos. No secret is logged.
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
-use crate::caudal::{Caudal, Folder, PATIENCE};
-use crate::pictures::{jpeg, scene};
+use crate::caudal::{Caudal, Folder, TIMEOUT};
+use crate::test_images::{jpeg, scene};
 
-/// Told to the service by its environment.
+/// Secrets that the service reads from its environment.
 const SHELTER: &str = "shelter-key-5f1d0f6f2c9b4f0e";
 const OPERATOR: &str = "operator-key-a9a2f1f6b7c84d5d";
 const SIGNING: &str = "signing-secret-0123456789abcdef01234567";
 
-/// An issuer of tokens beside the keys of `config/keys.toml`.
+/// A JWT issuer in addition to the keys of `config/keys.toml`.
 const ISSUER: [&str; 5] = [
     "auth.jwt.login.algorithm=\"HS256\"",
     "auth.jwt.login.issuer=\"https://login\"",
@@ -21,27 +21,27 @@ const ISSUER: [&str; 5] = [
     "auth.jwt.login.secret={env=\"CAUDAL_SIGNING\"}",
 ];
 
-/// PetAlert with keys and tokens, saying all that it can say.
-pub async fn guarded() -> Caudal {
+/// PetAlert with API keys and JWTs, logging at level `trace`.
+pub async fn with_auth() -> Caudal {
     let mut args = vec!["config/petalert.toml", "config/keys.toml", "--log", "trace"];
     args.extend(ISSUER.iter().flat_map(|set| ["--set", set]));
     let secrets = [("CAUDAL_KEY_SHELTER", SHELTER), ("CAUDAL_KEY_OPERATOR", OPERATOR), ("CAUDAL_SIGNING", SIGNING)];
     Caudal::serve_with(Folder::new(), &args, &secrets).await
 }
 
-/// A key that `guarded` takes.
-pub fn key() -> &'static str {
+/// A valid key of the service that [`with_auth`] starts.
+pub fn api_key() -> &'static str {
     SHELTER
 }
 
-/// A token of a tenant that has no key.
+/// A JWT of a tenant that has no API key.
 fn token_of(tenant: &str) -> String {
     let expires = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 600;
     let claims = json!({ "iss": "https://login", "aud": "caudal", "sub": "ann", "org": tenant, "exp": expires });
     encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(SIGNING.as_bytes())).unwrap()
 }
 
-/// Posts a photo as one caller, and returns the status and the answer.
+/// Posts a photo with a key or token, and returns the status and the answer.
 async fn post(caudal: &Caudal, credential: &str, path: &str, photo: Vec<u8>) -> (u16, Value) {
     let form = Form::new().part("file", Part::bytes(photo).file_name("photo"));
     let request = caudal.client.post(caudal.url(path)).bearer_auth(credential).multipart(form);
@@ -49,8 +49,8 @@ async fn post(caudal: &Caudal, credential: &str, path: &str, photo: Vec<u8>) -> 
     (response.status().as_u16(), response.json().await.unwrap())
 }
 
-/// Whose reports one caller finds.
-async fn found(caudal: &Caudal, credential: &str, number: u32) -> Vec<(String, f64)> {
+/// The reports that a caller finds, with their scores.
+async fn search(caudal: &Caudal, credential: &str, number: u32) -> Vec<(String, f64)> {
     let photo = jpeg(&scene(number, 320, 240), 90);
     let (status, answer) = post(caudal, credential, "/embeddings/search_image?limit=100", photo).await;
     assert_eq!(status, 200, "{answer}");
@@ -59,10 +59,10 @@ async fn found(caudal: &Caudal, credential: &str, number: u32) -> Vec<(String, f
 }
 
 #[tokio::test]
-async fn tenants_find_their_own_photos_alone_and_no_secret_is_logged() {
-    let caudal = guarded().await;
+async fn tenants_find_only_their_own_photos_and_no_secret_is_logged() {
+    let caudal = with_auth().await;
     let token = token_of("zoo");
-    // The same photos under the same reports: of each tenant, and apart.
+    // Tenants index overlapping photos under the same report ids.
     for (credential, numbers) in [(SHELTER, 0..3), (OPERATOR, 2..5), (&*token, 4..6)] {
         for number in numbers {
             let path = format!("/embeddings/index/r{number}");
@@ -74,7 +74,7 @@ async fn tenants_find_their_own_photos_alone_and_no_secret_is_logged() {
         [(SHELTER, ["r0", "r1", "r2"].as_slice()), (OPERATOR, &["r2", "r3", "r4"]), (&token, &["r4", "r5"])]
     {
         for number in 0..6 {
-            let matches = found(&caudal, credential, number).await;
+            let matches = search(&caudal, credential, number).await;
             let mut ids: Vec<&str> = matches.iter().map(|(id, _)| id.as_str()).collect();
             ids.sort_unstable();
             assert_eq!(ids, theirs, "photo {number}");
@@ -87,17 +87,17 @@ async fn tenants_find_their_own_photos_alone_and_no_secret_is_logged() {
         let refused = caudal.client.get(caudal.url("/v1/flows")).bearer_auth(wrong).send().await.unwrap();
         assert_eq!(refused.status(), 401);
     }
-    let ticket = ticket_of_a_stream(&caudal).await;
-    let said = said_by(caudal).await;
-    assert!(said.contains("TRACE") && said.contains("/v1/requests"), "it says all that it can say");
+    let ticket = use_ticket(&caudal).await;
+    let output = metrics_and_log(caudal).await;
+    assert!(output.contains("TRACE") && output.contains("/v1/requests"), "trace logging is on");
     let signature = token.rsplit('.').next().unwrap();
     for secret in [SHELTER, OPERATOR, SIGNING, &token, signature, &ticket, "shelter-key-5f1d"] {
-        assert!(!said.contains(secret), "{secret:?} is in what the service said");
+        assert!(!output.contains(secret), "{secret:?} is in the log or in /metrics");
     }
 }
 
-/// Follows a request by a ticket, once; the second time it is refused.
-async fn ticket_of_a_stream(caudal: &Caudal) -> String {
+/// Opens an event stream with a ticket, and checks that the ticket is refused the second time. Returns the ticket.
+async fn use_ticket(caudal: &Caudal) -> String {
     let photo = Form::new().part("file", Part::bytes(jpeg(&scene(1, 320, 240), 90)).file_name("photo"));
     let request = caudal.client.post(caudal.url("/embeddings/generate")).bearer_auth(SHELTER);
     let accepted = request.header("prefer", "respond-async").multipart(photo).send().await.unwrap();
@@ -112,12 +112,12 @@ async fn ticket_of_a_stream(caudal: &Caudal) -> String {
     issued["ticket"].as_str().unwrap().to_owned()
 }
 
-/// Everything the service wrote, once it has ended, and what `/metrics` said.
-async fn said_by(mut caudal: Caudal) -> String {
+/// Stops the service and returns its `/metrics` and its whole log.
+async fn metrics_and_log(mut caudal: Caudal) -> String {
     let request = caudal.client.get(caudal.url("/metrics")).bearer_auth(OPERATOR);
     let metrics = request.send().await.unwrap().text().await.unwrap();
     std::process::Command::new("kill").args(["-TERM", &caudal.pid().to_string()]).status().unwrap();
-    let status = tokio::time::timeout(PATIENCE, caudal.child.wait()).await.expect("it stops").unwrap();
+    let status = tokio::time::timeout(TIMEOUT, caudal.child.wait()).await.expect("the service stops").unwrap();
     assert!(status.success(), "{status}");
     format!("{metrics}\n{}", caudal.log())
 }

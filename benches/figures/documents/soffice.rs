@@ -1,4 +1,4 @@
-//! The yardstick: a process of LibreOffice for each document, as services do it that call it from a request handler.
+//! The baseline: one LibreOffice process per document, as in a service that runs `soffice` from its request handler.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -6,33 +6,33 @@ use std::process::Stdio;
 use tokio::process::Command;
 use tokio::time::Instant;
 
-use super::sample::Sample;
-use super::tree::cpu_of_ended_children;
-use crate::numbers::millis;
+use super::process_tree::cpu_of_ended_children;
+use super::samples::Sample;
+use crate::statistics::millis;
 
-/// Says that the profile was made and that the program wants to be started again.
-const START_AGAIN: i32 = 81;
-/// Times that it may say so of one document.
-const STARTS: usize = 3;
+/// Exit status of soffice after it created its profile: it must be started again.
+const RESTART_STATUS: i32 = 81;
+/// Maximum number of starts per document.
+const MAX_STARTS: usize = 3;
 
-/// What so many at a time reached.
-pub struct Reached {
+/// Measured speed of conversion.
+pub struct ConversionRate {
     pub per_second: f64,
     pub mean_ms: f64,
-    /// Seconds of processor time a document.
+    /// Seconds of CPU time per document.
     pub cpu: f64,
 }
 
-/// An installation, with a folder for profiles and documents.
+/// A LibreOffice installation, with a folder for profiles and documents.
 pub struct Soffice {
     pub program: PathBuf,
     pub folder: PathBuf,
 }
 
 impl Soffice {
-    /// Converts documents, each in a process of its own, `lanes` at a time, each lane with a profile that was used
-    /// before. Every document comes with its number, and every PDF is looked into.
-    pub async fn convert(&self, sample: Sample, documents: &[(u64, Vec<u8>)], lanes: usize) -> Reached {
+    /// Converts numbered documents, each in its own process, `lanes` at a time, each lane with a warm profile. Every
+    /// PDF is checked.
+    pub async fn convert(&self, sample: Sample, documents: &[(u64, Vec<u8>)], lanes: usize) -> ConversionRate {
         for lane in 0..lanes {
             let (number, document) = &documents[0];
             let _ = self.one(lane, *number, document).await;
@@ -55,15 +55,15 @@ impl Soffice {
         }
         let count = made.len() as f64;
         let mean_ms = made.iter().map(|(_, took, _)| took).sum::<f64>() / count;
-        Reached { per_second: count / took, mean_ms, cpu: cpu / count }
+        ConversionRate { per_second: count / took, mean_ms, cpu: cpu / count }
     }
 
     async fn one(&self, lane: usize, number: u64, document: &[u8]) -> Vec<u8> {
         let input = self.folder.join(format!("{lane}-{number}.docx"));
         std::fs::write(&input, document).unwrap();
         let profile = self.folder.join(format!("profile-{lane}"));
-        for _ in 0..STARTS {
-            if self.run(&profile, &input).await != Some(START_AGAIN) {
+        for _ in 0..MAX_STARTS {
+            if self.run(&profile, &input).await != Some(RESTART_STATUS) {
                 break;
             }
         }

@@ -1,29 +1,31 @@
-//! Office documents: LibreOffice in worker processes of this program, pooled, replaced and locked in.
+//! Office documents: converts them with LibreOffice, in pooled and sandboxed worker processes of this program.
 //!
-//! [`Pool`] is for whoever converts; [`worker_main`] is the body of the hidden subcommand that the pool starts.
-//! `kit` binds the engine, `office` drives it through one conversion, `sandbox` and `selftest` hold it, `pool` supervises.
+//! [`Pool`] is the supervisor, which implements the converter; [`worker_main()`] is the body of the hidden subcommand
+//! that it starts. `libreofficekit` is the binding, `convert` drives it through one conversion, `sandbox` and
+//! `sandbox_selftest` contain it, `pdf` post-processes PDFs, `pool` supervises.
 
-mod fake;
-mod filter;
-mod kit;
-mod office;
+mod convert;
+mod csv_to_ods;
+mod export_filter;
+mod install_overlay;
+mod libreofficekit;
 mod pdf;
+mod pdf_to_png;
 mod pool;
-mod profile;
+mod process_usage;
 mod protocol;
-mod raster;
-mod sample;
 mod sandbox;
-mod selftest;
-mod sheet;
+mod sandbox_selftest;
 mod spec;
-mod usage;
-mod verify;
-mod worker;
+mod test_engine;
+mod user_profile;
+mod verify_output;
+mod warmup_document;
+mod worker_main;
 
-pub use pool::{Containment, Pool, PoolConfig, Reason, Recycle, Snapshot, StartError};
+pub use pool::{Containment, Pool, PoolConfig, PoolMetrics, Recycle, RestartReason, StartError};
 pub use protocol::Engine;
 pub use sandbox::{Layers, Limits};
-pub use selftest::Hole;
+pub use sandbox_selftest::SandboxLeak;
 pub use spec::{OfficeSpec, PACKAGES};
-pub use worker::worker_main;
+pub use worker_main::worker_main;

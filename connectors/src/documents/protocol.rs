@@ -1,10 +1,9 @@
-//! What supervisor and worker say to each other: JSON with its length in front, four bytes, big end first.
+//! Protocol between supervisor and worker: JSON messages, each preceded by its length in four bytes, big-endian.
 //!
-//! One socket pair, which the worker has as its standard input; its standard output goes nowhere, so that nothing the
-//! engine prints can get between two messages. Documents never travel here, only paths.
+//! The channel is a socket pair, which the worker gets as its standard input. Its standard output is discarded, so
+//! nothing that LibreOffice prints can mix with the messages. Messages carry paths; documents are never sent.
 
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
@@ -12,11 +11,11 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::sandbox::{Layers, Limits};
-use super::selftest::Hole;
+use super::sandbox_selftest::{Canary, SandboxLeak};
 use pipeline::documents::{Finish, Format, Options};
 
-/// Longest message, in bytes; a longer one is not from a worker in its right mind.
-const LONGEST: usize = 64 << 10;
+/// Longest message, in bytes; a worker that sends a longer one is broken.
+const MAX_MESSAGE_BYTES: usize = 64 << 10;
 
 /// The first message to a worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,13 +24,13 @@ pub struct Setup {
     pub folder: PathBuf,
     /// Which engine.
     pub engine: Engine,
-    /// What holds the engine.
+    /// The sandbox layers to apply.
     pub layers: Layers,
-    /// Bounds of the process.
+    /// Resource limits of the process.
     pub limits: Limits,
-    /// What the self-test reaches for.
+    /// What the self-test tries to reach.
     pub canary: Canary,
-    /// Refuse to work while the self-test finds a hole.
+    /// Refuse to work if the self-test finds a leak.
     pub insist: bool,
 }
 
@@ -41,83 +40,75 @@ pub struct Setup {
 pub enum Engine {
     /// LibreOffice, installed in this folder (the parent of `program`).
     LibreOffice(PathBuf),
-    /// Does what its input says, for tests of the supervisor.
-    Fake,
+    /// The test engine: does what its input says, to provoke failures.
+    Test,
 }
 
-/// Things outside the sandbox that a worker must not reach.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Canary {
-    /// Somebody listens there while the worker starts.
-    pub address: SocketAddr,
-    /// A folder with a file `secret` that the worker must not read, and in which it must not write.
-    pub folder: PathBuf,
-}
-
-/// What a worker is told to do.
+/// A request to a worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Order {
-    /// Make another document of one.
-    Convert(Job),
-    /// Merge, split, describe, lock.
+pub enum Request {
+    /// Convert a document.
+    Convert(ConvertJob),
+    /// Post-process PDFs: merge, split, set metadata, encrypt.
     Finish(FinishJob),
 }
 
-/// PDFs to finish.
+/// PDFs to post-process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FinishJob {
-    /// Its folder, inside the worker's own: holds `0.pdf` and so on, gets `done-0.pdf` or `done-0_0.pdf` and so on.
+    /// Its folder, inside the worker's own. It holds `0.pdf` and so on; the worker writes `done-0.pdf`, or
+    /// `done-0_0.pdf` and so on for parts.
     pub folder: PathBuf,
-    /// How many files.
+    /// Number of files.
     pub count: usize,
-    /// What is done to them.
+    /// What to do with them.
     pub finish: Finish,
-    /// All output together, in bytes.
+    /// Limit of all results together, in bytes.
     pub largest_output: u64,
-    /// Most pages of all results together.
+    /// Limit of pages of all results together.
     pub most_pages: u32,
 }
 
-/// A conversion to do.
+/// A conversion.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Job {
-    /// Its folder, inside the worker's own: holds `in.EXTENSION`, gets `out.EXTENSION` or `page-N.png`.
+pub struct ConvertJob {
+    /// Its folder, inside the worker's own. It holds `in.EXTENSION`; the worker writes `out.EXTENSION` or `page-N.png`.
     pub folder: PathBuf,
-    /// What it is.
+    /// Format of the document.
     pub from: Format,
-    /// What it shall become.
+    /// Format of the result.
     pub to: Format,
-    /// How.
+    /// Options of the conversion.
     pub options: Options,
-    /// 1, or 2 after a worker died of it.
+    /// 1, or 2 after a worker crashed on the document.
     pub attempt: u32,
-    /// Largest output file, in bytes.
+    /// Limit of the result, in bytes.
     pub largest_output: u64,
-    /// Most pages of a PDF, and most pictures.
+    /// Limit of pages of a PDF, or of images.
     pub most_pages: u32,
 }
 
-/// What a worker says.
+/// A message of a worker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "snake_case")]
 pub enum Reply {
     /// The engine is loaded and has converted a sample.
     Ready {
-        /// Of the engine.
+        /// Version of the engine.
         version: String,
         /// Resident memory, bytes.
         rss: u64,
-        /// Layers of the sandbox that the kernel does not offer, with the reason.
+        /// Sandbox layers that the kernel does not support, with the reason.
         missing: Vec<String>,
         /// What the self-test found open; empty unless `insist` is off.
-        holes: Vec<Hole>,
+        leaks: Vec<SandboxLeak>,
     },
     /// The sandbox leaks, so the engine was not loaded.
     Refused {
         /// What the self-test found open.
-        holes: Vec<Hole>,
-        /// Layers that are not there, with the reason.
+        leaks: Vec<SandboxLeak>,
+        /// Sandbox layers that the kernel does not support, with the reason.
         missing: Vec<String>,
     },
     /// The engine could not be loaded.
@@ -125,68 +116,68 @@ pub enum Reply {
         /// What is wrong and what to do.
         why: String,
     },
-    /// Converted and verified.
-    Done(Done),
-    /// The document is at fault; the worker is well.
+    /// The job succeeded; its results are verified.
+    Done(JobResult),
+    /// The document cannot be processed; the worker is ready for the next one.
     Rejected {
-        /// Which way.
-        fault: Fault,
-        /// What the engine said.
+        /// Why.
+        fault: DocumentFault,
+        /// The message for the requester.
         why: String,
     },
 }
 
-/// What a conversion came to.
+/// Results of a job and what they cost.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Done {
-    /// Reading, in milliseconds.
+pub struct JobResult {
+    /// Time of reading the document, in milliseconds.
     pub ms_load: u64,
-    /// Writing, in milliseconds.
+    /// Time of writing the results, in milliseconds.
     pub ms_save: u64,
-    /// Processor time of the job, all threads, in milliseconds (to 10).
+    /// CPU time of the job, all threads, in milliseconds (in steps of 10).
     pub ms_cpu: u64,
     /// Resident memory afterwards, bytes.
     pub rss: u64,
-    /// Pages of a PDF, number of pictures, or 0 where the format has no pages.
+    /// Pages of a PDF, number of images, or 0 if the format has no pages.
     pub pages: u32,
     /// Names of the files in the job's folder, in order.
     pub files: Vec<String>,
 }
 
-/// How a document is at fault.
+/// Why a document cannot be processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Fault {
-    /// The engine does not read it, or does not write it as asked.
+pub enum DocumentFault {
+    /// LibreOffice cannot read it, or cannot write it in the requested format.
     Unreadable,
-    /// Encrypted, no password given.
+    /// Encrypted, and no password was given.
     PasswordRequired,
-    /// Encrypted, wrong password.
+    /// Encrypted, and the password is wrong.
     PasswordWrong,
-    /// No PDF that can be taken apart.
+    /// The PDF cannot be parsed.
     PdfUnreadable,
-    /// A PDF behind a password.
+    /// The PDF is encrypted.
     PdfEncrypted,
-    /// It has not the pages that are asked for.
+    /// It does not have the requested pages.
     PagesMissing,
-    /// More bytes, pages or files than are made.
+    /// The result would exceed the limit of bytes, pages or files.
     TooLarge,
-    /// A password that none can be.
+    /// The password has characters that PDF does not allow.
     BadPassword,
 }
 
 /// Sends one message.
 ///
 /// # Errors
-/// If the other end is gone.
+/// If the other end is closed.
 pub fn send<T: Serialize>(pipe: &mut impl Write, message: &T) -> io::Result<()> {
     pipe.write_all(&framed(message)?)
 }
 
-/// Waits for one message; `None` when the other end has closed.
+/// Waits for one message; `None` if the other end is closed.
 ///
 /// # Errors
-/// If the message is too long, cut off or not understood.
+/// If the message is too long, truncated or not valid JSON of this type.
 pub fn receive<T: DeserializeOwned>(pipe: &mut impl Read) -> io::Result<Option<T>> {
     let mut head = [0; 4];
     match pipe.read_exact(&mut head) {
@@ -203,7 +194,7 @@ pub(super) async fn send_async<T: Serialize>(pipe: &mut tokio::net::UnixStream, 
     pipe.write_all(&framed(message)?).await
 }
 
-/// As [`receive`], for the supervisor; an end is an error, since a worker does not leave by itself.
+/// As [`receive`], for the supervisor. A closed end is an error here: a worker does not exit by itself.
 pub(super) async fn receive_async<T: DeserializeOwned>(pipe: &mut tokio::net::UnixStream) -> io::Result<T> {
     let mut head = [0; 4];
     pipe.read_exact(&mut head).await?;
@@ -216,7 +207,7 @@ fn framed<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
     let mut frame = vec![0; 4];
     serde_json::to_writer(&mut frame, message)?;
     let body = frame.len() - 4;
-    let length = u32::try_from(body).ok().filter(|_| body <= LONGEST);
+    let length = u32::try_from(body).ok().filter(|_| body <= MAX_MESSAGE_BYTES);
     let length = length.ok_or_else(|| io::Error::other(format!("message of {body} bytes")))?;
     frame[..4].copy_from_slice(&length.to_be_bytes());
     Ok(frame)
@@ -224,7 +215,7 @@ fn framed<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
 
 fn length(head: [u8; 4]) -> io::Result<usize> {
     let length = u32::from_be_bytes(head) as usize;
-    if length > LONGEST {
+    if length > MAX_MESSAGE_BYTES {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("message of {length} bytes")));
     }
     Ok(length)
@@ -235,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_survives_the_way() {
+    fn a_message_is_received_as_it_was_sent() {
         let mut wire = Vec::new();
         send(&mut wire, &Reply::Broken { why: "no".into() }).unwrap();
         let got: Option<Reply> = receive(&mut wire.as_slice()).unwrap();
@@ -244,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lying_length_is_refused_before_memory_is_taken() {
+    fn a_length_beyond_the_limit_is_refused_before_memory_is_allocated() {
         let wire = [0xff, 0xff, 0xff, 0xff, 0];
         assert!(receive::<Reply>(&mut wire.as_slice()).is_err());
     }

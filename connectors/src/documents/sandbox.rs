@@ -1,9 +1,9 @@
-//! What holds a worker: its own namespaces without a network, Landlock, seccomp, resource limits, no privileges.
+//! The sandbox of a worker: namespaces without a network, Landlock, a seccomp filter, resource limits, no privileges.
 //!
-//! Everything is applied by the worker to itself, once, before the engine is loaded and while it has one thread. The
-//! engine is taken to be compromised: it may compute, read program files and fonts, and write in its own folder. Each layer
-//! can be left out alone, which is how the tests show what it is good for. What the kernel does not offer is reported, and
-//! [`selftest`](super::selftest) says whether the rest is enough.
+//! The worker applies it to itself, once, before it loads LibreOffice and while it has one thread. LibreOffice is
+//! assumed to be compromised: it may compute, read program files and fonts, and write in its own folder. Each layer can
+//! be turned off by itself, which is how the tests show what it does. Layers that the kernel does not support are
+//! reported, and [`sandbox_selftest`](super::sandbox_selftest) checks whether the others are enough.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,21 +19,21 @@ use seccompiler::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::kit;
+use super::libreofficekit;
 
-/// Which layers are on; all of them, but for tests.
+/// Which layers are on; all of them, except in tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Layers {
-    /// The profile that follows no links and runs no macros.
+    /// The user profile that fetches no links and runs no macros.
     pub profile: bool,
     /// An environment of four fixed variables.
     pub environment: bool,
     /// User, network and IPC namespaces.
     pub namespaces: bool,
-    /// Landlock: files and TCP.
+    /// Landlock: files, TCP, signals and abstract sockets.
     pub landlock: bool,
-    /// The filter of system calls.
+    /// The seccomp filter of system calls.
     pub seccomp: bool,
     /// Resource limits and low priority.
     pub limits: bool,
@@ -51,11 +51,11 @@ impl Layers {
         Self { profile: false, environment: false, namespaces: false, landlock: false, seccomp: false, limits: false };
 }
 
-/// Bounds of a worker process.
+/// Resource limits of a worker process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Address space on top of what the program itself has mapped, in bytes. An engine with all its modules uses 1 GiB.
+    /// Address space beyond what the program itself has mapped, in bytes. LibreOffice with all its modules uses 1 GiB.
     pub address_space: u64,
     /// Largest file, in bytes.
     pub file_size: u64,
@@ -69,15 +69,15 @@ impl Default for Limits {
     }
 }
 
-/// Where a worker may reach.
-pub struct Reach {
-    /// Read and write.
+/// Folders that a worker may use.
+pub struct AllowedPaths {
+    /// The worker's own folder: read and write.
     pub own: PathBuf,
-    /// Read: the engine.
+    /// LibreOffice: read.
     pub office: Option<PathBuf>,
 }
 
-/// Read by the engine and the loader: libraries, fonts, locales, configuration of both, and two devices.
+/// Paths that LibreOffice and the loader read: libraries, fonts, locales, configuration, and two devices.
 const READABLE: [&str; 15] = [
     "/usr/lib",
     "/usr/lib64",
@@ -96,22 +96,23 @@ const READABLE: [&str; 15] = [
     "/dev/null",
 ];
 
-/// Dies with the parent, which must be the process `parent`. A change of credentials forgets the wish, so it is made
-/// before and after.
+/// Has the kernel kill this process when its parent, the process `parent`, ends. A change of credentials clears the
+/// setting, so it is made before and after.
 ///
 /// # Errors
-/// If the parent is gone already.
-pub fn die_with(parent: u32) -> std::io::Result<()> {
+/// If the parent has ended already.
+pub fn die_with_parent(parent: u32) -> std::io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let now = getppid().map(|pid: Pid| pid.as_raw_nonzero().get().unsigned_abs());
     if now == Some(parent) { Ok(()) } else { Err(std::io::Error::other("the supervisor is gone")) }
 }
 
-/// Applies `layers` to this process for good. Returns what the kernel did not offer, each with the reason.
+/// Applies `layers` to this process; they cannot be removed. Returns the layers that the kernel does not support, each
+/// with the reason.
 ///
 /// # Errors
-/// If the supervisor died meanwhile.
-pub fn enter(layers: Layers, limits: Limits, reach: &Reach, parent: u32) -> std::io::Result<Vec<String>> {
+/// If the supervisor ended meanwhile.
+pub fn enter(layers: Layers, limits: Limits, paths: &AllowedPaths, parent: u32) -> std::io::Result<Vec<String>> {
     let mut missing = Vec::new();
     let mut note = |layer: &str, outcome: Result<(), String>| {
         if let Err(why) = outcome {
@@ -119,18 +120,18 @@ pub fn enter(layers: Layers, limits: Limits, reach: &Reach, parent: u32) -> std:
         }
     };
     if layers.limits {
-        note("limits", bound(limits));
+        note("limits", apply_limits(limits));
     }
     if layers.namespaces {
         note("namespaces", namespaces());
     }
-    die_with(parent)?;
+    die_with_parent(parent)?;
     if layers != Layers::NONE {
         note("no_new_privs", rustix::thread::set_no_new_privs(true).map_err(|error| error.to_string()));
         note("capabilities", drop_capabilities());
     }
     if layers.landlock {
-        note("landlock", landlock(reach));
+        note("landlock", landlock(paths));
     }
     if layers.seccomp {
         note("seccomp", seccomp());
@@ -138,16 +139,17 @@ pub fn enter(layers: Layers, limits: Limits, reach: &Reach, parent: u32) -> std:
     Ok(missing)
 }
 
-/// Limits and priority. Being killed first when memory is short protects the supervisor.
-fn bound(limits: Limits) -> Result<(), String> {
+/// Resource limits and priority. When memory is short, the kernel kills the worker first, which protects the
+/// supervisor.
+fn apply_limits(limits: Limits) -> Result<(), String> {
     let mapped = mapped_bytes().unwrap_or(0);
-    let bounds = [
+    let limits = [
         (Resource::As, mapped.saturating_add(limits.address_space)),
         (Resource::Fsize, limits.file_size),
         (Resource::Nofile, limits.files),
         (Resource::Core, 0),
     ];
-    for (resource, most) in bounds {
+    for (resource, most) in limits {
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
             .map_err(|error| format!("{resource:?}: {error}"))?;
     }
@@ -155,15 +157,15 @@ fn bound(limits: Limits) -> Result<(), String> {
     rustix::process::nice(5).map(drop).map_err(|error| format!("nice: {error}"))
 }
 
-/// Size of the address space now: an allocator may have reserved much of it without using any.
+/// Current size of the address space: an allocator may have reserved much of it without using it.
 fn mapped_bytes() -> Option<u64> {
-    super::usage::kibibytes(&std::fs::read_to_string("/proc/self/status").ok()?, "VmSize:")
+    super::process_usage::kibibytes(&std::fs::read_to_string("/proc/self/status").ok()?, "VmSize:")
 }
 
-/// A user namespace makes the others possible without privileges; the user stays the same in it.
+/// A user namespace allows the others without privileges; user and group ids stay the same in it.
 fn namespaces() -> Result<(), String> {
     let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    kit::unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNET | UnshareFlags::NEWIPC)
+    libreofficekit::unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNET | UnshareFlags::NEWIPC)
         .map_err(|error| format!("unshare: {error}; allow unprivileged user namespaces"))?;
     let write = |file: &str, text: String| {
         std::fs::write(Path::new("/proc/self").join(file), text).map_err(|error| format!("{file}: {error}"))
@@ -182,9 +184,9 @@ fn drop_capabilities() -> Result<(), String> {
     rustix::thread::set_capabilities(None, none).map_err(|error| error.to_string())
 }
 
-/// Files by path, no TCP, no signals or abstract sockets out of the sandbox. What an older kernel lacks of this is lacking,
-/// but without files it does not count.
-fn landlock(reach: &Reach) -> Result<(), String> {
+/// Restricts files by path; forbids TCP, and signals and abstract sockets out of the sandbox. A kernel that supports
+/// only a part of this enforces that part, and the rest is reported as missing.
+fn landlock(paths: &AllowedPaths) -> Result<(), String> {
     const VERSION: ABI = ABI::V6;
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let write: BitFlags<AccessFs> = read
@@ -196,7 +198,7 @@ fn landlock(reach: &Reach) -> Result<(), String> {
         | AccessFs::RemoveFile
         | AccessFs::RemoveDir
         | AccessFs::Refer;
-    let readable = READABLE.iter().map(PathBuf::from).chain(reach.office.clone()).filter(|path| path.exists());
+    let readable = READABLE.iter().map(PathBuf::from).chain(paths.office.clone()).filter(|path| path.exists());
     let applied = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(VERSION))
@@ -204,17 +206,18 @@ fn landlock(reach: &Reach) -> Result<(), String> {
         .and_then(|rules| rules.scope(Scope::from_all(VERSION)))
         .and_then(Ruleset::create)
         .and_then(|rules| rules.add_rules(path_beneath_rules(readable, read)))
-        .and_then(|rules| rules.add_rules(path_beneath_rules([&reach.own], write)))
+        .and_then(|rules| rules.add_rules(path_beneath_rules([&paths.own], write)))
         .and_then(|rules| rules.restrict_self())
         .map_err(|error| error.to_string())?;
     match applied.ruleset {
         RulesetStatus::FullyEnforced => Ok(()),
-        RulesetStatus::PartiallyEnforced => Err("the kernel enforces a part of it (Linux 6.12 has all)".into()),
-        RulesetStatus::NotEnforced => Err("the kernel does not have it (Linux 5.13 or newer)".into()),
+        RulesetStatus::PartiallyEnforced => Err("the kernel enforces a part of it (Linux 6.12 enforces all)".into()),
+        RulesetStatus::NotEnforced => Err("the kernel does not support it (Linux 5.13 or newer does)".into()),
     }
 }
 
-/// Calls that no conversion needs: any new socket, other processes, other programs, the kernel's larger surfaces.
+/// System calls that no conversion needs: new sockets, other processes, other programs, large attack surfaces of the
+/// kernel.
 const DENIED: [i64; 44] = [
     libc::SYS_socket,
     libc::SYS_socketpair,
@@ -262,14 +265,14 @@ const DENIED: [i64; 44] = [
     libc::SYS_acct,
 ];
 
-/// Two calls that exist on one of the architectures only.
+/// Two system calls that exist on x86-64 only.
 #[cfg(target_arch = "x86_64")]
 const DENIED_HERE: [i64; 2] = [libc::SYS_fork, libc::SYS_vfork];
 #[cfg(not(target_arch = "x86_64"))]
 const DENIED_HERE: [i64; 0] = [];
 
-/// Denied calls fail with "not permitted". `clone` may make threads, not processes; `clone3` hides its flags behind a
-/// pointer, so it is said not to exist, and the C library falls back to `clone`.
+/// Denied calls fail with `EPERM`. `clone` may create threads, not processes. `clone3` passes its flags by pointer,
+/// where a filter cannot see them, so it fails with `ENOSYS` and the C library falls back to `clone`.
 fn seccomp() -> Result<(), String> {
     let failed = |error: seccompiler::Error| error.to_string();
     let mut denied: BTreeMap<i64, Vec<SeccompRule>> =

@@ -1,4 +1,4 @@
-//! `[office]` as the user writes it.
+//! The `[office]` section: where LibreOffice is, and limits of its worker processes.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -11,24 +11,24 @@ use serde::Deserialize;
 use super::pool::{PoolConfig, Recycle};
 use super::protocol::Engine;
 
-/// The engine's library, below its folder.
+/// LibreOffice's library, below its folder.
 const LIBRARY: &str = "program/libmergedlo.so";
 
-/// The engine of documents and its workers.
+/// LibreOffice and its worker processes.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OfficeSpec {
     /// Where LibreOffice is installed.
     pub path: PathBuf,
-    /// Conversions at the same time; 0 takes one per processor. One more process than this is kept warm.
+    /// Conversions at the same time; 0 means one per core. There is one worker process more, started ahead as a spare.
     pub workers: usize,
     /// Conversions that may wait for a worker.
     pub queue: usize,
-    /// Longest conversion, in milliseconds.
+    /// Timeout of a conversion, in milliseconds.
     pub timeout_ms: u64,
-    /// A worker is replaced after about this many documents: it leaks, and gets slower.
+    /// A worker is replaced after about this many documents: LibreOffice leaks memory and gets slower.
     pub recycle_after: u32,
-    /// And once it holds more memory than this.
+    /// A worker is replaced once it has more resident memory than this.
     pub recycle_memory: ByteSize,
     /// Largest document.
     pub max_input: ByteSize,
@@ -36,9 +36,9 @@ pub struct OfficeSpec {
     pub max_output: ByteSize,
     /// Most pages of a result.
     pub max_pages: u32,
-    /// How long a document that killed two workers is refused, in milliseconds.
+    /// How long a document that crashed two workers is refused, in milliseconds.
     pub quarantine_ms: u64,
-    /// Refuse to start where the sandbox leaks. `false` says so in the log and works: for kernels without the means.
+    /// Refuse to start if the sandbox leaks. `false` logs the leak and starts anyway: for kernels without the features.
     pub insist: bool,
 }
 
@@ -61,7 +61,7 @@ impl Default for OfficeSpec {
 }
 
 impl OfficeSpec {
-    /// What is wrong with the values.
+    /// Everything that is wrong with the section.
     #[must_use]
     pub fn check(&self) -> Vec<Complaint> {
         let at_least = [
@@ -80,36 +80,37 @@ impl OfficeSpec {
                 remedy: format!("give at least {least}"),
             })
             .collect();
-        if self.workers > MOST_WORKERS {
+        if self.workers > MAX_WORKERS {
             let message = format!("workers is {}", self.workers);
-            complaints.push(Complaint { key: "workers", message, remedy: format!("give at most {MOST_WORKERS}") });
+            complaints.push(Complaint { key: "workers", message, remedy: format!("give at most {MAX_WORKERS}") });
         }
         complaints
     }
 
-    /// Whether LibreOffice is there; otherwise what to do.
+    /// Finds LibreOffice's library.
     ///
     /// # Errors
-    /// A sentence for the person.
+    /// A sentence that says how to install or configure LibreOffice.
     pub fn find(&self) -> Result<PathBuf, String> {
         let library = self.path.join(LIBRARY);
         if library.is_file() {
             return Ok(library);
         }
         Err(format!(
-            "LibreOffice is not installed: there is no {}. Run `make setup`, or `apt-get install {PACKAGES}`, or say where it \
-             is with [office] path",
+            "LibreOffice is not installed: there is no {}. Run `make setup`, or `apt-get install {PACKAGES}`, or set \
+             [office] path to its folder",
             library.display()
         ))
     }
 
-    /// How the pool is made. `worker` is the program with its hidden subcommand, `folder` one for profiles and documents.
+    /// The config of the pool. `worker` is the program with its hidden subcommand, `folder` is for profiles and
+    /// documents.
     #[must_use]
     pub fn pool(&self, worker: (PathBuf, Vec<OsString>), folder: &Path) -> PoolConfig {
-        let usual = PoolConfig::new(worker, folder.to_path_buf());
+        let defaults = PoolConfig::new(worker, folder.to_path_buf());
         PoolConfig {
             engine: Engine::LibreOffice(self.path.clone()),
-            workers: if self.workers > 0 { self.workers } else { usual.workers },
+            workers: if self.workers > 0 { self.workers } else { defaults.workers },
             queue: self.queue,
             job_timeout: Duration::from_millis(self.timeout_ms),
             largest_input: self.max_input.0,
@@ -118,15 +119,15 @@ impl OfficeSpec {
             recycle: Recycle { jobs: self.recycle_after, rss: self.recycle_memory.0, ..Recycle::default() },
             quarantine: Duration::from_millis(self.quarantine_ms),
             insist: self.insist,
-            ..usual
+            ..defaults
         }
     }
 }
 
-/// More processes than any machine of this kind has room for.
-const MOST_WORKERS: usize = 64;
+/// More processes than a machine has memory for.
+const MAX_WORKERS: usize = 64;
 
-/// What Debian calls the parts of LibreOffice that are needed.
+/// The Debian packages of LibreOffice that are needed.
 pub const PACKAGES: &str = "libreoffice-writer-nogui libreoffice-calc-nogui libreoffice-impress-nogui fonts-liberation";
 
 #[cfg(test)]
@@ -134,14 +135,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_office_is_said_with_its_remedy() {
+    fn a_missing_libreoffice_is_reported_with_the_remedy() {
         let spec = OfficeSpec { path: "/nowhere".into(), ..OfficeSpec::default() };
         let why = spec.find().unwrap_err();
         assert!(why.contains("/nowhere/program") && why.contains("apt-get install libreoffice-writer-nogui"), "{why}");
     }
 
     #[test]
-    fn values_out_of_bounds_are_named() {
+    fn every_value_out_of_range_is_reported() {
         let spec: OfficeSpec = serde_json::from_value(serde_json::json!({
             "timeout_ms": 0, "recycle_memory": "1 MiB", "max_pages": 0, "workers": 1000
         }))

@@ -1,9 +1,9 @@
-//! From pixels to the tensor a model wants: resize, crop, rescale, normalise, planes.
+//! Image preprocessing: from pixels to the model's input tensor (resize, crop, rescale, normalise, planes).
 //!
-//! In: 8-bit RGB of any size. Out: f32 `[3, H, W]`, written straight into its slot of a batch `[N, 3, H, W]`. Resizing is
-//! an antialiased convolution on 8-bit values, as in Pillow: its filters stretch with the scale and its bicubic has
-//! a = -0.5. Only the window that survives the crop is computed. The few models whose reference resizes floats
-//! (DINOv3) differ from theirs by the rounding, at most half a grey level.
+//! In: 8-bit RGB of any size. Out: f32 `[3, H, W]`, written straight into its slot of a batch `[N, 3, H, W]`. Resizing
+//! is an antialiased convolution on 8-bit values, as in Pillow: its filters stretch with the scale and its bicubic has
+//! a = -0.5. Only the window that survives the crop is computed. For the few models whose reference resizes floats
+//! (DINOv3) the result differs by rounding, at most half a grey level.
 
 use std::cell::RefCell;
 
@@ -12,7 +12,7 @@ use fast_image_resize::{CropBox, FilterType, PixelType, ResizeAlg, ResizeOptions
 use pipeline::{Image, Rejection};
 use serde::Serialize;
 
-/// Part of every fingerprint: raise it when the same file and the same image would give another tensor.
+/// Part of every fingerprint. Increase it when a change gives another tensor for the same file and image.
 pub(super) const VERSION: u32 = 1;
 
 /// How an image is brought to the model's size.
@@ -30,7 +30,7 @@ pub enum Resize {
 }
 
 impl Resize {
-    /// The sides `(width, height)` a square image comes to.
+    /// The sides `(width, height)` of a resized square image.
     #[must_use]
     pub fn sides(self) -> (u32, u32) {
         match self {
@@ -39,9 +39,9 @@ impl Resize {
         }
     }
 
-    /// The sides an image of `width × height` comes to.
+    /// The sides of a resized image of `width × height`.
     fn apply(self, width: u32, height: u32) -> (u32, u32) {
-        // Two 32-bit factors fit 64 bits; the quotient is cut to what a side may be.
+        // Two 32-bit factors fit 64 bits; the quotient saturates at the largest side.
         let longer = |side: u32, long: u32, short: u32| {
             u32::try_from(u64::from(side) * u64::from(long) / u64::from(short)).unwrap_or(u32::MAX)
         };
@@ -95,21 +95,21 @@ impl Filter {
 /// Everything that happens between pixels and tensor.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Preprocessing {
-    /// Comes first.
+    /// The first step.
     pub resize: Resize,
     /// The filter of the resize.
     pub filter: Filter,
-    /// `(width, height)` cut out of the middle; the odd pixel goes to the right and bottom.
+    /// `(width, height)` of the centre crop; the odd pixel goes to the right and bottom.
     pub crop: Option<(u32, u32)>,
     /// Factor per channel (red, green, blue): `rescale / std`.
     pub scale: [f32; 3],
     /// Summand per channel: `-mean / std`.
     pub offset: [f32; 3],
-    /// Whether the model wants blue first.
+    /// Whether the tensor has blue first.
     pub bgr: bool,
 }
 
-/// What a thread keeps between images.
+/// Buffers that a thread reuses between images.
 #[derive(Default)]
 struct Workspace {
     resizer: Resizer,
@@ -136,7 +136,7 @@ impl Preprocessing {
         Self { resize, filter, crop, scale, offset, bgr: false }
     }
 
-    /// Divides the outcome by `std` once more.
+    /// Divides the result by `std` once more.
     pub(super) fn divide_by(&mut self, std: [f32; 3]) {
         for (channel, deviation) in std.iter().enumerate() {
             self.scale[channel] /= deviation;
@@ -193,9 +193,9 @@ impl Preprocessing {
     /// The part of a `width × height` image that survives resize and crop, in the image's own coordinates.
     fn window(&self, width: u32, height: u32) -> CropBox {
         let resized = self.resize.apply(width, height);
-        let kept = self.output();
-        let (left, wide) = span(width, resized.0, kept.0);
-        let (top, high) = span(height, resized.1, kept.1);
+        let cropped = self.output();
+        let (left, wide) = span(width, resized.0, cropped.0);
+        let (top, high) = span(height, resized.1, cropped.1);
         CropBox { left, top, width: wide, height: high }
     }
 
@@ -212,14 +212,14 @@ impl Preprocessing {
     }
 }
 
-/// Along one axis: where the kept window starts and how long it is, in pixels of the source.
-fn span(source: u32, resized: u32, kept: u32) -> (f64, f64) {
-    if resized == kept {
+/// Along one axis: start and length of the cropped window, in pixels of the source.
+fn span(source: u32, resized: u32, cropped: u32) -> (f64, f64) {
+    if resized == cropped {
         return (0.0, f64::from(source));
     }
     let scale = f64::from(source) / f64::from(resized);
-    let start = f64::from((resized - kept) / 2) * scale;
-    (start, (f64::from(kept) * scale).min(f64::from(source) - start))
+    let start = f64::from((resized - cropped) / 2) * scale;
+    (start, (f64::from(cropped) * scale).min(f64::from(source) - start))
 }
 
 #[cfg(test)]
@@ -282,11 +282,11 @@ mod tests {
 
     #[test]
     fn cropping_while_resizing_equals_cropping_afterwards() {
-        let picture = image(211, 143, |x, y| [(x * 7 % 256) as u8, (y * 5 % 256) as u8, (x * y % 256) as u8]);
+        let source = image(211, 143, |x, y| [(x * 7 % 256) as u8, (y * 5 % 256) as u8, (x * y % 256) as u8]);
         for filter in [Filter::Bilinear, Filter::Bicubic, Filter::Lanczos] {
             let (width, height) = Resize::Shortest(64).apply(211, 143);
-            let whole = tensor(&plain(Resize::Exact { width, height }, filter, None), &picture);
-            let window = tensor(&plain(Resize::Shortest(64), filter, Some((48, 48))), &picture);
+            let whole = tensor(&plain(Resize::Exact { width, height }, filter, None), &source);
+            let window = tensor(&plain(Resize::Shortest(64), filter, Some((48, 48))), &source);
             let (left, top) = ((width - 48) / 2, (height - 48) / 2);
             for (index, value) in window.iter().enumerate() {
                 let (channel, y, x) = (index / (48 * 48), index / 48 % 48, index % 48);
@@ -307,14 +307,14 @@ mod tests {
     #[test]
     fn planes_follow_the_channels_and_bgr_turns_them_round() {
         let mut preprocessing = plain(Resize::Exact { width: 2, height: 2 }, Filter::Bilinear, None);
-        let picture = image(2, 2, |_, _| [1, 2, 3]);
-        assert_eq!(tensor(&preprocessing, &picture), [1., 1., 1., 1., 2., 2., 2., 2., 3., 3., 3., 3.]);
+        let source = image(2, 2, |_, _| [1, 2, 3]);
+        assert_eq!(tensor(&preprocessing, &source), [1., 1., 1., 1., 2., 2., 2., 2., 3., 3., 3., 3.]);
         preprocessing.bgr = true;
-        assert_eq!(tensor(&preprocessing, &picture)[..5], [3., 3., 3., 3., 2.]);
+        assert_eq!(tensor(&preprocessing, &source)[..5], [3., 3., 3., 3., 2.]);
     }
 
     #[test]
-    fn extreme_shapes_are_no_problem_and_empty_images_are_refused() {
+    fn extreme_shapes_are_resized_and_empty_images_are_refused() {
         let preprocessing = plain(Resize::Shortest(32), Filter::Bicubic, Some((32, 32)));
         for (width, height) in [(1, 1), (16_384, 1), (1, 16_384), (3, 2)] {
             let found = tensor(&preprocessing, &image(width, height, |_, _| [9; 3]));

@@ -1,7 +1,7 @@
 //! Reads `preprocessor_config.json`, the description of a model's preprocessing in Hugging Face repositories.
 //!
-//! Every processor class fills keys that are absent with its own defaults, and several keys changed their form over the
-//! years. What is not known for certain is an error: a guess would give vectors that are quietly worse.
+//! Every processor class has its own defaults for absent keys, and several keys changed their form over the years. A
+//! form that is not known for certain is an error: a guess would silently give worse vectors.
 
 use serde::Deserialize;
 
@@ -22,18 +22,18 @@ pub enum ProcessorError {
     /// The file is not JSON, or a key has an unexpected form.
     #[error("the file is not a processor configuration")]
     Malformed(#[source] serde_json::Error),
-    /// Neither `image_processor_type` nor `feature_extractor_type` is there.
-    #[error("it names no image_processor_type: add the one of the model's authors")]
+    /// Neither `image_processor_type` nor `feature_extractor_type` is set.
+    #[error("image_processor_type is missing: add the one of the model's authors")]
     Untyped,
-    /// A class whose steps are not known here.
-    #[error("the image processor {0:?} is not supported; supported are {KNOWN}")]
+    /// A class that this reader does not know.
+    #[error("the image processor {0:?} is not supported; supported are {SUPPORTED}")]
     UnknownType(String),
     /// A class, or a combination of keys, that cannot be reproduced.
     #[error("{0}")]
     Unsupported(String),
 }
 
-const KNOWN: &str = "CLIP, Siglip, Bit, ViT, DeiT, ConvNext, EfficientNet, MobileNetV1, MobileNetV2, MobileViT and DINOv3ViT \
+const SUPPORTED: &str = "CLIP, Siglip, Bit, ViT, DeiT, ConvNext, EfficientNet, MobileNetV1, MobileNetV2, MobileViT and DINOv3ViT \
                      image processors and ImageFeatureExtractor";
 
 #[derive(Deserialize)]
@@ -68,10 +68,10 @@ enum RawSize {
     Shortest { shortest_edge: u32 },
 }
 
-/// What a class does where the file says nothing.
+/// The defaults of a processor class.
 struct Defaults {
     size: Resize,
-    /// What a plain number as `size` means.
+    /// Whether a plain number as `size` means both sides, not the shortest edge.
     number_is_exact: bool,
     filter: Filter,
     crop: Option<u32>,
@@ -91,7 +91,7 @@ impl Defaults {
         Self { size, number_is_exact: true, filter, crop, normalize: true, mean, std }
     }
 
-    /// By class name, `Fast` and the old `FeatureExtractor` ending taken off.
+    /// By family name, see [`family_of`].
     fn of(family: &str) -> Option<Self> {
         Some(match family {
             "CLIP" => Self::shortest(224, Filter::Bicubic, 224, CLIP_MEAN, CLIP_STD),
@@ -107,7 +107,7 @@ impl Defaults {
             "DINOv3ViT" => Self::exact(224, Filter::Bilinear, None, IMAGENET_MEAN, IMAGENET_STD),
             "EfficientNet" => Self::exact(346, Filter::Nearest, None, HALF, HALF),
             "ConvNext" => Self::exact(384, Filter::Bilinear, None, HALF, HALF),
-            // transformers.js writes this for any class; such files spell everything out.
+            // transformers.js writes this for any class; such files set every key.
             "Image" => Self::exact(224, Filter::Bilinear, None, HALF, HALF),
             _ => return None,
         })
@@ -129,11 +129,13 @@ pub fn parse(text: &str) -> Result<Preprocessing, ProcessorError> {
         return Err(ProcessorError::Unsupported(why.into()));
     }
     let defaults = Defaults::of(family).ok_or_else(|| ProcessorError::UnknownType(class.into()))?;
-    refuse_what_is_not_done(&raw)?;
+    refuse_unsupported_steps(&raw)?;
     let (resize, crop) = if family == "ConvNext" { convnext(&raw)? } else { geometry(&raw, &defaults)? };
     let filter = match raw.resample {
         None => defaults.filter,
-        Some(code) => Filter::from_pillow(code).ok_or_else(|| unsupported(format!("resample {code} is no filter")))?,
+        Some(code) => {
+            Filter::from_pillow(code).ok_or_else(|| unsupported(format!("resample {code} is not a filter")))?
+        }
     };
     let (mean, std) = normalisation(&raw, &defaults)?;
     let rescale = if raw.do_rescale.unwrap_or(true) { raw.rescale_factor.unwrap_or(1.0 / 255.0) } else { 1.0 };
@@ -157,7 +159,7 @@ fn family_of(class: &str) -> &str {
     class.strip_suffix("FeatureExtractor").unwrap_or(class)
 }
 
-fn refuse_what_is_not_done(raw: &Raw) -> Result<(), ProcessorError> {
+fn refuse_unsupported_steps(raw: &Raw) -> Result<(), ProcessorError> {
     if raw.do_resize == Some(false) {
         return Err(unsupported("do_resize is false: images of different sizes do not fit one tensor"));
     }
@@ -192,7 +194,7 @@ fn geometry(raw: &Raw, defaults: &Defaults) -> Result<Geometry, ProcessorError> 
     Ok((resize, crop))
 }
 
-/// Larger inputs than any published model has; a config that asks for more is damaged or hostile.
+/// Larger than the input of any published model; a config that asks for more is damaged or hostile.
 const LARGEST_SIDE: u32 = 2048;
 
 fn check_geometry(resize: Resize, crop: Option<(u32, u32)>) -> Result<(), ProcessorError> {
@@ -240,7 +242,7 @@ fn normalisation(raw: &Raw, defaults: &Defaults) -> Result<([f32; 3], [f32; 3]),
     let mean = raw.image_mean.unwrap_or(defaults.mean);
     let std = raw.image_std.unwrap_or(defaults.std);
     if std.iter().any(|value| !value.is_normal()) || mean.iter().any(|value| !value.is_finite()) {
-        return Err(unsupported(format!("image_mean {mean:?} or image_std {std:?} is not usable")));
+        return Err(unsupported(format!("image_mean {mean:?} or image_std {std:?} is zero or not finite")));
     }
     Ok((mean, std))
 }

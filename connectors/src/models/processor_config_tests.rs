@@ -1,4 +1,4 @@
-//! The configurations as the model families published them.
+//! Tests with the configurations that the model families published.
 
 use super::*;
 

@@ -1,7 +1,7 @@
-//! ONNX Runtime: a shared library, found and loaded explicitly, once per process.
+//! Loads ONNX Runtime, a shared library, explicitly and once per process.
 //!
-//! The binding would look for the library by itself on first use and panic if it found none; nothing here lets it come to
-//! that. A library that is missing, too old or no library at all is an error within a second.
+//! The binding (`ort`) would search for the library on first use and panic if it found none; loading it here first
+//! prevents that. A library that is missing, too old or not a library is an error within a second.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,28 +12,28 @@ use ort::LoadDynamicError;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 
-/// The oldest ONNX Runtime that offers the API this program was built for.
+/// The oldest ONNX Runtime with the API this program was built for.
 pub const OLDEST: &str = "1.24";
 
-/// File names of the library, as the wheels and packages of the platforms have them.
+/// File names of the library in wheels and packages of the platforms.
 const FILE_NAMES: [&str; 3] = ["libonnxruntime.so", "libonnxruntime.so.1", "libonnxruntime.dylib"];
 
-/// What was loaded.
+/// The library that was loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimeInfo {
-    /// For example `1.31.1`; `unknown` where the library does not carry it as text.
+    /// For example `1.31.1`; `unknown` if the library does not contain it as text.
     pub version: String,
-    /// Absolute, links resolved.
+    /// Absolute, symbolic links resolved.
     pub path: PathBuf,
 }
 
 /// Why ONNX Runtime is not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
-    /// There is no such file, or it is a directory, a pipe or the like.
+    /// There is no such file, or it is not a regular file.
     #[error("no ONNX Runtime library at {path}: run `make setup`, or set ORT_DYLIB_PATH to libonnxruntime.so")]
     Missing {
-        /// Where it was looked for.
+        /// Where the search looked.
         path: String,
     },
     /// The file cannot be loaded as a library, or is another library.
@@ -41,7 +41,7 @@ pub enum RuntimeError {
     NotALibrary {
         /// Which file.
         path: PathBuf,
-        /// What the loader said.
+        /// The loader's error.
         #[source]
         source: LoadDynamicError,
     },
@@ -50,35 +50,36 @@ pub enum RuntimeError {
     TooOld {
         /// Which file.
         path: PathBuf,
-        /// As the library says.
+        /// The library's version.
         version: String,
     },
-    /// The library was loaded but would not start.
+    /// The library was loaded but did not initialise.
     #[error("ONNX Runtime at {path} did not start")]
     Start {
         /// Which file.
         path: PathBuf,
-        /// What it said.
+        /// ONNX Runtime's error.
         #[source]
         source: ort::Error,
     },
-    /// A model was asked for before [`load`] succeeded.
+    /// A model was loaded before [`load`] succeeded.
     #[error("ONNX Runtime is not loaded: a [model.NAME] section needs it (run `make setup`)")]
     NotLoaded,
 }
 
-struct Loaded {
+/// The loaded library and the environment that sessions are created in.
+struct OnnxRuntime {
     info: RuntimeInfo,
     environment: Environment,
 }
 
-/// Never emptied again: sessions refer to the environment until the process ends.
-static LOADED: Mutex<Option<Loaded>> = Mutex::new(None);
+/// Stays set once it is set: sessions refer to the environment until the process ends.
+static RUNTIME: Mutex<Option<OnnxRuntime>> = Mutex::new(None);
 
-/// The library named by the person, or the first one lying in `folders`.
+/// The library that the user named, or the first one found in `folders`.
 ///
 /// # Errors
-/// [`RuntimeError::Missing`], naming the places that were looked at.
+/// [`RuntimeError::Missing`], with the folders that were searched.
 pub fn find(named: Option<&Path>, folders: &[PathBuf]) -> Result<PathBuf, RuntimeError> {
     let missing = |path: String| Err(RuntimeError::Missing { path });
     if let Some(path) = named {
@@ -92,17 +93,17 @@ pub fn find(named: Option<&Path>, folders: &[PathBuf]) -> Result<PathBuf, Runtim
     }
 }
 
-/// Loads the library at `path` and starts it, telemetry off. After a success every further call answers with what was
-/// loaded then, whatever its path; after a failure another path may be tried.
+/// Loads the library at `path` and initialises it, telemetry off. After a success every further call returns the
+/// library that is loaded, whatever its path; after a failure another path may be tried.
 ///
 /// # Errors
 /// See [`RuntimeError`].
 pub fn load(path: &Path) -> Result<RuntimeInfo, RuntimeError> {
-    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(loaded) = &*loaded {
+    let mut runtime = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(loaded) = &*runtime {
         return Ok(loaded.info.clone());
     }
-    // Only a regular file: opening a named pipe would wait for ever.
+    // Only a regular file: opening a named pipe would block forever.
     let missing = || RuntimeError::Missing { path: path.display().to_string() };
     let path = path.canonicalize().map_err(|_| missing())?;
     if !path.is_file() {
@@ -117,23 +118,23 @@ pub fn load(path: &Path) -> Result<RuntimeInfo, RuntimeError> {
         .map_err(|source| RuntimeError::Start { path: path.clone(), source })?;
     environment.set_log_level(LogLevel::Warning);
     let info = RuntimeInfo { version: version_of(&path).unwrap_or_else(|| "unknown".into()), path };
-    *loaded = Some(Loaded { info: info.clone(), environment });
+    *runtime = Some(OnnxRuntime { info: info.clone(), environment });
     Ok(info)
 }
 
-/// What is loaded, for `caudal doctor`.
+/// The loaded library, for `caudal doctor`.
 #[must_use]
 pub fn loaded() -> Option<RuntimeInfo> {
-    LOADED.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|loaded| loaded.info.clone())
+    RUNTIME.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|loaded| loaded.info.clone())
 }
 
-/// The environment that sessions are made in.
+/// The environment that sessions are created in.
 pub(super) fn environment() -> Result<Environment, RuntimeError> {
-    let loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    loaded.as_ref().map(|loaded| loaded.environment.clone()).ok_or(RuntimeError::NotLoaded)
+    let runtime = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
+    runtime.as_ref().map(|runtime| runtime.environment.clone()).ok_or(RuntimeError::NotLoaded)
 }
 
-/// Hands the library's own words to our log; it would write to standard error, in color.
+/// Forwards the library's messages to the log; by itself it writes to standard error, in color.
 fn log(level: LogLevel, category: &str, id: &str, _place: &str, message: &str) {
     match level {
         LogLevel::Fatal | LogLevel::Error => tracing::error!(category, id, "{message}"),
@@ -151,17 +152,17 @@ fn refused(path: &Path, error: LoadDynamicError) -> RuntimeError {
     }
 }
 
-/// The version out of the library's symbol version (`VERS_1.31.1`): the binding does not hand on what the library says.
+/// Reads the version from the library's symbol version (`VERS_1.31.1`): the binding does not expose it.
 fn version_of(path: &Path) -> Option<String> {
     const MARK: &[u8] = b"VERS_";
     const STEP: usize = 1 << 20;
-    /// Longer than any version, so that one lying across two reads is still seen whole.
+    /// Longer than any version, so that one that spans two reads is still found.
     const OVERLAP: usize = 64;
     let mut file = File::open(path).ok()?;
     let mut window = Vec::with_capacity(STEP + OVERLAP);
     loop {
-        let kept = window.len().min(OVERLAP);
-        window.drain(..window.len() - kept);
+        let overlap = window.len().min(OVERLAP);
+        window.drain(..window.len() - overlap);
         let read = file.by_ref().take(STEP as u64).read_to_end(&mut window).ok()?;
         if read == 0 {
             return None;
@@ -184,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_is_read_wherever_it_lies() {
+    fn a_version_is_found_at_any_offset() {
         let directory = tempfile::tempdir().unwrap();
         for padding in [0, 5, (1 << 20) - 4, (1 << 20) + 9] {
             let path = directory.path().join(format!("library{padding}"));
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_named_is_taken_and_nothing_else() {
+    fn a_named_library_is_used_and_no_other() {
         let directory = tempfile::tempdir().unwrap();
         let folder = directory.path().to_path_buf();
         let library = folder.join("libonnxruntime.so");

@@ -1,4 +1,4 @@
-//! Makes the calls: one connection, one request, one status.
+//! The webhook client: one connection, one HTTP/1.1 request and one status per call.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,50 +19,51 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
+use super::allow_list::AllowList;
 use super::dial::{Resolve, SystemResolver, dial, failed};
-use super::guard::Guard;
 use super::headers;
 use super::spec::WebhookSpec;
-use super::target::{Host, Target};
+use super::target_url::{Host, TargetUrl};
 use super::tls::{self, OpenError};
 
-/// Most bytes of an answer that are read, head and body each.
-const MOST_ANSWERED: usize = 64 << 10;
+/// Most bytes of a response that are read, head and body each.
+const MAX_RESPONSE_BYTES: usize = 64 << 10;
 
-/// How long an answer's body is read. The status is known by then; a receiver that still writes should not fail for it.
-const READ_ON: Duration = Duration::from_secs(1);
+/// How long a response body is read after the status is known, so that a receiver that is still writing does not see an
+/// error.
+const BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Calls by HTTP/1.1, a connection for each call.
+/// Calls webhook receivers by HTTP/1.1, with a new connection for each call.
 pub struct HttpCaller {
-    guard: Guard,
+    allow_list: AllowList,
     resolver: Arc<dyn Resolve>,
     tls: TlsConnector,
-    limit: Duration,
+    timeout: Duration,
 }
 
 impl HttpCaller {
-    /// Reads the certificates that are trusted, which blocks for some milliseconds; calls nobody.
+    /// Reads the trusted certificates, which blocks for some milliseconds. Makes no call.
     ///
     /// # Errors
     /// If `ca` cannot be used.
     pub fn open(spec: &WebhookSpec) -> Result<Self, OpenError> {
         Ok(Self {
-            guard: spec.guard(),
+            allow_list: spec.allow_list(),
             resolver: Arc::new(SystemResolver),
             tls: tls::connector(spec.ca.as_deref())?,
-            limit: Duration::from_millis(spec.timeout_ms),
+            timeout: Duration::from_millis(spec.timeout_ms),
         })
     }
 
-    /// With names resolved by another than the machine.
+    /// Replaces the system's name resolution.
     #[must_use]
     pub fn with_resolver(self, resolver: Arc<dyn Resolve>) -> Self {
         Self { resolver, ..self }
     }
 
-    /// A connection that the request can be written to.
-    async fn connect(&self, target: &Target) -> Result<Box<dyn Connection>, CallError> {
-        let stream = dial(&self.guard, self.resolver.as_ref(), target).await?;
+    /// Connects, with TLS for https.
+    async fn connect(&self, target: &TargetUrl) -> Result<Box<dyn Connection>, CallError> {
+        let stream = dial(&self.allow_list, self.resolver.as_ref(), target).await?;
         if !target.secure {
             return Ok(Box::new(stream));
         }
@@ -73,14 +74,14 @@ impl HttpCaller {
             Host::Address(address) => ServerName::from(*address),
         };
         let stream = self.tls.connect(name, stream).await;
-        Ok(Box::new(stream.map_err(|error| failed(target, &format!("does not speak TLS as it should: {error}")))?))
+        Ok(Box::new(stream.map_err(|error| failed(target, &format!("failed the TLS handshake: {error}")))?))
     }
 }
 
 #[async_trait]
 impl Caller for HttpCaller {
     fn check_url(&self, url: &str) -> Result<(), Rejection> {
-        self.guard.check(url).map(|_| ())
+        self.allow_list.check_url(url).map(|_| ())
     }
 
     fn check_headers(&self, headers: &BTreeMap<String, String>) -> Result<(), Rejection> {
@@ -88,17 +89,17 @@ impl Caller for HttpCaller {
     }
 
     async fn call(&self, call: Call) -> Result<(), CallError> {
-        let target = self.guard.check(&call.url).map_err(CallError::Refused)?;
+        let target = self.allow_list.check_url(&call.url).map_err(CallError::Refused)?;
         let request = request(&target, call).map_err(CallError::Refused)?;
-        let deadline = Instant::now() + self.limit;
-        let late = |_| failed(&target, &format!("has not answered within {:?}", self.limit));
+        let deadline = Instant::now() + self.timeout;
+        let late = |_| failed(&target, &format!("did not answer within {:?}", self.timeout));
         let connection = timeout_at(deadline, self.connect(&target)).await.map_err(late)??;
         let status = exchange(connection, request, deadline).await.map_err(late)?;
-        verdict(&target, status.map_err(|error| failed(&target, &format!("broke off: {error}")))?)
+        outcome_of(&target, status.map_err(|error| failed(&target, &format!("broke the connection: {error}")))?)
     }
 }
 
-fn request(target: &Target, call: Call) -> Result<Request<Full<Bytes>>, Rejection> {
+fn request(target: &TargetUrl, call: Call) -> Result<Request<Full<Bytes>>, Rejection> {
     let lines = headers::of(&call, &target.authority())?;
     let mut request = Request::new(Full::new(call.body));
     *request.method_mut() = match call.method {
@@ -111,32 +112,32 @@ fn request(target: &Target, call: Call) -> Result<Request<Full<Bytes>>, Rejectio
     Ok(request)
 }
 
-/// What a status means: done, to be repeated, or never.
-fn verdict(target: &Target, status: StatusCode) -> Result<(), CallError> {
+/// Whether a status means success, a failure to retry, or a final refusal.
+fn outcome_of(target: &TargetUrl, status: StatusCode) -> Result<(), CallError> {
     match status.as_u16() {
         200..=299 => Ok(()),
         408 | 425 | 429 | 500..=599 => Err(failed(target, &format!("answered {}", status.as_u16()))),
         code => {
             let why = if status.is_redirection() { ", and redirects are not followed" } else { "" };
-            let detail = format!("the webhook's receiver {} answered {code}{why}", target.host);
+            let detail = format!("the webhook receiver {} answered {code}{why}", target.host);
             Err(CallError::Refused(Rejection::new(502, "webhook_refused", detail)))
         }
     }
 }
 
-/// What a request is written to, plain or by TLS.
+/// A connection, plain or TLS.
 trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection for S {}
 
-/// Sends the request and reads the status until `deadline`, and a while longer what comes after it.
+/// Sends the request and reads the status until `deadline`, then the body for at most [`BODY_TIMEOUT`].
 async fn exchange(
     stream: Box<dyn Connection>,
     request: Request<Full<Bytes>>,
     deadline: Instant,
 ) -> Result<hyper::Result<StatusCode>, Elapsed> {
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(MOST_ANSWERED);
+    builder.max_buf_size(MAX_RESPONSE_BYTES);
     let (mut sender, connection) = match builder.handshake(TokioIo::new(stream)).await {
         Ok(parts) => parts,
         Err(error) => return Ok(Err(error)),
@@ -147,10 +148,10 @@ async fn exchange(
             Err(error) => return Ok(Err(error)),
         };
         let status = response.status();
-        let _ = timeout(READ_ON, throw_away(response.into_body())).await;
+        let _ = timeout(BODY_TIMEOUT, discard(response.into_body())).await;
         Ok(Ok(status))
     };
-    // The connection is driven for as long as the answer takes, and dropped with it.
+    // The connection is polled until the answer is there, and dropped with it.
     tokio::pin!(connection);
     tokio::pin!(answer);
     tokio::select! {
@@ -160,10 +161,10 @@ async fn exchange(
     }
 }
 
-/// Reads a body to its end, its first error or the limit.
-async fn throw_away(mut body: Incoming) {
+/// Reads and discards a body until its end, its first error or the size limit.
+async fn discard(mut body: Incoming) {
     let mut read = 0;
-    while read < MOST_ANSWERED
+    while read < MAX_RESPONSE_BYTES
         && let Some(Ok(frame)) = body.frame().await
     {
         read += frame.data_ref().map_or(0, Bytes::len);

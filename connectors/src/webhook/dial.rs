@@ -1,4 +1,4 @@
-//! The one resolution of a call, and the connection to what was checked.
+//! DNS resolution and TCP connect of a webhook call: a name is resolved once, and only checked addresses are called.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -9,26 +9,26 @@ use pipeline::webhook::CallError;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::guard::Guard;
-use super::target::{Host, Target};
+use super::allow_list::AllowList;
+use super::target_url::{Host, TargetUrl};
 
-/// Longest resolution, and longest time until one of the addresses takes the connection.
-const LIMIT: Duration = Duration::from_secs(5);
+/// Timeout of the resolution, and of connecting to all addresses together.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Addresses of one name that are tried: each has its share of the time.
-const MOST_TRIED: usize = 4;
+/// Most addresses of one name that are tried; they share the timeout.
+const MAX_ADDRESSES: usize = 4;
 
-/// Finds the addresses of names.
+/// Resolves host names.
 #[async_trait]
 pub trait Resolve: Send + Sync {
-    /// Every address of `name`, which has no dot at its end.
+    /// Every address of `name`, which has no trailing dot.
     ///
     /// # Errors
-    /// If nobody knows it, or nobody answers.
+    /// If the name does not exist, or the resolver does not answer.
     async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>>;
 }
 
-/// Asks as the machine is set up to: the hosts file, then DNS.
+/// The system's resolution: the hosts file, then DNS.
 pub struct SystemResolver;
 
 #[async_trait]
@@ -39,34 +39,35 @@ impl Resolve for SystemResolver {
     }
 }
 
-/// Connects to a checked target: a name is resolved here and nowhere else, and only what `guard` admits is called.
-pub async fn dial(guard: &Guard, resolver: &dyn Resolve, target: &Target) -> Result<TcpStream, CallError> {
+/// Connects to a checked target. A name is resolved here and nowhere else, and only addresses that `allow_list` accepts
+/// are called.
+pub async fn dial(allow_list: &AllowList, resolver: &dyn Resolve, target: &TargetUrl) -> Result<TcpStream, CallError> {
     let addresses = match &target.host {
         Host::Address(address) => vec![SocketAddr::new(*address, target.port)],
         Host::Name(name) => {
-            let found = timeout(LIMIT, resolver.resolve(name)).await;
-            let found = found.unwrap_or_else(|_| Err(io::Error::other(format!("no answer within {LIMIT:?}"))));
+            let found = timeout(TIMEOUT, resolver.resolve(name)).await;
+            let found = found.unwrap_or_else(|_| Err(io::Error::other(format!("no answer within {TIMEOUT:?}"))));
             let found = found.map_err(|error| failed(target, &format!("cannot be resolved: {error}")))?;
-            guard.admit(target, &found).map_err(CallError::Refused)?
+            allow_list.check_addresses(target, &found).map_err(CallError::Refused)?
         }
     };
-    let tried = &addresses[..addresses.len().min(MOST_TRIED)];
+    let tried = &addresses[..addresses.len().min(MAX_ADDRESSES)];
     let mut last = "has no address".to_owned();
     for address in tried {
-        match timeout(LIMIT / tried.len() as u32, TcpStream::connect(address)).await {
+        match timeout(TIMEOUT / tried.len() as u32, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
-                // The body follows the head at once; without this it would wait for an acknowledgement.
+                // Without this, the body would wait for the acknowledgement of the head.
                 stream.set_nodelay(true).map_err(|error| failed(target, &error.to_string()))?;
                 return Ok(stream);
             }
-            Ok(Err(error)) => last = format!("takes no connection: {error}"),
-            Err(_) => last = "takes no connection in time".into(),
+            Ok(Err(error)) => last = format!("refused the connection: {error}"),
+            Err(_) => last = "did not accept the connection in time".into(),
         }
     }
     Err(failed(target, &last))
 }
 
-/// A fault of the receiver, by its host alone: the rest of its address may hold secrets.
-pub fn failed(target: &Target, why: &str) -> CallError {
-    CallError::Failed(format!("the webhook's receiver {}, port {}, {why}", target.host, target.port).into())
+/// A failure of the receiver. Names only host and port: the rest of the URL may hold secrets.
+pub fn failed(target: &TargetUrl, why: &str) -> CallError {
+    CallError::Failed(format!("the webhook receiver {}, port {}, {why}", target.host, target.port).into())
 }

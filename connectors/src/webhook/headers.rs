@@ -1,4 +1,4 @@
-//! The headers of a call: our own, and those that a requester may add.
+//! Request headers of a webhook call: Caudal's own, and those that a requester may add.
 
 use std::collections::BTreeMap;
 
@@ -6,13 +6,13 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pipeline::Rejection;
 use pipeline::webhook::Call;
 
-/// Most headers of a requester.
-const MOST: usize = 16;
+/// Most headers that a requester may add.
+const MAX_HEADERS: usize = 16;
 
 /// Longest name and value together, in bytes.
 const MAX_BYTES: usize = 4 << 10;
 
-/// What frames the request, belongs to one connection, or is ours to say.
+/// Headers that frame the request, belong to one connection, or are Caudal's own.
 const REFUSED: [&str; 19] = [
     "host",
     "content-length",
@@ -35,38 +35,41 @@ const REFUSED: [&str; 19] = [
     "caudal-request",
 ];
 
-/// The same, by how they begin: who connects is not the requester's to claim.
+/// Prefixes of further refused headers: a requester must not claim who connects.
 const REFUSED_PREFIXES: [&str; 2] = ["proxy-", "x-forwarded-"];
 
-/// Of the request that a call is about, under our name and the one that Gotenberg's clients know.
+/// Carry the request's id: Caudal's header, and the one that Gotenberg clients know.
 const REQUEST: HeaderName = HeaderName::from_static("caudal-request");
 const TRACE: HeaderName = HeaderName::from_static("gotenberg-trace");
 
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("caudal/", env!("CARGO_PKG_VERSION")));
 
-/// Reads a requester's headers.
+/// Checks and parses a requester's headers.
 ///
 /// # Errors
-/// 400 `webhook_header`; no value is repeated.
+/// 400 `webhook_header`; the message repeats no value.
 pub fn read(headers: &BTreeMap<String, String>) -> Result<HeaderMap, Rejection> {
     let wrong = |why: String| Rejection::new(400, "webhook_header", why);
-    if headers.len() > MOST {
-        return Err(wrong(format!("{} headers were given for the webhook, at most {MOST} are taken", headers.len())));
+    if headers.len() > MAX_HEADERS {
+        return Err(wrong(format!(
+            "{} headers were given for the webhook, at most {MAX_HEADERS} are allowed",
+            headers.len()
+        )));
     }
     let mut lines = HeaderMap::new();
     for (name, value) in headers {
-        // A wrong name may be of any length and hold anything.
+        // A wrong name may be of any length and hold any characters.
         let shown: String = name.chars().take(64).collect();
-        let wrong = |why: &str| wrong(format!("the webhook's header {shown:?} {why}"));
+        let wrong = |why: &str| wrong(format!("the webhook header {shown:?} {why}"));
         if name.len() + value.len() > MAX_BYTES {
             return Err(wrong("is longer than 4096 bytes"));
         }
-        let Ok(line) = HeaderName::from_bytes(name.as_bytes()) else { return Err(wrong("is no header name")) };
+        let Ok(line) = HeaderName::from_bytes(name.as_bytes()) else { return Err(wrong("is not a header name")) };
         let text = line.as_str();
         if REFUSED.contains(&text) || REFUSED_PREFIXES.iter().any(|prefix| text.starts_with(prefix)) {
-            return Err(wrong("is not the requester's to set: leave it out"));
+            return Err(wrong("must not be set by a requester: remove it"));
         }
-        let Some(mut value) = visible(value) else { return Err(wrong("holds what is no visible ASCII")) };
+        let Some(mut value) = ascii_value(value) else { return Err(wrong("has characters other than visible ASCII")) };
         value.set_sensitive(true);
         if lines.insert(line, value).is_some() {
             return Err(wrong("is given twice"));
@@ -75,28 +78,28 @@ pub fn read(headers: &BTreeMap<String, String>) -> Result<HeaderMap, Rejection> 
     Ok(lines)
 }
 
-/// A header's value; `None` for line breaks and the like, and for what is above ASCII: the library takes that, and receivers
-/// read it in various ways.
-fn visible(text: &str) -> Option<HeaderValue> {
+/// A header value; `None` for control characters, and for characters above ASCII: the library accepts them, but
+/// receivers decode them in different ways.
+fn ascii_value(text: &str) -> Option<HeaderValue> {
     HeaderValue::from_str(text).ok().filter(|_| text.is_ascii())
 }
 
-/// All headers of a call to `authority`. A requester's take the place of ours.
+/// All headers of a call to `authority`. A requester's headers replace Caudal's own.
 ///
 /// # Errors
 /// As [`read`].
 pub fn of(call: &Call, authority: &str) -> Result<HeaderMap, Rejection> {
     let theirs = read(&call.headers)?;
     let disposition = call.file_name.as_ref().map(|name| format!("attachment; filename=\"{name}\""));
-    let media_type = visible(&call.media_type).unwrap_or(HeaderValue::from_static("application/octet-stream"));
+    let media_type = ascii_value(&call.media_type).unwrap_or(HeaderValue::from_static("application/octet-stream"));
     let ours = [
-        (header::HOST, visible(authority)),
+        (header::HOST, ascii_value(authority)),
         (header::USER_AGENT, Some(USER_AGENT)),
         (header::CONTENT_TYPE, Some(media_type)),
         (header::CONTENT_LENGTH, Some(call.body.len().into())),
-        (header::CONTENT_DISPOSITION, disposition.as_deref().and_then(visible)),
-        (REQUEST, visible(call.request.as_str())),
-        (TRACE, visible(call.request.as_str())),
+        (header::CONTENT_DISPOSITION, disposition.as_deref().and_then(ascii_value)),
+        (REQUEST, ascii_value(call.request.as_str())),
+        (TRACE, ascii_value(call.request.as_str())),
     ];
     let mut lines: HeaderMap = ours.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
     lines.extend(theirs);
@@ -112,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_frames_the_request_or_breaks_it_is_refused() {
+    fn headers_that_frame_or_break_the_request_are_refused() {
         for name in [
             "Host",
             "content-length",
@@ -144,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn others_are_taken_within_their_bounds() {
+    fn other_headers_are_accepted_up_to_their_limits() {
         for name in ["Authorization", "X-Token", "Cookie", "User-Agent", "Content-Disposition", "Gotenberg-Trace"] {
             assert!(of_one(name, "value").is_ok(), "{name}");
         }

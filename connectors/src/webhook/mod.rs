@@ -1,18 +1,19 @@
-//! Webhooks: results are sent to addresses that requesters name.
+//! The webhook client: sends results to URLs that requesters name.
 //!
-//! Such an address is a way to make this machine call its own network (server-side request forgery), so a call passes, in
-//! this order: one parser (`target.rs`), the allow-list (`allow.rs`), one resolution whose every address is looked at
-//! (`address.rs`), and a connection to exactly these addresses (`dial.rs`). Nothing is looked up twice, no redirect is
-//! followed, no proxy of the environment is asked, and of an answer only the status counts.
+//! Such a URL can make this machine call its own network (server-side request forgery, SSRF). So a call passes these
+//! steps in order: one parser (`target_url.rs`), the allow-list (`allow_list.rs`, `allow_entry.rs`), one DNS resolution
+//! whose every address is checked (`public_address.rs`), and a connection to exactly these addresses (`dial.rs`). A
+//! name is resolved once per call, redirects are not followed, proxy variables of the environment are ignored, and only
+//! the status of a response is used.
 
-mod address;
-mod allow;
+mod allow_entry;
+mod allow_list;
 mod caller;
 mod dial;
-mod guard;
 mod headers;
+mod public_address;
 mod spec;
-mod target;
+mod target_url;
 mod tls;
 
 pub use caller::HttpCaller;

@@ -1,31 +1,31 @@
-//! `[webhook]` as the user writes it.
+//! The `[webhook]` section: the allow-list, timeout and trusted certificates of webhook calls.
 
 use std::path::PathBuf;
 
 use pipeline::Complaint;
 use serde::Deserialize;
 
-use super::allow::Entry;
-use super::guard::Guard;
+use super::allow_entry::AllowEntry;
+use super::allow_list::AllowList;
 
-/// Bounds of `timeout_ms`.
-const LEAST_MS: u64 = 100;
-const MOST_MS: u64 = 600_000;
+/// Limits of `timeout_ms`.
+const MIN_TIMEOUT_MS: u64 = 100;
+const MAX_TIMEOUT_MS: u64 = 600_000;
 
-/// Whom requesters may have called, and how.
+/// Which webhook receivers may be called, and how.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WebhookSpec {
-    /// Who may be called; nobody, where it is empty. A host (`hooks.example.org`), what is below one
-    /// (`*.internal.example`), every name (`*`), or a network (`10.0.0.0/8`, `fd00::/8`), each with a port (`:8080`,
-    /// `[fd00::/8]:8080`), all of them (`:*`), or the usual one. A name that leads to an address that is not public is called
-    /// only if a network holds that address too.
+    /// Receivers that may be called; none if empty. An entry is a host (`hooks.example.org`), the subdomains of one
+    /// (`*.internal.example`), any name (`*`), or a network (`10.0.0.0/8`, `fd00::/8`), each with a port (`:8080`,
+    /// `[fd00::/8]:8080`), any port (`:*`), or the default port of the scheme. A name that resolves to an address that
+    /// is not public is called only if a network entry also covers that address.
     pub allow: Vec<String>,
-    /// Whether `http://` is taken as well.
+    /// Whether `http://` URLs are allowed too.
     pub insecure_http: bool,
-    /// How long one call may take, with everything, in milliseconds: 100 to 600000.
+    /// Timeout of one call, resolution and connection included, in milliseconds: 100 to 600000.
     pub timeout_ms: u64,
-    /// PEM file of further authorities whose certificates are trusted, for receivers of one's own.
+    /// PEM file of further certificate authorities to trust, for your own receivers.
     pub ca: Option<PathBuf>,
 }
 
@@ -36,28 +36,33 @@ impl Default for WebhookSpec {
 }
 
 impl WebhookSpec {
-    /// What is wrong with it.
+    /// Everything that is wrong with the section.
     #[must_use]
     pub fn check(&self) -> Vec<Complaint> {
-        let wrong = self.allow.iter().filter_map(|text| Some((text, Entry::parse(text).err()?)));
+        let wrong = self.allow.iter().filter_map(|text| Some((text, AllowEntry::parse(text).err()?)));
         let mut complaints: Vec<Complaint> = wrong
             .map(|(text, why)| Complaint {
                 key: "allow",
-                message: format!("{text:?} cannot be allowed: {why}"),
-                remedy: "write \"hooks.example.org\", \"*.internal.example\", \"10.0.0.0/8:8080\" or the like".into(),
+                message: format!("{text:?} is not a valid entry: {why}"),
+                remedy: "write, for example, \"hooks.example.org\", \"*.internal.example\" or \"10.0.0.0/8:8080\""
+                    .into(),
             })
             .collect();
-        if !(LEAST_MS..=MOST_MS).contains(&self.timeout_ms) {
+        if !(MIN_TIMEOUT_MS..=MAX_TIMEOUT_MS).contains(&self.timeout_ms) {
             let message = format!("timeout_ms is {}", self.timeout_ms);
-            complaints.push(Complaint { key: "timeout_ms", message, remedy: format!("give {LEAST_MS} to {MOST_MS}") });
+            complaints.push(Complaint {
+                key: "timeout_ms",
+                message,
+                remedy: format!("give {MIN_TIMEOUT_MS} to {MAX_TIMEOUT_MS}"),
+            });
         }
         complaints
     }
 
-    /// Who may be called, by the entries that can be read; [`check`](Self::check) has told of the others.
-    pub(super) fn guard(&self) -> Guard {
-        let entries = self.allow.iter().filter_map(|text| Entry::parse(text).ok()).collect();
-        Guard { entries, insecure_http: self.insecure_http }
+    /// The valid entries; [`check`](Self::check) reports the others.
+    pub(super) fn allow_list(&self) -> AllowList {
+        let entries = self.allow.iter().filter_map(|text| AllowEntry::parse(text).ok()).collect();
+        AllowList { entries, insecure_http: self.insecure_http }
     }
 }
 
@@ -71,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_by_entry() {
+    fn each_invalid_entry_is_reported() {
         assert!(WebhookSpec::default().check().is_empty());
         assert!(spec(json!({"allow": ["a.example", "*.b.example:*", "[fd00::/8]:8080"]})).check().is_empty());
         let wrong = spec(json!({"allow": ["a.example", "https://a.example/", "0.0.0.0/0"], "timeout_ms": 5})).check();
@@ -82,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_cannot_be_read_allows_nobody() {
-        assert!(spec(json!({"allow": ["https://a.example/"]})).guard().check("https://a.example/").is_err());
+    fn an_invalid_entry_allows_nothing() {
+        assert!(spec(json!({"allow": ["https://a.example/"]})).allow_list().check_url("https://a.example/").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! TLS to receivers: the machine's roots, and those of the config.
+//! TLS to webhook receivers: trusts the system's root certificates and those of `[webhook] ca`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,21 +10,21 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
-/// Why no call can be made.
+/// Why the webhook client cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The file of the config cannot be read.
+    /// The file that `ca` names cannot be read.
     #[error("cannot read {0}, named by [webhook] ca: give the path of a PEM file that this user may read")]
     Read(PathBuf, #[source] io::Error),
-    /// It holds no certificate.
+    /// That file holds no certificate.
     #[error("{0}, named by [webhook] ca, holds no certificate: give one or more as PEM")]
     NoCertificate(PathBuf),
-    /// The library does not do what it is built for.
+    /// The TLS library cannot be configured.
     #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),
 }
 
-/// Reads the certificates, which blocks.
+/// Reads the root certificates, which blocks.
 pub fn connector(ca: Option<&Path>) -> Result<TlsConnector, OpenError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -32,9 +32,9 @@ pub fn connector(ca: Option<&Path>) -> Result<TlsConnector, OpenError> {
         add(&mut roots, path)?;
     }
     if roots.is_empty() {
-        // A receiver in plain text is reached all the same.
+        // Not an error: receivers by plain http can still be called.
         tracing::warn!(
-            "this machine has no root certificates, no https webhook will be trusted: install ca-certificates"
+            "this machine has no root certificates, so every https webhook will fail: install ca-certificates"
         );
     }
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));

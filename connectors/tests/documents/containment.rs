@@ -1,23 +1,23 @@
-//! What a worker cannot do, and what a hostile document does not reach: each layer alone.
+//! Containment: what a worker cannot do and a hostile document cannot reach, with each sandbox layer alone.
 
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use connectors::documents::{Engine, Hole, Layers, Pool, StartError};
+use connectors::documents::{Engine, Layers, Pool, SandboxLeak, StartError};
 use pipeline::documents::{Converter as _, Format};
 
 use crate::samples;
-use crate::world::{World, config, count};
+use crate::test_pool::{TestPool, config, count};
 
-async fn holes(layers: Layers) -> Vec<Hole> {
+async fn leaks(layers: Layers) -> Vec<SandboxLeak> {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(&folder);
-    config.engine = Engine::Fake;
+    config.engine = Engine::Test;
     config.layers = layers;
     match Pool::start(config).await {
-        Err(StartError::Refused { holes, .. }) => holes,
+        Err(StartError::Refused { leaks, .. }) => leaks,
         Err(other) => panic!("{other}"),
         Ok(pool) => {
             pool.close().await;
@@ -29,32 +29,35 @@ async fn holes(layers: Layers) -> Vec<Hole> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_refuses_to_start_while_its_sandbox_leaks() {
     let all = Layers::default();
-    assert_eq!(holes(all).await, []);
-    assert_eq!(holes(Layers { namespaces: false, ..all }).await, [], "the others hold alone");
-    assert_eq!(holes(Layers { seccomp: false, ..all }).await, [], "the others hold alone");
-    assert_eq!(holes(Layers { landlock: false, ..all }).await, [Hole::Read, Hole::Write]);
-    assert_eq!(holes(Layers { environment: false, ..all }).await, [Hole::Environment]);
+    assert_eq!(leaks(all).await, []);
+    assert_eq!(leaks(Layers { namespaces: false, ..all }).await, [], "the other layers suffice");
+    assert_eq!(leaks(Layers { seccomp: false, ..all }).await, [], "the other layers suffice");
+    assert_eq!(leaks(Layers { landlock: false, ..all }).await, [SandboxLeak::Read, SandboxLeak::Write]);
+    assert_eq!(leaks(Layers { environment: false, ..all }).await, [SandboxLeak::Environment]);
     let no_network_layer = Layers { namespaces: false, seccomp: false, landlock: false, ..all };
-    assert!(holes(no_network_layer).await.contains(&Hole::Connect));
-    assert_eq!(holes(Layers::NONE).await, [Hole::Connect, Hole::Read, Hole::Write, Hole::Environment]);
+    assert!(leaks(no_network_layer).await.contains(&SandboxLeak::Connect));
+    assert_eq!(
+        leaks(Layers::NONE).await,
+        [SandboxLeak::Connect, SandboxLeak::Read, SandboxLeak::Write, SandboxLeak::Environment]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leak_can_be_accepted_and_is_reported() {
-    let world = World::fake(|config| {
+    let pool = TestPool::with_test_engine(|config| {
         config.layers.landlock = false;
         config.insist = false;
     })
     .await;
-    assert_eq!(world.pool.containment().holes, [Hole::Read, Hole::Write]);
-    world.close().await;
+    assert_eq!(pool.pool.containment().leaks, [SandboxLeak::Read, SandboxLeak::Write]);
+    pool.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_has_four_variables_no_rights_and_no_network() {
-    let world = World::office(|_| {}).await;
-    assert!(world.pool.containment().missing.is_empty(), "{:?}", world.pool.containment());
-    for pid in world.workers(2).await {
+async fn a_worker_has_four_variables_no_privileges_and_no_network() {
+    let pool = TestPool::with_libreoffice(|_| {}).await;
+    assert!(pool.pool.containment().missing.is_empty(), "{:?}", pool.pool.containment());
+    for pid in pool.workers(2).await {
         let environment = std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
         let mut names: Vec<_> =
             environment.split_terminator('\0').map(|entry| entry.split('=').next().unwrap()).collect();
@@ -69,17 +72,17 @@ async fn a_worker_has_four_variables_no_rights_and_no_network() {
         let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
         assert!(limits.lines().any(|line| line.starts_with("Max core file size") && line.contains(" 0 ")), "{limits}");
     }
-    world.close().await;
+    pool.close().await;
 }
 
-/// Counts connections, and ends each at once.
-struct Bait {
+/// A TCP server that counts connections and closes each at once.
+struct ConnectionCounter {
     port: u16,
     connections: Arc<AtomicUsize>,
 }
 
-impl Bait {
-    fn lay() -> Self {
+impl ConnectionCounter {
+    fn start() -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let connections = Arc::new(AtomicUsize::new(0));
@@ -94,8 +97,8 @@ impl Bait {
     }
 }
 
-/// Documents that point at a picture elsewhere.
-fn linked(target: &str) -> Vec<(Format, Vec<u8>)> {
+/// Documents that link to an image elsewhere.
+fn documents_linking_to(target: &str) -> Vec<(Format, Vec<u8>)> {
     let drawing = "<w:p><w:r><w:drawing><wp:inline><wp:extent cx=\"900000\" cy=\"900000\"/>\
         <wp:docPr id=\"1\" name=\"p\"/><a:graphic>\
         <a:graphicData uri=\"http://schemas.openxmlformats.org/drawingml/2006/picture\"><pic:pic>\
@@ -121,70 +124,70 @@ fn linked(target: &str) -> Vec<(Format, Vec<u8>)> {
     ]
 }
 
-/// Pictures in the PDFs of documents that link to `target`, by format. That a document is refused is as good as none.
-async fn pictures(world: &World, target: &str) -> Vec<(Format, usize)> {
+/// Number of images in the PDFs of documents that link to `target`, by format. A refused document counts as none.
+async fn linked_images(pool: &TestPool, target: &str) -> Vec<(Format, usize)> {
     let mut found = Vec::new();
-    for (format, input) in linked(target) {
-        let pdf = world.convert(&input, format, Format::Pdf).await;
+    for (format, input) in documents_linking_to(target) {
+        let pdf = pool.convert(&input, format, Format::Pdf).await;
         found.push((format, pdf.map_or(0, |pdf| count(&pdf.files[0], "/Subtype/Image"))));
     }
     found
 }
 
-/// A picture outside of every worker's folder.
-fn picture(folder: &Path) -> String {
-    let picture = image::RgbImage::from_fn(32, 32, |x, y| image::Rgb([(x * 8) as u8, (y * 8) as u8, 128]));
+/// An image outside every worker's folder.
+fn image_file(folder: &Path) -> String {
+    let image = image::RgbImage::from_fn(32, 32, |x, y| image::Rgb([(x * 8) as u8, (y * 8) as u8, 128]));
     let path = folder.join("outside.png");
-    picture.save(&path).unwrap();
+    image.save(&path).unwrap();
     format!("file://{}", path.display())
 }
 
-async fn world_with(layers: Layers) -> World {
-    World::office(|config| {
+async fn pool_with(layers: Layers) -> TestPool {
+    TestPool::with_libreoffice(|config| {
         config.layers = layers;
         config.insist = false;
     })
     .await
 }
 
-/// The layers that matter here, each alone.
+/// The layers that these tests turn on alone.
 const PROFILE: Layers = Layers { profile: true, ..Layers::NONE };
 const NAMESPACES: Layers = Layers { namespaces: true, ..Layers::NONE };
 const SECCOMP: Layers = Layers { seccomp: true, ..Layers::NONE };
 const LANDLOCK: Layers = Layers { landlock: true, ..Layers::NONE };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_linked_picture_is_fetched_from_the_network() {
-    let bait = Bait::lay();
-    let target = format!("http://127.0.0.1:{}/x.png", bait.port);
-    let open = world_with(Layers::NONE).await;
-    pictures(&open, &target).await;
-    assert!(bait.connections.swap(0, Ordering::SeqCst) > 0, "without layers the engine does fetch it");
+async fn no_linked_image_is_fetched_from_the_network() {
+    let server = ConnectionCounter::start();
+    let target = format!("http://127.0.0.1:{}/x.png", server.port);
+    let open = pool_with(Layers::NONE).await;
+    linked_images(&open, &target).await;
+    assert!(server.connections.swap(0, Ordering::SeqCst) > 0, "without layers, LibreOffice fetches it");
     open.close().await;
     for layers in [PROFILE, NAMESPACES, SECCOMP, LANDLOCK, Layers::default()] {
-        let world = world_with(layers).await;
-        let found = pictures(&world, &target).await;
-        assert_eq!(bait.connections.load(Ordering::SeqCst), 0, "{layers:?}");
-        assert!(found.iter().all(|(_, pictures)| *pictures == 0), "{layers:?}: {found:?}");
-        world.close().await;
+        let pool = pool_with(layers).await;
+        let found = linked_images(&pool, &target).await;
+        assert_eq!(server.connections.load(Ordering::SeqCst), 0, "{layers:?}");
+        assert!(found.iter().all(|(_, images)| *images == 0), "{layers:?}: {found:?}");
+        pool.close().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_linked_picture_is_read_from_the_machine() {
+async fn no_linked_image_is_read_from_the_machine() {
     let outside = tempfile::tempdir().unwrap();
-    let target = picture(outside.path());
-    let open = world_with(Layers::NONE).await;
-    let found = pictures(&open, &target).await;
-    assert!(found.iter().any(|(_, pictures)| *pictures > 0), "without layers the engine does read it");
+    let target = image_file(outside.path());
+    let open = pool_with(Layers::NONE).await;
+    let found = linked_images(&open, &target).await;
+    assert!(found.iter().any(|(_, images)| *images > 0), "without layers, LibreOffice reads it");
     open.close().await;
     for layers in [PROFILE, LANDLOCK, Layers::default()] {
-        let world = world_with(layers).await;
-        let found = pictures(&world, &target).await;
-        // The engine's own setting does not hold for RTF; that is why it is never the only layer.
+        let pool = pool_with(layers).await;
+        let found = linked_images(&pool, &target).await;
+        // LibreOffice ignores its own setting for RTF; that is why it is never the only layer.
         let excused = |format| layers == PROFILE && format == Format::Rtf;
-        let held = found.iter().all(|(format, pictures)| *pictures == 0 || excused(*format));
-        assert!(held, "{layers:?}: {found:?}");
-        world.close().await;
+        let contained = found.iter().all(|(format, images)| *images == 0 || excused(*format));
+        assert!(contained, "{layers:?}: {found:?}");
+        pool.close().await;
     }
 }

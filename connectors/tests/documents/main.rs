@@ -1,7 +1,7 @@
-//! Documents through real workers: what comes out, what a dying worker does, what a hostile document reaches.
+//! The document pool with real worker processes: formats, options, supervision and containment.
 //!
-//! LibreOffice must be installed (`make setup` says how), and the worker be built, as `cargo test` does:
-//! `cargo build --release --workspace --example office_worker`. Documents are made by code (`samples`).
+//! LibreOffice must be installed (`make setup` does it), and the worker program built, as `cargo test` does:
+//! `cargo build --release --workspace --example office_worker`. Documents are generated (`samples.rs`).
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod containment;
@@ -9,4 +9,4 @@ mod formats;
 mod options;
 mod samples;
 mod supervision;
-mod world;
+mod test_pool;

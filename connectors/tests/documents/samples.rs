@@ -1,4 +1,4 @@
-//! Documents made by code.
+//! Test documents, generated.
 
 use std::io::{Cursor, Write as _};
 
@@ -10,7 +10,7 @@ use zip::{CompressionMethod, ZipWriter};
 const RELATIONSHIPS: &str = "http://schemas.openxmlformats.org/package/2006/relationships";
 const OFFICE: &str = "http://schemas.openxmlformats.org/officeDocument/2006/relationships";
 
-/// A package of these parts; a first part named `mimetype` is stored, as OpenDocument asks for.
+/// A ZIP package of these parts. A part named `mimetype` is stored without compression, as OpenDocument requires.
 pub fn package(parts: &[(&str, &str)]) -> Vec<u8> {
     let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
     for (name, content) in parts {
@@ -21,7 +21,7 @@ pub fn package(parts: &[(&str, &str)]) -> Vec<u8> {
     writer.finish().unwrap().into_inner()
 }
 
-/// A DOCX with this inside `w:body`, and these relationships of the document.
+/// A DOCX with this content of `w:body`, and these relationships of the document.
 pub fn docx(body: &str, relationships: &str) -> Vec<u8> {
     let main = "application/vnd.openxmlformats-officedocument.wordprocessingml";
     package(&[
@@ -72,7 +72,7 @@ pub fn paragraph(text: &str) -> String {
     format!("<w:p><w:r><w:t xml:space=\"preserve\">{text}</w:t></w:r></w:p>")
 }
 
-/// What starts a new page.
+/// Starts a new page.
 pub const PAGE_BREAK: &str = "<w:p><w:r><w:br w:type=\"page\"/></w:r></w:p>";
 
 /// A DOCX with one line of text per page.
@@ -86,7 +86,7 @@ pub fn letter(text: &str) -> Vec<u8> {
     pages(&[text])
 }
 
-/// An OpenDocument package with this inside `office:body`.
+/// An OpenDocument package with this content of `office:body`.
 pub fn open_document(kind: &str, body: &str) -> Vec<u8> {
     let media = format!("application/vnd.oasis.opendocument.{kind}");
     let names: String = ["office", "text", "table", "drawing", "presentation"]
@@ -110,7 +110,7 @@ pub fn open_document(kind: &str, body: &str) -> Vec<u8> {
     ])
 }
 
-/// A manifest of a package with a content.xml; `encryption` goes into its entry.
+/// The manifest of a package with a content.xml; `encryption` replaces its entry.
 pub fn manifest(media: &str, encryption: &str) -> String {
     format!(
         "<manifest:manifest xmlns:manifest=\"urn:oasis:names:tc:opendocument:xmlns:manifest:1.0\" \
@@ -139,7 +139,7 @@ pub fn ods(text: &str) -> Vec<u8> {
     )
 }
 
-/// An ODP with a line of text per slide.
+/// An ODP with one line of text per slide.
 pub fn odp(lines: &[&str]) -> Vec<u8> {
     let slides: String = lines
         .iter()
@@ -153,8 +153,8 @@ pub fn odp(lines: &[&str]) -> Vec<u8> {
     open_document("presentation", &format!("<office:presentation>{slides}</office:presentation>"))
 }
 
-/// The same line of text in every format that code can write in a few lines.
-pub fn written(text: &str) -> Vec<(Format, Vec<u8>)> {
+/// The same line of text in every format that is simple to generate.
+pub fn in_every_simple_format(text: &str) -> Vec<(Format, Vec<u8>)> {
     vec![
         (Format::Docx, letter(text)),
         (Format::Odt, odt(text)),
@@ -167,14 +167,14 @@ pub fn written(text: &str) -> Vec<(Format, Vec<u8>)> {
     ]
 }
 
-/// A comment of somebody in an ODT.
+/// An ODT with a comment.
 pub fn commented(text: &str) -> Vec<u8> {
     let comment = "<office:annotation><text:p>A remark</text:p></office:annotation>";
     open_document("text", &format!("<office:text><text:p>{comment}{text}</text:p></office:text>"))
 }
 
-/// An Office Open XML document behind a password (MS-OFFCRYPTO, agile encryption).
-pub fn locked(document: &[u8], password: &str) -> Vec<u8> {
+/// An encrypted Office Open XML document (MS-OFFCRYPTO, agile encryption).
+pub fn encrypted(document: &[u8], password: &str) -> Vec<u8> {
     let file = Cursor::new(Vec::new());
     let mut writer = Ecma376AgileWriter::create(&mut rand::rng(), password, file).unwrap();
     writer.write_all(document).unwrap();

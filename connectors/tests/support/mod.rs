@@ -1,9 +1,9 @@
-//! What the tests of this crate share. Nothing here touches the network or needs a file from outside, except the ONNX
-//! Runtime library itself.
-#![allow(dead_code, reason = "every test binary uses a part of it")]
+//! Helpers that the tests of this crate share. Nothing here needs the network, or a file other than the ONNX Runtime
+//! library.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod images;
 pub mod onnx;
-pub mod pictures;
 pub mod qdrant_double;
 
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use pipeline::{Digest, Image};
 
-/// Where the library is: `ORT_DYLIB_PATH`, or where `make setup` puts it.
+/// The ONNX Runtime library: `ORT_DYLIB_PATH`, or where `make setup` installs it.
 pub fn runtime_path() -> PathBuf {
     let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.caudal/lib/libonnxruntime.so");
     std::env::var_os("ORT_DYLIB_PATH").map_or(installed, PathBuf::from)

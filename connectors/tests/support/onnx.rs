@@ -1,8 +1,8 @@
-//! Writes small ONNX models, good and bad ones, field by field (onnx.proto3, IR version 8, opset 17).
+//! Writes small ONNX models, valid and invalid, field by field (onnx.proto3, IR version 8, opset 17).
 
 use std::path::Path;
 
-/// A message or a part of one.
+/// A protobuf message or a part of one.
 type Bytes = Vec<u8>;
 
 fn varint(mut value: u64) -> Bytes {
@@ -28,7 +28,7 @@ fn chunk(field: u64, payload: impl AsRef<[u8]>) -> Bytes {
 pub enum Attribute {
     /// A number.
     Int(i64),
-    /// Several.
+    /// A list of numbers.
     Ints(&'static [i64]),
 }
 
@@ -54,7 +54,7 @@ pub fn tensor(name: &str, dims: &[i64], values: &[f32]) -> Bytes {
     [dims.collect(), number(2, 1), chunk(8, name), chunk(9, raw)].concat()
 }
 
-/// An input or output of f32; a negative dimension is open.
+/// An input or output of f32; a negative dimension is dynamic.
 pub fn value(name: &str, dims: &[i64]) -> Bytes {
     let dim = |dim: &i64| chunk(1, if *dim < 0 { chunk(2, "N") } else { number(1, *dim) });
     let shape: Bytes = dims.iter().flat_map(dim).collect();
@@ -77,7 +77,7 @@ pub fn channel_means(batch: i64) -> Bytes {
     model(&nodes, &[], &[value("x", &[batch, 3, 8, 8])], &[value("means", &[batch, 3])])
 }
 
-/// Writes a model directory whose preprocessing hands on 8 × 8 raw pixel values, `[0, 255]`.
+/// Writes a model directory whose preprocessing gives 8 × 8 raw pixel values, `[0, 255]`.
 pub fn write_directory(directory: &Path, model: &[u8]) {
     let config =
         r#"{"image_processor_type": "ViTImageProcessor", "size": 8, "do_rescale": false, "do_normalize": false}"#;

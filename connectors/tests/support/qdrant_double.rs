@@ -1,7 +1,7 @@
-//! A double of a Qdrant server: its gRPC services as far as the index uses them, answered by the embedded engine.
+//! A double of a Qdrant server: the gRPC methods that the index uses, served by the embedded index.
 //!
-//! Requests and answers are the real protobuf messages over a real HTTP/2 connection; what is not served answers
-//! `Unimplemented`, as tonic does.
+//! Requests and responses are the real protobuf messages over a real HTTP/2 connection. Other methods answer
+//! `Unimplemented`, as in tonic.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -23,20 +23,20 @@ use tonic_prost::ProstCodec;
 
 /// A running double. Stops when dropped.
 pub struct QdrantDouble {
-    /// For clients.
+    /// For `[index] url`.
     pub url: String,
-    /// What it keeps, and how it is told to misbehave.
+    /// Its data, and switches that make it misbehave.
     pub state: Arc<State>,
     server: JoinHandle<()>,
 }
 
-/// What the double keeps.
+/// Data and switches of the double.
 pub struct State {
     engine: EmbeddedIndex,
     collections: Mutex<HashMap<String, CreateCollection>>,
-    /// Every call answers this, while it is set.
+    /// Every call answers this while it is set.
     pub refuse: Mutex<Option<Status>>,
-    /// Writes answer this status instead of `Completed`, while it is set.
+    /// Writes answer this status instead of `Completed` while it is set.
     pub write_status: Mutex<Option<UpdateStatus>>,
     /// Whether the metadata of new collections is dropped, as servers before 1.16 do.
     pub without_metadata: Mutex<bool>,
@@ -47,7 +47,7 @@ pub struct State {
 }
 
 impl QdrantDouble {
-    /// Serves on a free port of the loopback; keeps its points in `directory`.
+    /// Serves on a free loopback port; stores its points in `directory`.
     pub async fn start(directory: &Path) -> Self {
         let limits = Limits { free_bytes: 0, ..Limits::default() };
         let state = Arc::new(State {
@@ -69,7 +69,7 @@ impl QdrantDouble {
         Self { url, state, server }
     }
 
-    /// Forgets a collection, as if somebody had deleted it.
+    /// Deletes a collection, as another client could.
     pub fn delete(&self, collection: &str) {
         self.state.collections.lock().unwrap().remove(collection);
     }
@@ -142,12 +142,12 @@ fn not_found(collection: &str) -> Status {
 }
 
 impl State {
-    fn known(&self, collection: &str) -> Result<CreateCollection, Status> {
+    fn collection(&self, collection: &str) -> Result<CreateCollection, Status> {
         self.collections.lock().unwrap().get(collection).cloned().ok_or_else(|| not_found(collection))
     }
 }
 
-/// The double's engine checks no models: that is the client's part. It does know lengths.
+/// The server does not check models, which is the client's part; it does check lengths.
 fn space_of(collection: &CreateCollection) -> Space {
     let config = collection.vectors_config.as_ref().and_then(|vectors| vectors.config.as_ref());
     let Some(vectors_config::Config::Params(params)) = config else { panic!("one unnamed vector per point") };
@@ -156,7 +156,7 @@ fn space_of(collection: &CreateCollection) -> Space {
 }
 
 async fn get(state: Arc<State>, request: GetCollectionInfoRequest) -> Result<GetCollectionInfoResponse, Status> {
-    let created = state.known(&request.collection_name)?;
+    let created = state.collection(&request.collection_name)?;
     let params = CollectionParams { vectors_config: created.vectors_config, ..Default::default() };
     let config = CollectionConfig { params: Some(params), metadata: created.metadata, ..Default::default() };
     let info = CollectionInfo { config: Some(config), ..Default::default() };
@@ -176,13 +176,13 @@ async fn create(state: Arc<State>, mut request: CreateCollection) -> Result<Coll
 }
 
 async fn exists(state: Arc<State>, request: CollectionExistsRequest) -> Result<CollectionExistsResponse, Status> {
-    let exists = state.known(&request.collection_name).is_ok();
+    let exists = state.collection(&request.collection_name).is_ok();
     Ok(CollectionExistsResponse { result: Some(CollectionExists { exists }), ..Default::default() })
 }
 
 async fn upsert(state: Arc<State>, request: UpsertPoints) -> Result<PointsOperationResponse, Status> {
-    assert_eq!(request.wait, Some(true), "only applied writes count");
-    let collection = state.known(&request.collection_name)?;
+    assert_eq!(request.wait, Some(true), "writes must wait until they are applied");
+    let collection = state.collection(&request.collection_name)?;
     let points: Vec<Point> = request.points.into_iter().map(point).collect();
     state.writes.lock().unwrap().push(points.len());
     let written = state.engine.upsert(&request.collection_name, &space_of(&collection), points).await;
@@ -196,13 +196,13 @@ async fn index_field(
     state: Arc<State>,
     request: CreateFieldIndexCollection,
 ) -> Result<PointsOperationResponse, Status> {
-    state.known(&request.collection_name)?;
+    state.collection(&request.collection_name)?;
     assert_eq!((request.field_name.as_str(), request.field_type()), (TENANT_PARAM, FieldType::Keyword));
     let result = UpdateResult { status: UpdateStatus::Completed.into(), ..Default::default() };
     Ok(PointsOperationResponse { result: Some(result), ..Default::default() })
 }
 
-/// Whose points a filter lets through; the only two filters that are served.
+/// The tenant of a filter; the two filters by tenant are the only ones served.
 fn tenant_of(filter: Option<Filter>) -> Result<Option<String>, Status> {
     let wrong = || Status::invalid_argument("only a filter by tenant is served");
     let condition = filter.and_then(|filter| filter.must.into_iter().next()?.condition_one_of).ok_or_else(wrong)?;
@@ -219,7 +219,7 @@ fn tenant_of(filter: Option<Filter>) -> Result<Option<String>, Status> {
 }
 
 async fn query(state: Arc<State>, request: QueryPoints) -> Result<QueryResponse, Status> {
-    let collection = state.known(&request.collection_name)?;
+    let collection = state.collection(&request.collection_name)?;
     let Some(query::Variant::Nearest(input)) = request.query.and_then(|query| query.variant) else {
         return Err(Status::invalid_argument("only nearest is served"));
     };

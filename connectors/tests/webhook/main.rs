@@ -1,4 +1,4 @@
-//! Webhooks against real sockets: what arrives, what is called again, and what is never called.
+//! The webhook client against real sockets: what a receiver gets, what is retried, and what is never called.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod receiver;
@@ -22,25 +22,25 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-/// Answers each question with the next of its lists, and the last one from then on.
+/// Answers each query with the next of its lists, and with the last one from then on.
 struct RebindingResolver {
     answers: Vec<Vec<IpAddr>>,
-    asked: AtomicUsize,
+    queries: AtomicUsize,
 }
 
 impl RebindingResolver {
     fn new(answers: &[&[&str]]) -> Arc<Self> {
         let parse = |list: &&[&str]| list.iter().map(|text| text.parse().unwrap()).collect();
-        Arc::new(Self { answers: answers.iter().map(parse).collect(), asked: AtomicUsize::new(0) })
+        Arc::new(Self { answers: answers.iter().map(parse).collect(), queries: AtomicUsize::new(0) })
     }
 }
 
 #[async_trait]
 impl Resolve for RebindingResolver {
     async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        let asked = self.asked.fetch_add(1, Ordering::SeqCst);
-        let answer = self.answers.get(asked).or(self.answers.last()).cloned();
-        answer.filter(|_| name == "hooks.test").ok_or_else(|| io::Error::other("nobody knows this name"))
+        let query = self.queries.fetch_add(1, Ordering::SeqCst);
+        let answer = self.answers.get(query).or(self.answers.last()).cloned();
+        answer.filter(|_| name == "hooks.test").ok_or_else(|| io::Error::other("this name does not exist"))
     }
 }
 
@@ -82,7 +82,7 @@ fn refused(outcome: Result<(), CallError>) -> Rejection {
     }
 }
 
-/// The reason of a fault, as the log gets it.
+/// The reason of a failure, as the log gets it.
 fn failed(outcome: Result<(), CallError>) -> String {
     match outcome {
         Err(CallError::Failed(error)) => error.to_string(),
@@ -124,7 +124,7 @@ async fn a_result_arrives_byte_by_byte_with_its_headers() {
 }
 
 #[tokio::test]
-async fn a_requester_names_file_and_trace_but_nothing_that_frames() {
+async fn a_requester_may_set_file_name_and_trace_but_no_framing_headers() {
     let receiver = Receiver::new(Answer::status(200)).await;
     let theirs = [("Content-Disposition", "attachment; filename=\"mine.pdf\""), ("Gotenberg-Trace", "t1")];
     let headers = theirs.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
@@ -139,7 +139,7 @@ async fn a_requester_names_file_and_trace_but_nothing_that_frames() {
 }
 
 #[tokio::test]
-async fn an_empty_body_and_a_type_that_is_none_are_sent_all_the_same() {
+async fn an_empty_body_and_an_invalid_media_type_are_sent_anyway() {
     let receiver = Receiver::new(Answer::status(200)).await;
     let call = Call { body: Bytes::new(), media_type: "text/\r\nX: y".into(), ..call(hooks(&receiver)) };
     caller().call(call).await.unwrap();
@@ -149,7 +149,7 @@ async fn an_empty_body_and_a_type_that_is_none_are_sent_all_the_same() {
 }
 
 #[tokio::test]
-async fn the_status_says_whether_to_call_again() {
+async fn the_status_decides_whether_the_call_is_retried() {
     for status in [408, 425, 429, 500, 502, 503, 504] {
         let receiver = Receiver::new(Answer::status(status)).await;
         let why = failed(caller().call(call(format!("{}p?token=s3cret", hooks(&receiver)))).await);
@@ -186,7 +186,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_says_nothing_is_left_at_the_limit() {
+async fn a_silent_receiver_is_abandoned_at_the_timeout() {
     let quick = json!({"allow": ["127.0.0.0/8:*"], "insecure_http": true, "timeout_ms": 300});
     let mut receiver = Receiver::new(Answer::Silence).await;
     let url = format!("http://127.0.0.1:{}/", receiver.port());
@@ -196,19 +196,19 @@ async fn a_receiver_that_says_nothing_is_left_at_the_limit() {
 }
 
 #[tokio::test]
-async fn an_endless_answer_is_cut_and_its_status_counts() {
+async fn an_endless_response_is_cut_off_and_its_status_counts() {
     let endless = |head: &str| Answer::Endless(head.to_owned());
     let mut receiver = Receiver::new(endless("HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n")).await;
     caller().call(call(hooks(&receiver))).await.unwrap();
     receiver.hung_up().await;
-    // A head without an end has no status.
+    // An endless head has no status.
     let mut receiver = Receiver::new(endless("HTTP/1.1 200 OK\r\nX-Long: ")).await;
     failed(caller().call(call(hooks(&receiver))).await);
     receiver.hung_up().await;
 }
 
 #[tokio::test]
-async fn what_is_no_answer_brings_the_call_back() {
+async fn an_invalid_response_is_retried() {
     for text in ["", "SSH-2.0-OpenSSH_9.2\r\n", "HTTP/1.1 2"] {
         let receiver = Receiver::new(Answer::Text(text.to_owned())).await;
         failed(caller().call(call(hooks(&receiver))).await);
@@ -216,17 +216,17 @@ async fn what_is_no_answer_brings_the_call_back() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_is_away_brings_the_call_back() {
+async fn an_unreachable_receiver_is_retried() {
     let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let why = failed(caller().call(call(format!("http://127.0.0.1:{}/", gone.port()))).await);
-    assert!(why.contains("takes no connection"), "{why}");
+    assert!(why.contains("refused the connection"), "{why}");
     let list = spec(json!({"allow": ["*"]}));
     let why = failed(caller_of(list).call(call("https://unknown.test/".into())).await);
     assert!(why.contains("cannot be resolved"), "{why}");
 }
 
 #[tokio::test]
-async fn a_name_for_this_machine_is_called_only_if_its_network_is_allowed() {
+async fn a_name_of_this_machine_is_called_only_if_its_network_is_allowed() {
     let receiver = Receiver::new(Answer::status(200)).await;
     let url = || format!("http://localhost:{}/", receiver.port());
     let open = |allow: &[&str]| HttpCaller::open(&spec(json!({"allow": allow, "insecure_http": true}))).unwrap();
@@ -242,22 +242,22 @@ async fn a_name_for_this_machine_is_called_only_if_its_network_is_allowed() {
 }
 
 #[tokio::test]
-async fn a_name_is_resolved_once_and_what_was_checked_is_called() {
+async fn a_name_is_resolved_once_and_the_checked_address_is_called() {
     let receiver = Receiver::new(Answer::status(200)).await;
     let list = spec(json!({"allow": ["hooks.test:*", "127.0.0.1:*"], "insecure_http": true}));
     let rebinding = RebindingResolver::new(&[&["127.0.0.1"], &["127.0.0.2"]]);
     let caller = HttpCaller::open(&list).unwrap().with_resolver(rebinding.clone());
     caller.check_url(&hooks(&receiver)).unwrap();
-    assert_eq!(rebinding.asked.load(Ordering::SeqCst), 0, "a check asks nobody");
+    assert_eq!(rebinding.queries.load(Ordering::SeqCst), 0, "a check does not resolve");
     caller.call(call(hooks(&receiver))).await.unwrap();
-    assert_eq!((rebinding.asked.load(Ordering::SeqCst), receiver.connections()), (1, 1));
-    // The next call asks anew, and is refused for what it is told now.
+    assert_eq!((rebinding.queries.load(Ordering::SeqCst), receiver.connections()), (1, 1));
+    // The next call resolves again, and is refused for the new address.
     refused(caller.call(call(hooks(&receiver))).await);
-    assert_eq!((rebinding.asked.load(Ordering::SeqCst), receiver.connections()), (2, 1));
+    assert_eq!((rebinding.queries.load(Ordering::SeqCst), receiver.connections()), (2, 1));
 }
 
 #[tokio::test]
-async fn one_inner_address_among_others_refuses_all() {
+async fn one_internal_address_among_others_refuses_the_call() {
     let receiver = Receiver::new(Answer::status(200)).await;
     let list = spec(json!({"allow": ["hooks.test:*", "127.0.0.1:*"], "insecure_http": true}));
     for answer in [&["127.0.0.1", "10.0.0.1"], &["127.0.0.1", "::ffff:169.254.169.254"], &["fe80::1", "127.0.0.1"]] {
@@ -270,9 +270,9 @@ async fn one_inner_address_among_others_refuses_all() {
 }
 
 #[tokio::test]
-async fn the_next_address_is_tried_where_one_takes_no_connection() {
+async fn the_next_address_is_tried_if_one_refuses_the_connection() {
     let receiver = Receiver::new(Answer::status(200)).await;
-    // Nobody listens at 127.0.0.9.
+    // Nothing listens on 127.0.0.9.
     let caller = caller().with_resolver(RebindingResolver::new(&[&["127.0.0.9", "127.0.0.1"]]));
     caller.call(call(hooks(&receiver))).await.unwrap();
     assert_eq!(receiver.requests().len(), 1);
@@ -295,7 +295,7 @@ fn certificate(folder: &std::path::Path) -> (std::path::PathBuf, TlsAcceptor) {
 }
 
 #[tokio::test]
-async fn by_tls_the_receiver_must_be_who_it_is_said_to_be() {
+async fn tls_certificates_are_verified() {
     let folder = tempfile::tempdir().unwrap();
     let (ca, acceptor) = certificate(folder.path());
     let receiver = Receiver::with_tls(Answer::status(200), acceptor).await;
@@ -304,18 +304,18 @@ async fn by_tls_the_receiver_must_be_who_it_is_said_to_be() {
     let url = format!("https://hooks.test:{}/", receiver.port());
     trusting.call(call(url.clone())).await.unwrap();
     assert_eq!(receiver.requests()[0].head[1], format!("host: hooks.test:{}", receiver.port()));
-    // Its address is not its name, and an authority that nobody trusts is none.
+    // The certificate is not for its address, and without `ca` it is not trusted.
     failed(trusting.call(call(format!("https://127.0.0.1:{}/", receiver.port()))).await);
     failed(caller_of(spec(json!({"allow": allow}))).call(call(url)).await);
     assert_eq!(receiver.requests().len(), 1);
-    // A receiver in plain text is no receiver by TLS.
+    // A receiver by plain http fails the TLS handshake.
     let plain = Receiver::new(Answer::status(200)).await;
     let quick = spec(json!({"allow": allow, "timeout_ms": 300}));
     failed(caller_of(quick).call(call(format!("https://hooks.test:{}/", plain.port()))).await);
 }
 
 #[test]
-fn a_file_that_holds_no_certificate_is_told_at_the_start() {
+fn a_file_without_a_certificate_is_refused_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("ca.pem");
     let open = || HttpCaller::open(&spec(json!({"ca": path}))).err().unwrap().to_string();

@@ -1,4 +1,4 @@
-//! A receiver of webhooks that says what it got, byte by byte, and answers as it is told.
+//! A webhook receiver that records requests byte by byte and answers as configured.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,9 +14,9 @@ use tokio_rustls::TlsAcceptor;
 pub enum Answer {
     /// Writes this and closes.
     Text(String),
-    /// Writes this, then `x` for as long as anybody reads.
+    /// Writes this, then `x` until the connection is closed.
     Endless(String),
-    /// Keeps the connection and says nothing.
+    /// Leaves the connection open and writes nothing.
     Silence,
 }
 
@@ -27,9 +27,9 @@ impl Answer {
     }
 }
 
-/// A request as it came.
+/// A request as received.
 #[derive(Clone, Debug)]
-pub struct Got {
+pub struct ReceivedRequest {
     /// The lines up to the empty one.
     pub head: Vec<String>,
     pub body: Vec<u8>,
@@ -38,14 +38,14 @@ pub struct Got {
 /// Listens on a free port of 127.0.0.1 until the test ends.
 pub struct Receiver {
     pub address: SocketAddr,
-    seen: Arc<Seen>,
+    log: Arc<RequestLog>,
     hung_up: watch::Receiver<usize>,
 }
 
 #[derive(Default)]
-struct Seen {
+struct RequestLog {
     connections: AtomicUsize,
-    requests: Mutex<Vec<Got>>,
+    requests: Mutex<Vec<ReceivedRequest>>,
 }
 
 impl Receiver {
@@ -53,7 +53,7 @@ impl Receiver {
         Self::start(answer, None).await
     }
 
-    /// One that speaks TLS.
+    /// With TLS.
     pub async fn with_tls(answer: Answer, tls: TlsAcceptor) -> Self {
         Self::start(answer, Some(tls)).await
     }
@@ -61,39 +61,39 @@ impl Receiver {
     async fn start(answer: Answer, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let seen = Arc::new(Seen::default());
+        let log = Arc::new(RequestLog::default());
         let (ended, hung_up) = watch::channel(0);
-        let theirs = Arc::clone(&seen);
+        let theirs = Arc::clone(&log);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 theirs.connections.fetch_add(1, Ordering::SeqCst);
-                let (seen, answer, tls, ended) = (Arc::clone(&theirs), answer.clone(), tls.clone(), ended.clone());
+                let (log, answer, tls, ended) = (Arc::clone(&theirs), answer.clone(), tls.clone(), ended.clone());
                 tokio::spawn(async move {
                     match tls {
                         Some(tls) => match tls.accept(stream).await {
-                            Ok(stream) => serve(stream, &answer, &seen).await,
+                            Ok(stream) => serve(stream, &answer, &log).await,
                             Err(_) => None,
                         },
-                        None => serve(stream, &answer, &seen).await,
+                        None => serve(stream, &answer, &log).await,
                     };
                     ended.send_modify(|count| *count += 1);
                 });
             }
         });
-        Self { address, seen, hung_up }
+        Self { address, log, hung_up }
     }
 
     pub fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// Connections that were ever made, whether or not they said anything.
+    /// Connections ever made, with or without a request.
     pub fn connections(&self) -> usize {
-        self.seen.connections.load(Ordering::SeqCst)
+        self.log.connections.load(Ordering::SeqCst)
     }
 
-    pub fn requests(&self) -> Vec<Got> {
-        self.seen.requests.lock().unwrap().clone()
+    pub fn requests(&self) -> Vec<ReceivedRequest> {
+        self.log.requests.lock().unwrap().clone()
     }
 
     /// Waits until a connection has ended.
@@ -102,10 +102,10 @@ impl Receiver {
     }
 }
 
-/// Reads one request and answers it; `None` where the other side left.
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, answer: &Answer, seen: &Seen) -> Option<()> {
+/// Reads one request and answers it; `None` if the client disconnected.
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, answer: &Answer, log: &RequestLog) -> Option<()> {
     let got = read(&mut stream).await?;
-    seen.requests.lock().unwrap().push(got);
+    log.requests.lock().unwrap().push(got);
     match answer {
         Answer::Text(text) => stream.write_all(text.as_bytes()).await.ok()?,
         Answer::Endless(text) => {
@@ -117,7 +117,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, answer: &Answer
     stream.shutdown().await.ok()
 }
 
-async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Option<Got> {
+async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Option<ReceivedRequest> {
     let mut bytes = Vec::new();
     let end = loop {
         if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -129,5 +129,5 @@ async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Option<Got> {
     let length = head.iter().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
     let mut body = vec![0; length?];
     stream.read_exact(&mut body).await.ok()?;
-    Some(Got { head, body })
+    Some(ReceivedRequest { head, body })
 }

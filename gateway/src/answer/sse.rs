@@ -1,13 +1,12 @@
-//! Results as server-sent events, written byte by byte.
+//! Results as server-sent events.
 //!
 //! `id` is the result's ordinal, `event` its kind, `data` one line of JSON; a blank line ends an event and appears
-//! nowhere else. A heartbeat is the comment `: hb` with a single newline: clients in the field take a blank line after it
-//! for an event without data, and fail. The stream is pulled by the client's reading: a slow one has nothing buffered for
-//! it but one event and what its watch bounds, and catches up from the history.
+//! nowhere else. A heartbeat is the comment `: hb` with a single newline: some clients take a blank line after it for
+//! an event without data, and fail. The client's reading pulls the stream: for a slow client only one event and its
+//! bounded watch are buffered, and it catches up from the history.
 
 use std::fmt::Write;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -19,58 +18,33 @@ use pipeline::{Content, Outcome, OutcomeKind};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::problem_of;
-use crate::follow::Follower;
-use crate::identity::caller::{Caller, Client};
-use crate::limit::Counted;
-use crate::meter::StreamMeter;
-use crate::problem::Problem;
-use crate::requests::CancelOnDrop;
+use super::cancel::CancelOnDrop;
+use super::follower::Follower;
+use super::result::problem_of;
+use super::stream_slot::StreamSlot;
+use crate::door::metrics::OpenStreamGauge;
+use crate::identity::caller::Caller;
 use crate::state::GatewayState;
 
-/// Keeps the connection from being taken for dead.
+/// Shows clients and proxies that the connection is alive.
 pub const HEARTBEAT: Bytes = Bytes::from_static(b": hb\n");
 
-/// Milliseconds after which a client resumes that a shutdown sent away.
+/// Milliseconds after which a client resumes whose stream a shutdown ended.
 const RETRY_MS: std::ops::Range<u32> = 200..2_000;
 
-/// A place among the streams that may be open at once.
-pub struct Slot {
-    _place: OwnedSemaphorePermit,
-    _counted: Counted,
-}
-
-/// A place for a stream of this caller.
-///
-/// # Errors
-/// 429 if the caller has too many open, 503 if all are taken.
-pub fn slot(state: &GatewayState, caller: &Caller) -> Result<Slot, Problem> {
-    let by_address = (Client::of_address(caller.address), state.limits.streams_per_address);
-    let by_subject = caller.principal.as_ref().map(|_| (caller.client(), state.limits.streams_per_client));
-    let counted = state.stream_counts.open(by_subject.into_iter().chain([by_address]).collect())?;
-    let place = Arc::clone(&state.streams).try_acquire_owned().map_err(|_| {
-        let most = state.limits.streams;
-        Problem::unavailable(
-            "streams_full",
-            format!("all {most} event streams are in use: ask /v1/requests/{{id}} instead"),
-        )
-    })?;
-    Ok(Slot { _place: place, _counted: counted })
-}
-
-/// Streams results until the terminal, or until the service shuts down: the client then resumes elsewhere.
-pub fn stream(state: &GatewayState, follower: Follower, slot: Slot, ends: Ends) -> Response {
+/// Streams results until the terminal one, or until the service shuts down: the client then resumes elsewhere.
+pub fn stream(state: &GatewayState, follower: Follower, slot: StreamSlot, lifetime: StreamLifetime) -> Response {
     let heartbeat = Duration::from_millis(state.limits.heartbeat_ms.max(1));
     let state = state.clone();
-    let events = Box::new(Events { state, follower, heartbeat, ends, _slot: slot, _meter: StreamMeter::begin() });
+    let gauge = OpenStreamGauge::begin();
+    let events = Box::new(Events { state, follower, heartbeat, lifetime, _slot: slot, _gauge: gauge });
     let body = Body::from_stream(stream::unfold(Some(events), |events| async move { events?.next().await }));
     response(body)
 }
 
-/// An answer that is a stream of events.
+/// A response that is a stream of events.
 pub fn response(body: Body) -> Response {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
@@ -81,35 +55,35 @@ pub fn response(body: Body) -> Response {
     response
 }
 
-/// How long a stream goes on after the token that opened it has expired.
-const EXPIRED_FOR: Duration = Duration::from_secs(30);
+/// How long a stream continues after its token has expired.
+const EXPIRY_GRACE: Duration = Duration::from_secs(30);
 
-/// What ends a stream beside its request, and what its end entails.
+/// What ends a stream besides its request, and what happens then.
 #[derive(Default)]
-pub struct Ends {
-    /// Cancels the request of a client that leaves.
-    pub leaving: Option<CancelOnDrop>,
-    /// When the client is no longer let in.
-    pub until: Option<Instant>,
+pub struct StreamLifetime {
+    /// Cancels the request if the client disconnects.
+    pub on_disconnect: Option<CancelOnDrop>,
+    /// When the client's credential no longer opens the stream.
+    pub expires: Option<Instant>,
 }
 
-impl Ends {
-    /// A stream that its client may read for as long as they are let in.
+impl StreamLifetime {
+    /// A stream that its client may read while its credential is valid.
     pub fn of(caller: &Caller) -> Self {
         let expires = caller.principal.as_ref().and_then(|principal| principal.expires);
         let left = expires.map(|expires| {
-            let left = expires + EXPIRED_FOR - OffsetDateTime::now_utc();
+            let left = expires + EXPIRY_GRACE - OffsetDateTime::now_utc();
             Duration::try_from(left).unwrap_or_default().min(LONGEST)
         });
-        Self { leaving: None, until: left.map(|left| Instant::now() + left) }
+        Self { on_disconnect: None, expires: left.map(|left| Instant::now() + left) }
     }
 }
 
 /// Longer than any stream.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
-/// Resolves when the time has come; never, where there is none.
-pub async fn over(until: Option<Instant>) {
+/// Resolves at the given time; never if there is none.
+pub async fn expired(until: Option<Instant>) {
     match until {
         Some(until) => tokio::time::sleep_until(until).await,
         None => std::future::pending().await,
@@ -120,13 +94,13 @@ struct Events {
     state: GatewayState,
     follower: Follower,
     heartbeat: Duration,
-    ends: Ends,
-    _slot: Slot,
-    _meter: StreamMeter,
+    lifetime: StreamLifetime,
+    _slot: StreamSlot,
+    _gauge: OpenStreamGauge,
 }
 
-/// The next bytes, and the stream if more may follow. On the heap: a step has room for it three times otherwise, and
-/// thousands of streams wait in one.
+/// The next bytes, and the stream if more may follow. On the heap: the future of a step would reserve its size three
+/// times otherwise, and thousands of streams wait in one.
 type Step = Option<(io::Result<Bytes>, Option<Box<Events>>)>;
 
 impl Events {
@@ -135,10 +109,10 @@ impl Events {
             biased;
             outcome = self.follower.next() => outcome,
             () = self.state.closing.cancelled() => {
-                self.ends.leaving.into_iter().for_each(CancelOnDrop::disarm);
-                return Some((Ok(come_again()), None));
+                self.lifetime.on_disconnect.into_iter().for_each(CancelOnDrop::disarm);
+                return Some((Ok(resume_later()), None));
             }
-            () = over(self.ends.until) => return self.broken("the token that opened this stream has expired").await,
+            () = expired(self.lifetime.expires) => return self.abort("the token of this stream has expired").await,
             () = tokio::time::sleep(self.heartbeat) => return Some((Ok(HEARTBEAT), Some(self))),
         };
         match outcome {
@@ -147,30 +121,30 @@ impl Events {
                 if !outcome.kind.is_terminal() {
                     return Some((Ok(event), Some(self)));
                 }
-                self.ends.leaving.into_iter().for_each(CancelOnDrop::disarm);
+                self.lifetime.on_disconnect.into_iter().for_each(CancelOnDrop::disarm);
                 Some((Ok(event), None))
             }
             Ok(None) => None,
             Err(error) => {
-                tracing::warn!(%error, "event stream broken off");
-                self.broken("results cannot be read").await
+                tracing::warn!(%error, "event stream aborted");
+                self.abort("results cannot be read").await
             }
         }
     }
 
-    /// Breaks the stream off rather than ending it, so that no client takes it for the whole: a clean end only follows a
-    /// terminal, or the word of when to come again. The client has not left, so nothing is cancelled.
-    async fn broken(self: Box<Self>, why: &'static str) -> Step {
-        self.ends.leaving.into_iter().for_each(CancelOnDrop::disarm);
-        // The server writes what it has while it waits, and throws it away when it meets an error.
+    /// Aborts the stream instead of ending it, so that no client takes it for complete: a clean end only follows a
+    /// terminal result, or a `retry` line. The client has not disconnected, so nothing is cancelled.
+    async fn abort(self: Box<Self>, why: &'static str) -> Step {
+        self.lifetime.on_disconnect.into_iter().for_each(CancelOnDrop::disarm);
+        // The server writes what it has buffered while it waits, and drops it when it meets an error.
         tokio::task::yield_now().await;
         Some((Err(io::Error::other(why)), None))
     }
 }
 
-/// When a client may resume elsewhere: not all of them at once. One newline, for the reason that a heartbeat has one; the
-/// line holds without the end of an event.
-fn come_again() -> Bytes {
+/// A `retry` line: when the client resumes elsewhere, at random so that not all of them do at once. It has a single
+/// newline for the same reason as a heartbeat; the line counts without the end of an event.
+fn resume_later() -> Bytes {
     Bytes::from(format!("retry: {}\n", rand::random_range(RETRY_MS)))
 }
 
@@ -186,20 +160,21 @@ fn event(outcome: &Outcome) -> Bytes {
     Bytes::from(text)
 }
 
-/// Content as one line of JSON: JSON as it is, text as a JSON string, anything else by type and length.
+/// Content as one line of JSON: JSON as it is, text as a JSON string, anything else as its type and length.
 fn data(content: &Content) -> String {
-    let pipeline::Body::Inline(bytes) = &content.body else { return described(content) };
+    let pipeline::Body::Inline(bytes) = &content.body else { return summary(content) };
     if content.media_type.starts_with("text/") {
         return Value::from(String::from_utf8_lossy(bytes)).to_string();
     }
     if bytes.iter().any(|byte| matches!(byte, b'\r' | b'\n')) {
-        return serde_json::from_slice::<Value>(bytes).map_or_else(|_| described(content), |value| value.to_string());
+        return serde_json::from_slice::<Value>(bytes).map_or_else(|_| summary(content), |value| value.to_string());
     }
-    serde_json::from_slice::<&RawValue>(bytes).map_or_else(|_| described(content), |raw| raw.get().to_owned())
+    serde_json::from_slice::<&RawValue>(bytes).map_or_else(|_| summary(content), |raw| raw.get().to_owned())
 }
 
-/// What is known of content that is no JSON, or too long for a line: it is fetched under the request's `/result`.
-fn described(content: &Content) -> String {
+/// Type and length of content that is not JSON, or too long for a line: the client fetches it at the request's
+/// `/result`.
+fn summary(content: &Content) -> String {
     json!({ "type": &*content.media_type, "length": content.length() }).to_string()
 }
 
@@ -215,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_content_it_is_one_event_with_one_line_of_json() {
+    fn any_content_is_one_event_with_one_line_of_json() {
         let hostile = "a\rdata: x\n\nevent: done\u{2028}";
         let contents = [
             Content::json(&json!({ "token": hostile })),

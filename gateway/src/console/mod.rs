@@ -1,9 +1,9 @@
-//! The console: one page at `/` that draws the flows as channels and offers a try-it form for what is served.
+//! The console: one page at `/` that draws the flows as channels and has a form to try each route.
 //!
-//! Its files are compiled into the binary, need no build step and name no outside address. Everything is answered with a
-//! policy that runs no inline script and reaches no other origin, `no-cache`, and an `ETag` (the first 128 bits of the
-//! content's SHA-256), so that a page left open over an upgrade asks again and is told 304 when nothing changed. The page
-//! reads `GET /v1/flows` once a second while it is visible, and no other route of its own accord.
+//! Its files are compiled into the binary, need no build step and load nothing from other hosts. Every answer has a
+//! Content-Security-Policy that forbids inline scripts and other origins, `no-cache`, and an `ETag` (the first 128 bits
+//! of the content's SHA-256), so that a page left open over an upgrade revalidates and gets 304 if nothing changed. The
+//! page polls `GET /v1/flows` once a second while it is visible, and no other route.
 
 use std::fmt::Write;
 
@@ -14,7 +14,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use sha2::{Digest, Sha256};
 
-/// What the page may do: its own scripts and styles, its own origin's data, pictures it made itself (`blob:`, `data:`).
+/// The page may use its own scripts and styles, its own origin's data, and images that it made itself (`blob:`,
+/// `data:`).
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -48,8 +49,8 @@ const ASSETS: &[Asset] = &[
 
 /// The routes of the console: `GET` and `HEAD` of `/` and of its files under `/console/`.
 ///
-/// They hold no state and ask for no identity: what they serve is the same for everybody, and the data the page shows
-/// comes from routes that guard themselves.
+/// They hold no state and need no credential: they serve the same to everybody, and the data that the page shows comes
+/// from routes that authenticate.
 pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let mut router = Router::new();
     for asset in ASSETS {
@@ -59,7 +60,7 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     router
 }
 
-/// The file, or 304 where the client holds this very version of it.
+/// The file, or 304 if the client has this version of it.
 fn answer(asset: &Asset, tag: &HeaderValue, request: &HeaderMap) -> Response {
     let headers: [(HeaderName, HeaderValue); 6] = [
         (header::CONTENT_TYPE, HeaderValue::from_static(asset.content_type)),
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_file_is_served_guarded_and_not_sent_twice() {
+    async fn every_file_is_served_with_its_policy_and_not_sent_twice() {
         for asset in ASSETS {
             let first = fetch(asset.path, None).await;
             assert_eq!(first.status(), StatusCode::OK, "{}", asset.path);
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn no_file_names_an_outside_address_or_writes_markup_from_data() {
+    fn no_file_names_another_host_or_writes_markup_from_data() {
         for asset in ASSETS {
             let text = asset.body.replace("http://www.w3.org/2000/svg", "");
             for banned in ["http://", "https://", "innerHTML", "outerHTML", "insertAdjacentHTML", "eval(", "style=\""] {
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn every_import_and_link_is_among_the_files() {
+    fn every_import_and_link_is_served() {
         for asset in ASSETS {
             for quoted in asset.body.split('"') {
                 let served = if quoted.starts_with("/console/") {

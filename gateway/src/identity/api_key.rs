@@ -1,15 +1,16 @@
-//! API keys: compared as SHA-256, all of them and in constant time.
+//! API keys: compared by SHA-256, against every key and in constant time.
 
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{IdentityError, Principal};
+use super::error::IdentityError;
+use super::principal::Principal;
 use crate::spec::{KeySource, KeySpec};
 
-/// Shortest key that is taken, in bytes: shorter ones can be guessed.
-const LEAST_BYTES: usize = 16;
+/// Shortest key, in bytes: a shorter one can be guessed.
+const MIN_BYTES: usize = 16;
 
 /// The configured keys.
 pub struct ApiKeys {
@@ -23,7 +24,7 @@ impl ApiKeys {
         Ok(Self { keys })
     }
 
-    /// Who has the key with this SHA-256. Takes the same time whichever it is.
+    /// The owner of the key with this SHA-256. Takes the same time whichever key it is.
     pub fn find(&self, digest: &[u8; 32]) -> Option<Arc<Principal>> {
         let mut found = None;
         for (known, principal) in &self.keys {
@@ -46,8 +47,8 @@ fn digest_of(spec: &KeySpec) -> Result<[u8; 32], IdentityError> {
     };
     let name = || format!("[auth.key] {}", spec.subject);
     let text = secret.read().map_err(|error| IdentityError::Secret(name(), error))?;
-    if text.expose().len() < LEAST_BYTES {
-        return Err(IdentityError::Key(name(), format!("it is shorter than {LEAST_BYTES} bytes")));
+    if text.expose().len() < MIN_BYTES {
+        return Err(IdentityError::Key(name(), format!("it is shorter than {MIN_BYTES} bytes")));
     }
     Ok(Sha256::digest(text.expose()).into())
 }

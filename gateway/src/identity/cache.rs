@@ -1,30 +1,30 @@
-//! What was found out about credentials, for a minute, under their SHA-256.
+//! Caches the results of credential checks for a minute, by SHA-256.
 //!
-//! Good and bad ones are remembered apart, so that a flood of made-up tokens pushes out no good one.
+//! Valid and invalid credentials have separate caches, so that a flood of made-up tokens evicts no valid one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::Principal;
+use super::principal::Principal;
 
-/// Good credentials remembered.
-const KNOWN: u64 = 50_000;
+/// Valid credentials cached.
+const MAX_VALID: u64 = 50_000;
 
-/// Bad credentials remembered.
-const REFUSED: u64 = 10_000;
+/// Invalid credentials cached.
+const MAX_INVALID: u64 = 10_000;
 
-/// How long. A key that was withdrawn is good for so much longer.
+/// How long. A revoked credential stays valid for this long.
 const AGE: Duration = Duration::from_secs(60);
 
-/// What was found out.
+/// The result of a check.
 #[derive(Clone, Debug)]
 pub enum Verdict {
-    /// Whose it is.
-    Known(Arc<Principal>),
-    /// It is no good, and will not be.
-    Refused,
+    /// The caller it belongs to.
+    Valid(Arc<Principal>),
+    /// It is not valid and never will be.
+    Invalid,
 }
 
 /// The SHA-256 of a credential.
@@ -36,31 +36,31 @@ pub fn digest(credential: &str) -> Fingerprint {
 
 /// See the module.
 pub struct Cache {
-    known: moka::sync::Cache<Fingerprint, Arc<Principal>>,
-    refused: moka::sync::Cache<Fingerprint, ()>,
+    valid: moka::sync::Cache<Fingerprint, Arc<Principal>>,
+    invalid: moka::sync::Cache<Fingerprint, ()>,
 }
 
 impl Cache {
     pub fn new() -> Self {
-        let known = moka::sync::Cache::builder().max_capacity(KNOWN).time_to_live(AGE).build();
-        let refused = moka::sync::Cache::builder().max_capacity(REFUSED).time_to_live(AGE).build();
-        Self { known, refused }
+        let valid = moka::sync::Cache::builder().max_capacity(MAX_VALID).time_to_live(AGE).build();
+        let invalid = moka::sync::Cache::builder().max_capacity(MAX_INVALID).time_to_live(AGE).build();
+        Self { valid, invalid }
     }
 
     pub fn get(&self, digest: &Fingerprint) -> Option<Verdict> {
-        let known = self.known.get(digest).map(Verdict::Known);
-        known.or_else(|| self.refused.get(digest).map(|()| Verdict::Refused))
+        let valid = self.valid.get(digest).map(Verdict::Valid);
+        valid.or_else(|| self.invalid.get(digest).map(|()| Verdict::Invalid))
     }
 
     pub fn put(&self, digest: Fingerprint, verdict: Verdict) {
         match verdict {
-            Verdict::Known(principal) => self.known.insert(digest, principal),
-            Verdict::Refused => self.refused.insert(digest, ()),
+            Verdict::Valid(principal) => self.valid.insert(digest, principal),
+            Verdict::Invalid => self.invalid.insert(digest, ()),
         }
     }
 
     pub fn clear(&self) {
-        self.known.invalidate_all();
-        self.refused.invalidate_all();
+        self.valid.invalidate_all();
+        self.invalid.invalidate_all();
     }
 }

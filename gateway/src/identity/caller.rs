@@ -1,4 +1,4 @@
-//! Who makes a request, for the handlers: an extension of every request.
+//! The caller of a request: an extension of every request, set by the authentication middleware.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -6,24 +6,25 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use pipeline::{RequestId, Token};
 
-use super::{Principal, tenant};
+use super::principal::Principal;
+use super::tenant;
 use crate::problem::Problem;
 
-/// Who makes a request.
+/// The caller of a request.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// Who they are; `None` where nobody is asked.
+    /// Who they are; `None` if the route needs no credential.
     pub principal: Option<Arc<Principal>>,
-    /// Where they are.
+    /// Their network address.
     pub address: IpAddr,
 }
 
-/// What a limit counts by: somebody who was let in, else a network.
+/// What limits count by: an authenticated caller, else a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Client {
     /// Digest of tenant and subject.
     Principal(u128),
-    /// An address, IPv6 by its /64, since a client owns all of one.
+    /// An address; an IPv6 one by its /64, because a client owns all of one.
     Network(IpAddr),
 }
 
@@ -43,7 +44,7 @@ impl Client {
 }
 
 impl Caller {
-    /// What limits count their requests by.
+    /// What limits count this caller's requests by.
     pub fn client(&self) -> Client {
         match &self.principal {
             Some(principal) => Client::of_principal(principal),
@@ -51,28 +52,28 @@ impl Caller {
         }
     }
 
-    /// The tenant; `None` where nobody is asked.
+    /// The tenant; `None` if authentication is off.
     pub fn tenant(&self) -> Option<&str> {
         self.principal.as_ref().map(|principal| &*principal.tenant)
     }
 
-    /// A fresh id for a request of theirs.
+    /// A fresh id for a request of this caller.
     pub fn mint(&self) -> RequestId {
         self.tenant().map_or_else(Token::random, tenant::mint)
     }
 
-    /// Whether a request is theirs to see. Somebody who asks for another's is told that there is none.
+    /// Whether the caller may see a request. To a caller who may not, it is as if it did not exist.
     pub fn may_see(&self, id: &RequestId) -> bool {
         let Some(principal) = &self.principal else { return true };
         let may = principal.admin || tenant::owns(&principal.tenant, id);
         if !may {
             tracing::warn!(tenant = &*principal.tenant, subject = &*principal.subject, request = %id,
-                "audit: asked for a request of somebody else");
+                "audit: request of another tenant refused");
         }
         may
     }
 
-    /// Refuses whoever may not see what belongs to all.
+    /// Refuses callers who are no administrators.
     ///
     /// # Errors
     /// 403.
@@ -80,11 +81,11 @@ impl Caller {
         if self.principal.as_ref().is_none_or(|principal| principal.admin) {
             return Ok(());
         }
-        let detail = "this is for administrators of the service: the key or token is not one's";
+        let detail = "only administrators of the service may do this; the key or token is not an administrator's";
         Err(Problem::new(StatusCode::FORBIDDEN, "not_allowed", detail))
     }
 
-    /// A key of a store, partitioned by tenant.
+    /// A key of a record store, partitioned by tenant.
     pub fn record_key(&self, key: &Token) -> Token {
         self.tenant().map_or_else(|| key.clone(), |tenant| tenant::partitioned(tenant, key))
     }

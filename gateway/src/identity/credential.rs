@@ -1,8 +1,8 @@
-//! Where a credential is in a request.
+//! Finds the credential in a request's headers.
 
 use axum::http::{HeaderMap, HeaderName, header};
 
-/// The one credential of a request; none where there is none, several, or one that is no text.
+/// The credential of a request; `None` if there is none, or several, or one that is not text.
 pub fn of_headers(headers: &HeaderMap) -> Option<&str> {
     let bearer = single(headers, &header::AUTHORIZATION);
     let key = single(headers, &HeaderName::from_static("x-api-key"));
@@ -16,12 +16,12 @@ pub fn of_headers(headers: &HeaderMap) -> Option<&str> {
     }
 }
 
-/// The value of a header that stands there once.
+/// The value of a header that occurs once.
 fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     let mut values = headers.get_all(name).into_iter();
     match (values.next(), values.next()) {
         (Some(value), None) => value.to_str().ok(),
-        // Two are never taken for one of them.
+        // Of two values neither is used.
         (Some(_), Some(_)) => Some(""),
         _ => None,
     }
@@ -40,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn one_credential_is_one() {
+    fn exactly_one_credential_is_taken() {
         assert_eq!(of(&[("authorization", "bearer  abc")]).as_deref(), Some("abc"));
         assert_eq!(of(&[("x-api-key", "abc")]).as_deref(), Some("abc"));
         for none in [

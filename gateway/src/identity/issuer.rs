@@ -1,19 +1,21 @@
-//! One issuer of tokens: which of them are taken, and whom they make of their holder.
+//! One issuer of JWTs: validates its tokens and maps them to callers.
 //!
-//! The algorithm is the config's, never the token's. `exp`, `iss`, `aud` and `sub` must be there; `nbf` holds where it is.
+//! The algorithm is the config's, never the token's. `exp`, `iss`, `aud` and `sub` are required; `nbf` is checked if
+//! present.
 
 use std::sync::Arc;
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use time::OffsetDateTime;
 
-use super::claims::Claims;
+use super::error::{IdentityError, TokenError};
+use super::jwt_claims::JwtClaims;
 use super::key_set::KeySet;
-use super::{IdentityError, LEEWAY, Principal, TokenError};
+use super::principal::{LEEWAY, Principal};
 use crate::spec::{IssuerKeys, IssuerSpec, TenantSource, is_name};
 
-/// Shortest shared secret, in bytes: as long as what HS256 makes of it (RFC 7518, section 3.2).
-const LEAST_SECRET_BYTES: usize = 32;
+/// Shortest shared secret, in bytes: the length of an HS256 digest (RFC 7518, section 3.2).
+const MIN_SECRET_BYTES: usize = 32;
 
 /// See the module.
 pub struct Issuer {
@@ -44,15 +46,15 @@ impl Issuer {
         Ok(Self { spec: spec.clone(), validation, keys })
     }
 
-    /// Whether a token says that it is from here.
-    pub fn made(&self, claims: &Claims) -> bool {
+    /// Whether a token names this issuer.
+    pub fn issued(&self, claims: &JwtClaims) -> bool {
         claims.text("iss") == Some(self.spec.issuer.as_str())
     }
 
-    /// Whom a token makes of its holder.
+    /// The caller that a token stands for.
     pub async fn check(&self, token: &str) -> Result<Principal, TokenError> {
         let header = decode_header(token).map_err(|_| TokenError::Bad)?;
-        // What `crit` names must be understood (RFC 7515, section 4.1.11), and nothing of it is.
+        // Extensions that `crit` names must be understood (RFC 7515, section 4.1.11); none is supported.
         if header.alg != self.spec.algorithm || header.crit.is_some() {
             return Err(TokenError::Bad);
         }
@@ -60,11 +62,11 @@ impl Issuer {
             Keys::One(key) => Arc::clone(key),
             Keys::Set(set) => set.find(header.kid.as_deref()).await?,
         };
-        let claims = decode::<Claims>(token, &key, &self.validation).map_err(|_| TokenError::Bad)?.claims;
+        let claims = decode::<JwtClaims>(token, &key, &self.validation).map_err(|_| TokenError::Bad)?.claims;
         self.principal(&claims).ok_or(TokenError::Bad)
     }
 
-    fn principal(&self, claims: &Claims) -> Option<Principal> {
+    fn principal(&self, claims: &JwtClaims) -> Option<Principal> {
         if claims.is_list("aud") && !self.spec.multiple_audiences {
             return None;
         }
@@ -78,7 +80,7 @@ impl Issuer {
         Some(Principal { tenant, subject: subject.into(), admin, expires: Some(expires) })
     }
 
-    /// Reads the key set again and again; ends at once where there is none.
+    /// Reads the key set periodically; returns at once if there is none.
     pub async fn refresh(&self) {
         if let Keys::Set(set) = &self.keys {
             set.refresh().await;
@@ -95,14 +97,14 @@ fn read_key(spec: &IssuerSpec) -> Result<DecodingKey, IdentityError> {
     let text = secret.read().map_err(|error| IdentityError::Secret(name(), error))?;
     let pem = text.expose().as_bytes();
     let key = match spec.algorithm {
-        Algorithm::HS256 if pem.len() < LEAST_SECRET_BYTES => {
+        Algorithm::HS256 if pem.len() < MIN_SECRET_BYTES => {
             return Err(unusable("a secret for HS256 has at least 32 bytes"));
         }
         Algorithm::HS256 => return Ok(DecodingKey::from_secret(pem)),
         Algorithm::RS256 => DecodingKey::from_rsa_pem(pem),
         Algorithm::ES256 => DecodingKey::from_ec_pem(pem),
         Algorithm::EdDSA => DecodingKey::from_ed_pem(pem),
-        _ => return Err(unusable("its algorithm is not taken")),
+        _ => return Err(unusable("its algorithm is not supported")),
     };
-    key.map_err(|_| unusable("it is no public key of that algorithm as PEM"))
+    key.map_err(|_| unusable("it is not a PEM public key of that algorithm"))
 }

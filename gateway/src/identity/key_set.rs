@@ -1,8 +1,8 @@
-//! The public keys of an issuer (RFC 7517), read from a file or an address and kept.
+//! The key set of an issuer (JWKS, RFC 7517), read from a file or a URL and cached.
 //!
-//! They are read when the service starts, then once a period, and early when a token names a key that is not among them:
-//! at most once in [`ASK_PAUSE`] however many tokens do, while those who asked wait a moment. A reading that fails leaves
-//! the keys that were known.
+//! It is read when the service starts, then once a period, and early when a token names an unknown key: at most once
+//! per [`EARLY_READ_PAUSE`] however many tokens do, while their requests wait a moment. If a reading fails, the keys
+//! read before stay in use.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -15,16 +15,17 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::{TokenError, fetch};
+use super::error::TokenError;
+use super::https_get;
 use crate::spec::SetSource;
 
 /// Least time between two early readings.
-const ASK_PAUSE: Duration = Duration::from_secs(10);
+const EARLY_READ_PAUSE: Duration = Duration::from_secs(10);
 
 /// How long a request waits for an early reading.
-const ASK_LIMIT: Duration = Duration::from_secs(3);
+const EARLY_READ_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Pause after a reading that failed while there are no keys at all.
+/// Pause after a failed reading while there are no keys at all.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
 /// Longest document, in bytes.
@@ -41,10 +42,10 @@ pub struct KeySet {
     algorithm: Algorithm,
     source: SetSource,
     period: Duration,
-    /// `None` until they were read once.
+    /// `None` until the first successful reading.
     keys: RwLock<Option<Arc<Keys>>>,
-    /// When somebody last asked for an early reading, and how many there had been.
-    asked: Mutex<Option<(Instant, u64)>>,
+    /// When an early reading was last requested, and the count of readings then.
+    requested: Mutex<Option<(Instant, u64)>>,
     wanted: Notify,
     /// Counts the readings.
     read: watch::Sender<u64>,
@@ -58,21 +59,21 @@ impl KeySet {
             source,
             period,
             keys: RwLock::new(None),
-            asked: Mutex::new(None),
+            requested: Mutex::new(None),
             wanted: Notify::new(),
             read: watch::Sender::new(0),
         }
     }
 
-    /// The key of this id; a token without one has the only key there is.
+    /// The key of this id; without an id, the only key if there is just one.
     pub async fn find(&self, id: Option<&str>) -> Result<Arc<DecodingKey>, TokenError> {
         let mut read = self.read.subscribe();
         if let Some(key) = self.look_up(id) {
             return Ok(key);
         }
-        if self.is_being_read() || self.ask() {
-            // Without an answer in time the keys are as they were.
-            let _ = tokio::time::timeout(ASK_LIMIT, read.changed()).await;
+        if self.is_being_read() || self.request_reading() {
+            // After the timeout the keys are as they were.
+            let _ = tokio::time::timeout(EARLY_READ_TIMEOUT, read.changed()).await;
         }
         let known = self.keys().is_some();
         self.look_up(id).ok_or(if known { TokenError::UnknownKey } else { TokenError::NoKeys })
@@ -91,34 +92,36 @@ impl KeySet {
         }
     }
 
-    /// Whether the first reading, or one that somebody asked for, has not ended.
+    /// Whether the first reading, or one that was requested, has not ended.
     fn is_being_read(&self) -> bool {
         let readings = *self.read.borrow();
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        readings == 0 || asked.is_some_and(|(at, before)| before == readings && at.elapsed() < fetch::LIMIT)
+        let requested = self.requested.lock().unwrap_or_else(PoisonError::into_inner);
+        readings == 0 || requested.is_some_and(|(at, before)| before == readings && at.elapsed() < https_get::TIMEOUT)
     }
 
-    /// Asks for an early reading, unless one was asked for a moment ago.
-    fn ask(&self) -> bool {
+    /// Requests an early reading, unless one was requested a moment ago.
+    fn request_reading(&self) -> bool {
         let readings = *self.read.borrow();
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if asked.is_some_and(|(at, _)| at.elapsed() < ASK_PAUSE) {
+        let mut requested = self.requested.lock().unwrap_or_else(PoisonError::into_inner);
+        if requested.is_some_and(|(at, _)| at.elapsed() < EARLY_READ_PAUSE) {
             return false;
         }
-        *asked = Some((Instant::now(), readings));
+        *requested = Some((Instant::now(), readings));
         self.wanted.notify_one();
         true
     }
 
-    /// Reads the keys, again and again.
+    /// Reads the keys periodically, for ever.
     pub async fn refresh(&self) {
         loop {
             match self.fetch().await {
                 Ok(keys) => {
-                    tracing::debug!(issuer = %self.name, keys = keys.len(), "keys read");
+                    tracing::debug!(issuer = %self.name, keys = keys.len(), "key set read");
                     *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(keys));
                 }
-                Err(why) => tracing::warn!(issuer = %self.name, %why, "keys not read, those known are kept"),
+                Err(why) => {
+                    tracing::warn!(issuer = %self.name, %why, "key set not read; the keys read before stay in use")
+                }
             }
             self.read.send_modify(|count| *count += 1);
             let pause = if self.keys().is_some() { self.period } else { RETRY_PAUSE.min(self.period) };
@@ -132,7 +135,7 @@ impl KeySet {
     async fn fetch(&self) -> Result<Keys, String> {
         let text = match &self.source {
             SetSource::File(path) => tokio::fs::read(path).await.map_err(|error| error.to_string())?,
-            SetSource::Url(url) => fetch::get(url, MAX_BYTES).await?,
+            SetSource::Url(url) => https_get::get(url, MAX_BYTES).await?,
         };
         if text.len() > MAX_BYTES {
             return Err(format!("the key set is longer than {MAX_BYTES} bytes"));
@@ -141,13 +144,13 @@ impl KeySet {
     }
 }
 
-/// The keys of a set that can check this algorithm. Others are passed over: sets hold keys for several uses.
+/// The keys of a set that fit this algorithm. Others are skipped, because sets hold keys for several uses.
 fn parse(text: &[u8], algorithm: Algorithm) -> Result<Keys, String> {
     #[derive(Deserialize)]
     struct Set {
         keys: Vec<Value>,
     }
-    let set: Set = serde_json::from_slice(text).map_err(|error| format!("it is no key set: {error}"))?;
+    let set: Set = serde_json::from_slice(text).map_err(|error| format!("it is not a key set: {error}"))?;
     let mut keys = Keys::new();
     for key in set.keys.into_iter().take(MAX_KEYS) {
         let Ok(key) = serde_json::from_value::<Jwk>(key) else { continue };
@@ -186,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_for_something_else_are_passed_over() {
+    fn keys_for_other_uses_are_skipped() {
         let set = br#"{"keys": [
             {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "kid": "a"},
             {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "kid": "b", "use": "enc"},
@@ -200,17 +203,17 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys_do_not_make_it_read_without_bound() {
+    fn unknown_keys_cause_one_early_reading_per_pause() {
         let source = SetSource::File("/nonexistent/keys".into());
         let set = KeySet::new("x".into(), Algorithm::EdDSA, source, Duration::from_secs(3600));
         *set.keys.write().unwrap() = Some(Arc::default());
         set.read.send_modify(|count| *count = 1);
-        assert!(set.ask() && set.is_being_read());
-        assert_eq!((0..1000).filter(|_| set.ask()).count(), 0);
+        assert!(set.request_reading() && set.is_being_read());
+        assert_eq!((0..1000).filter(|_| set.request_reading()).count(), 0);
         set.read.send_modify(|count| *count = 2);
         assert!(!set.is_being_read());
-        let (at, before) = set.asked.lock().unwrap().unwrap();
-        *set.asked.lock().unwrap() = Some((at.checked_sub(ASK_PAUSE).unwrap(), before));
-        assert!(set.ask() && !set.ask());
+        let (at, before) = set.requested.lock().unwrap().unwrap();
+        *set.requested.lock().unwrap() = Some((at.checked_sub(EARLY_READ_PAUSE).unwrap(), before));
+        assert!(set.request_reading() && !set.request_reading());
     }
 }

@@ -1,8 +1,8 @@
-//! Ids of requests that tell their tenant apart from every other.
+//! Tenants: request ids that prove their tenant, and keys that tenants do not share.
 //!
-//! An id is 32 random hexadecimal digits, a dash, and 16 digits of the SHA-256 of those and the tenant. So it is known
-//! whose a request is before anything is looked up, on every gateway, after every restart, and nothing is stored for it.
-//! Whoever makes up an id of their own tenant from another's names a request that does not exist.
+//! An id is 32 random hexadecimal digits, a dash, and 16 digits of the SHA-256 of those and the tenant. So the tenant
+//! of a request is known without a look-up and without storing anything, on every gateway and after every restart. A
+//! client that derives an id of its own tenant from another tenant's id names a request that does not exist.
 
 use std::fmt::Write;
 
@@ -10,37 +10,37 @@ use pipeline::{Envelope, RequestId, TENANT_PARAM, Token};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::Principal;
+use super::principal::Principal;
 
-/// The event's parameter that holds the subject.
+/// The event parameter that holds the subject.
 pub const SUBJECT_PARAM: &str = "_subject";
 
 /// Digits of the digest in an id.
 const TAG_DIGITS: usize = 16;
 
-/// A fresh id of a tenant.
+/// A fresh request id of a tenant.
 pub fn mint(tenant: &str) -> RequestId {
     tagged(&Token::random(), tenant)
 }
 
-/// The id that belongs to a tenant and begins with `random`, the first part of an id.
+/// The request id of a tenant that begins with the first part of `random`.
 pub fn tagged(random: &Token, tenant: &str) -> RequestId {
     let first = first_part(random);
     Token::new(&format!("{first}-{}", tag(first, tenant))).unwrap_or_else(|_| random.clone())
 }
 
-/// Whether an id was minted for this tenant.
+/// Whether a request id belongs to this tenant.
 pub fn owns(tenant: &str, id: &RequestId) -> bool {
     id.as_str().rsplit_once('-').is_some_and(|(first, given)| given == tag(first, tenant))
 }
 
-/// Notes in an event who sent it, for the operators.
-pub fn note(principal: &Principal, envelope: &mut Envelope) {
+/// Adds tenant and subject to an event's parameters, for the operators.
+pub fn add_to(principal: &Principal, envelope: &mut Envelope) {
     envelope.params.insert(TENANT_PARAM.into(), Value::from(&*principal.tenant));
     envelope.params.insert(SUBJECT_PARAM.into(), Value::from(&*principal.subject));
 }
 
-/// A key of a store that all tenants share, as a key that no other tenant can name.
+/// A tenant's own key for a store that all tenants share; no other tenant can name it.
 pub fn partitioned(tenant: &str, key: &Token) -> Token {
     let digits = digits(&["record", tenant, key.as_str()], 32);
     Token::new(&digits).unwrap_or_else(|_| key.clone())
@@ -54,7 +54,7 @@ fn tag(first: &str, tenant: &str) -> String {
     digits(&["request", tenant, first], TAG_DIGITS)
 }
 
-/// The first digits of the SHA-256 of several texts, each with its length before it.
+/// The first digits of the SHA-256 of several texts, each prefixed with its length.
 pub fn digits(texts: &[&str], count: usize) -> String {
     let mut hasher = Sha256::new();
     for text in texts {
@@ -91,11 +91,11 @@ mod tests {
     }
 
     #[test]
-    fn tenants_share_no_key_of_a_store() {
+    fn tenants_share_no_record_key() {
         let key = Token::new("r1").unwrap();
         assert_ne!(partitioned("a", &key), partitioned("b", &key));
         assert_eq!(partitioned("a", &key), partitioned("a", &key));
-        // Nor do texts that only look alike when put together.
+        // Texts that are equal only when concatenated have other digests too.
         assert_ne!(digits(&["ab", "c"], 32), digits(&["a", "bc"], 32));
     }
 }

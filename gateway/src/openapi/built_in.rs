@@ -1,27 +1,27 @@
-//! The operations of every service.
+//! The built-in operations, which every service has.
 
 use serde_json::{Value, json};
 
-use super::Setting;
 use super::parts::{Answers, path_param, security};
+use super::setting::Setting;
 
 /// One operation.
 pub struct Operation {
     pub path: &'static str,
     pub method: &'static str,
     about: &'static str,
-    /// Whether it asks nobody who they are.
-    open: bool,
+    /// Whether it needs no credential.
+    public: bool,
     answers: Answers,
 }
 
 impl Operation {
     fn new(method: &'static str, path: &'static str, about: &'static str, answers: Answers) -> Self {
-        Self { path, method, about, open: false, answers }
+        Self { path, method, about, public: false, answers }
     }
 
-    fn open(self) -> Self {
-        Self { open: true, ..self }
+    fn public(self) -> Self {
+        Self { public: true, ..self }
     }
 
     pub fn describe(self, setting: Setting) -> Value {
@@ -30,8 +30,8 @@ impl Operation {
         json!({
             "summary": self.about,
             "parameters": params,
-            "security": security(setting, self.open),
-            "responses": self.answers.guarded(setting, self.method, self.open).into_value(),
+            "security": security(setting, self.public),
+            "responses": self.answers.with_common(setting, self.method, self.public).into_value(),
         })
     }
 }
@@ -40,18 +40,18 @@ impl Operation {
 pub fn operations(setting: Setting, open_metrics: bool) -> Vec<Operation> {
     let metrics = Operation::new("get", "/metrics", "metrics as Prometheus text", text(Answers::default()));
     let mut all = vec![
-        Operation::new("get", "/health", "200 while the process lives", object()).open(),
-        Operation::new("get", "/ready", "whether every part is usable", kept(object())).open(),
-        if open_metrics { metrics.open() } else { metrics },
+        Operation::new("get", "/health", "200 while the process lives", object()).public(),
+        Operation::new("get", "/ready", "whether every component is ready", may_fail(object())).public(),
+        if open_metrics { metrics.public() } else { metrics },
         Operation::new("get", "/openapi.json", "this document", object()),
-        Operation::new("get", "/v1/flows", "the flows, their stages and live figures", object()),
+        Operation::new("get", "/v1/flows", "the flows, their stages and live metrics", object()),
     ];
     all.extend(requests(setting));
     all.extend(dead_letters(setting));
     let ticket = Answers::default()
-        .content(201, "the ticket, and the address that it opens", "application/json", json!({ "type": "object" }))
-        .problem(400, "the flow's name is none")
-        .problem_if(setting.identity, 503, "the ticket cannot be kept");
+        .content(201, "the ticket, and the URL that it opens", "application/json", json!({ "type": "object" }))
+        .problem(400, "the flow's name is malformed")
+        .problem_if(setting.identity, 503, "the ticket cannot be stored");
     all.push(Operation::new("post", "/v1/tail/{flow}/ticket", "a ticket for the tail, for a browser", ticket));
     all.push(Operation::new(
         "get",
@@ -63,19 +63,19 @@ pub fn operations(setting: Setting, open_metrics: bool) -> Vec<Operation> {
 }
 
 fn object() -> Answers {
-    Answers::default().content(200, "it is so", "application/json", json!({ "type": "object" }))
+    Answers::default().content(200, "success", "application/json", json!({ "type": "object" }))
 }
 
 fn text(answers: Answers) -> Answers {
     answers.content(200, "the metrics", "text/plain", json!({ "type": "string" }))
 }
 
-fn kept(answers: Answers) -> Answers {
+fn may_fail(answers: Answers) -> Answers {
     answers.problem(503, "the service cannot do this right now")
 }
 
-fn named(answers: Answers) -> Answers {
-    kept(answers).problem(400, "the id is none").problem(404, "nothing is known under this id")
+fn by_id(answers: Answers) -> Answers {
+    may_fail(answers).problem(400, "the id is malformed").problem(404, "nothing has this id")
 }
 
 fn events(answers: Answers) -> Answers {
@@ -83,48 +83,48 @@ fn events(answers: Answers) -> Answers {
 }
 
 fn requests(setting: Setting) -> [Operation; 5] {
-    let standing = json!({ "$ref": "#/components/schemas/Standing" });
-    let standing = Answers::default().content(200, "where it stands", "application/json", standing);
-    let followed = named(events(Answers::default()))
-        .empty(204, "nothing follows")
+    let schema = json!({ "$ref": "#/components/schemas/Standing" });
+    let status = Answers::default().content(200, "the status", "application/json", schema);
+    let followed = by_id(events(Answers::default()))
+        .empty(204, "no event follows")
         .problem(429, "this client has too many streams open");
-    let result = named(Answers::default().content(200, "the answer", "*/*", json!({})))
+    let result = by_id(Answers::default().content(200, "the result", "*/*", json!({})))
         .problem(409, "there is no result yet, or the request was cancelled")
         .otherwise("the problem that the request ended with");
-    let cancelled = named(object()).problem(409, "it has ended already");
+    let cancelled = by_id(object()).problem(409, "the request has already ended");
     let ticket = Answers::default()
-        .content(201, "the ticket, and the address that it opens", "application/json", json!({ "type": "object" }))
-        .problem(400, "the id is none")
-        .problem_if(setting.identity, 404, "nothing is known under this id")
-        .problem_if(setting.identity, 503, "the ticket cannot be kept");
+        .content(201, "the ticket, and the URL that it opens", "application/json", json!({ "type": "object" }))
+        .problem(400, "the id is malformed")
+        .problem_if(setting.identity, 404, "nothing has this id")
+        .problem_if(setting.identity, 503, "the ticket cannot be stored");
     [
-        Operation::new("get", "/v1/requests/{id}", "where a request stands", named(standing)),
+        Operation::new("get", "/v1/requests/{id}", "the status of a request", by_id(status)),
         Operation::new("delete", "/v1/requests/{id}", "cancels a request", cancelled),
         Operation::new("get", "/v1/requests/{id}/events", "the results of a request as they come", followed),
-        Operation::new("get", "/v1/requests/{id}/result", "the answer itself", result),
+        Operation::new("get", "/v1/requests/{id}/result", "the result itself", result),
         Operation::new("post", "/v1/requests/{id}/ticket", "a ticket for the events, for a browser", ticket),
     ]
 }
 
 fn dead_letters(setting: Setting) -> [Operation; 4] {
-    let admin = |answers: Answers| answers.problem_if(setting.identity, 403, "only administrators may");
-    let list = admin(kept(object()).problem(400, "a parameter is not what it should be"));
+    let admin = |answers: Answers| answers.problem_if(setting.identity, 403, "the caller is not an administrator");
+    let list = admin(may_fail(object()).problem(400, "a parameter is malformed"));
     let retried = json!({ "$ref": "#/components/schemas/Later" });
     let retried = Answers::default().content(202, "the new request", "application/json", retried);
-    let dropped = Answers::default().empty(204, "it is gone");
+    let dropped = Answers::default().empty(204, "it is deleted");
     [
-        Operation::new("get", "/v1/dead-letters", "what ended in failure, oldest first", list),
-        Operation::new("get", "/v1/dead-letters/{id}", "one of them", admin(named(object()))),
-        Operation::new("delete", "/v1/dead-letters/{id}", "forgets one of them", admin(named(dropped))),
-        Operation::new("post", "/v1/dead-letters/{id}/retry", "sends one of them again", admin(named(retried))),
+        Operation::new("get", "/v1/dead-letters", "the dead letters, oldest first", list),
+        Operation::new("get", "/v1/dead-letters/{id}", "one dead letter", admin(by_id(object()))),
+        Operation::new("delete", "/v1/dead-letters/{id}", "deletes a dead letter", admin(by_id(dropped))),
+        Operation::new("post", "/v1/dead-letters/{id}/retry", "retries a dead letter", admin(by_id(retried))),
     ]
 }
 
 fn tail(_: Setting) -> Answers {
-    events(kept(Answers::default()))
-        .empty(101, "a WebSocket, for whoever asked for one")
-        .problem(400, "the flow's name is none")
-        .problem(403, "the page that asks for a WebSocket is not ours")
+    events(may_fail(Answers::default()))
+        .empty(101, "a WebSocket, if the client requests one")
+        .problem(400, "the flow's name is malformed")
+        .problem(403, "a page of another origin requests a WebSocket")
         .problem(404, "no flow has this name")
         .problem(429, "this client has too many streams open")
 }

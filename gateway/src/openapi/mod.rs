@@ -1,44 +1,38 @@
-//! `GET /openapi.json`: the service as configured, as OpenAPI 3.1.
+//! `GET /openapi.json`: describes the service as configured, in OpenAPI 3.1.
 //!
-//! Exact: every status that is listed occurs, and every status that occurs is listed, or is one of the problems that a
-//! flow's operators answer with, which are the route's `default`.
+//! The description is exact: every listed status occurs, and every status that occurs is listed, or is one of the
+//! problems that a flow's operators answer with, which are the route's `default`.
 
 mod built_in;
 mod parts;
 mod routes;
+mod setting;
 
-use axum::extract::State;
+use axum::Router;
 use axum::http::header;
-use axum::response::IntoResponse;
+use axum::routing::get;
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use crate::origin;
+use crate::door::csrf;
 use crate::spec::RouteSpec;
-use crate::state::{GatewayState, Shared};
+use crate::state::Shared;
+use setting::Setting;
 
 /// Version of the specification.
 const OPENAPI: &str = "3.1.0";
 
-/// What an operation's answers depend on beside the operation itself.
-#[derive(Clone, Copy)]
-pub struct Setting {
-    /// Whether callers are asked who they are.
-    identity: bool,
-    /// Whether rates hold.
-    limits: bool,
-    /// Whether requests must name a host of ours.
-    names: bool,
+/// The route of the document.
+pub fn routes<S: Clone + Send + Sync + 'static>(document: &Value) -> Router<S> {
+    let bytes = Bytes::from(document.to_string());
+    let show = move || async move { ([(header::CONTENT_TYPE, "application/json")], bytes) };
+    Router::new().route("/openapi.json", get(show))
 }
 
-/// `GET /openapi.json`.
-pub async fn show(State(state): State<GatewayState>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], state.openapi.clone())
-}
-
-/// The document.
+/// The document of a service whose open flows have these routes.
 pub fn document(state: &Shared, open: &[RouteSpec]) -> Value {
     let (identity, limits) = (state.identity.is_on(), state.limits.enabled);
-    let setting = Setting { identity, limits, names: origin::asks_name(state) };
+    let setting = Setting { identity, limits, checks_host: csrf::checks_host(state) };
     let mut paths = Map::new();
     for operation in built_in::operations(setting, state.identity.opens_metrics()) {
         add(&mut paths, operation.path, operation.method, operation.describe(setting));

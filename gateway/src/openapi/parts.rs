@@ -1,8 +1,8 @@
-//! What operations of the OpenAPI document share.
+//! The parts that operations of the OpenAPI document share: answers, parameters, schemas.
 
 use serde_json::{Map, Value, json};
 
-use super::Setting;
+use super::setting::Setting;
 
 /// Answers of an operation, by status.
 #[derive(Default)]
@@ -22,7 +22,7 @@ impl Answers {
         self
     }
 
-    /// A problem; 429 and 503 say when to come again.
+    /// A problem; 429 and 503 have `Retry-After`.
     pub fn problem(mut self, status: u16, about: &str) -> Self {
         self.0.insert(status.to_string(), problem(status, about));
         self
@@ -38,17 +38,18 @@ impl Answers {
         self
     }
 
-    /// What is answered before any handler: headers or a URI that are too long; pages of other sites; whoever is not known.
-    pub fn guarded(self, setting: Setting, method: &str, open: bool) -> Self {
+    /// Adds the answers of the middleware: headers or a URI that are too long, pages of other sites, missing
+    /// credentials.
+    pub fn with_common(self, setting: Setting, method: &str, public: bool) -> Self {
         let is_safe = method.eq_ignore_ascii_case("get");
-        let foreign = (setting.names || !is_safe) && !self.0.contains_key("403");
-        let known = setting.identity && !open;
-        let tried = known && setting.limits && !self.0.contains_key("429");
-        self.empty(431, "the headers are too many or too long")
+        let foreign = (setting.checks_host || !is_safe) && !self.0.contains_key("403");
+        let authenticated = setting.identity && !public;
+        let counted = authenticated && setting.limits && !self.0.contains_key("429");
+        self.empty(431, "there are too many headers, or they are too long")
             .problem(414, "the URI is longer than 8 KiB")
-            .problem_if(foreign, 403, "a page of another site sent it, or it names a host that is not ours")
-            .problem_if(known, 401, "no good key or token was sent")
-            .problem_if(tried, 429, "too many keys or tokens that are no good came from this address")
+            .problem_if(foreign, 403, "a page of another site sent the request, or it names a foreign host")
+            .problem_if(authenticated, 401, "the key or token is missing or not valid")
+            .problem_if(counted, 429, "this address has sent too many keys or tokens that are not valid")
     }
 
     pub fn into_value(self) -> Value {
@@ -65,9 +66,9 @@ fn problem(status: u16, about: &str) -> Value {
     answer
 }
 
-/// What an operation demands of its caller.
-pub fn security(setting: Setting, open: bool) -> Value {
-    if setting.identity && !open { json!([{ "bearer": [] }, { "key": [] }]) } else { json!([]) }
+/// The credentials that an operation needs.
+pub fn security(setting: Setting, public: bool) -> Value {
+    if setting.identity && !public { json!([{ "bearer": [] }, { "key": [] }]) } else { json!([]) }
 }
 
 pub fn security_schemes() -> Value {
@@ -80,7 +81,10 @@ pub fn security_schemes() -> Value {
 pub fn headers() -> Value {
     json!({
         "Caudal-Request": { "description": "id of the request", "schema": { "$ref": "#/components/schemas/Id" } },
-        "Retry-After": { "description": "seconds until it is worth coming again", "schema": { "type": "integer", "minimum": 1 } },
+        "Retry-After": {
+            "description": "seconds until the client should try again",
+            "schema": { "type": "integer", "minimum": 1 },
+        },
     })
 }
 
@@ -100,7 +104,7 @@ pub fn schemas() -> Value {
             "required": ["type", "title", "status", "code", "detail"],
             "properties": {
                 "type": text, "title": text, "status": { "type": "integer" }, "detail": text, "request": text,
-                "code": { "type": "string", "description": "stable; what programs look at" },
+                "code": { "type": "string", "description": "stable, for programs" },
             },
         },
         "Later": {
@@ -118,7 +122,7 @@ pub fn schemas() -> Value {
                 "id": { "$ref": "#/components/schemas/Id" }, "flow": text, "status": statuses,
                 "created": { "type": "string", "format": "date-time" },
                 "updated": { "type": "string", "format": "date-time" },
-                "result": { "description": "the answer if it is JSON, else where it is" },
+                "result": { "description": "the result if it is JSON, else its URL" },
                 "result_type": text, "result_length": { "type": "integer" },
                 "error": { "$ref": "#/components/schemas/Problem" },
             },

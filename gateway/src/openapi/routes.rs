@@ -1,9 +1,9 @@
-//! The operations that the config declares.
+//! The operations of the routes that the config declares.
 
 use serde_json::{Map, Value, json};
 
-use super::Setting;
 use super::parts::{Answers, path_param, security};
+use super::setting::Setting;
 use crate::spec::{BodyKind, BodySpec, QueryKind, QueryParam, RouteSpec};
 
 /// One route.
@@ -13,25 +13,26 @@ pub fn describe(route: &RouteSpec, setting: Setting) -> Value {
     let mut operation = json!({
         "parameters": params,
         "security": security(setting, false),
-        "responses": answers.guarded(setting, route.method.as_str(), false).into_value(),
+        "responses": answers.with_common(setting, route.method.as_str(), false).into_value(),
     });
     if route.reads_record() {
         return operation;
     }
     let key = json!({
         "name": "Idempotency-Key", "in": "header", "required": false,
-        "description": "a repeat under the same key is the first request, for 24 hours",
+        "description": "a repeat with the same key attaches to the first request, for 24 hours",
         "schema": { "type": "string", "minLength": 1, "maxLength": 255 },
     });
     operation["parameters"].as_array_mut().into_iter().for_each(|params| params.push(key.clone()));
     if route.webhook {
         let webhook = json!({
             "name": "Caudal-Webhook-Url", "in": "header", "required": false,
-            "description": "told the result; the request is answered at once. Gotenberg-Webhook-Url says the same",
+            "description": "the URL to call with the result; the request is answered at once (also Gotenberg-Webhook-Url)",
             "schema": { "type": "string", "format": "uri" },
         });
         operation["parameters"].as_array_mut().into_iter().for_each(|params| params.push(webhook.clone()));
-        operation["responses"]["204"] = json!({ "description": "kept; a webhook of Gotenberg's will be told" });
+        operation["responses"]["204"] =
+            json!({ "description": "accepted; the webhook of Gotenberg-Webhook-Url will be called" });
     }
     if let Some(flow) = &route.flow {
         operation["summary"] = json!(format!("starts the flow {flow}"));
@@ -52,38 +53,44 @@ fn is_limited(route: &RouteSpec, setting: Setting) -> bool {
 fn of_record(route: &RouteSpec, setting: Setting) -> Answers {
     Answers::default()
         .content(200, "the record", "application/json", json!({ "type": "object" }))
-        .problem(400, "the id is none")
-        .problem(404, "nothing is kept under this id")
+        .problem(400, "the id is malformed")
+        .problem(404, "no record has this id")
         .problem(503, "the service cannot do this right now")
-        .problem_if(is_limited(route, setting), 429, "the client's rate is used up")
+        .problem_if(is_limited(route, setting), 429, "the client is over its rate limit")
 }
 
 fn of_flow(route: &RouteSpec, setting: Setting) -> Answers {
-    let kept = route.record.is_some();
+    let has_record = route.record.is_some();
     let has_body = route.body.kind != BodyKind::None;
-    let answers = if kept {
+    let answers = if has_record {
         let record = json!({ "type": "object" });
-        Answers::default().content(route.status, "the record, kept; the rest follows", "application/json", record)
+        Answers::default().content(
+            route.status,
+            "the record, stored; its event is processed afterwards",
+            "application/json",
+            record,
+        )
     } else {
         let later = json!({ "$ref": "#/components/schemas/Later" });
         Answers::default()
-            .content(202, "it is kept, and its result will be at Location", "application/json", later)
-            .content(route.status, "the answer, or all results as events", "*/*", json!({}))
+            .content(202, "the request is accepted, and its result will be at Location", "application/json", later)
+            .content(route.status, "the result, or all results as events", "*/*", json!({}))
             .problem(409, "the request was cancelled")
     };
-    let answers = if kept {
-        answers
-    } else {
-        answers.otherwise("what the flow found wrong with the content, or a fault of the service")
-    };
+    let answers =
+        if has_record { answers } else { answers.otherwise("the flow rejects the content, or the service fails") };
     answers
         .problem(400, "a parameter, the key or the body is malformed")
         .problem_if(has_body, 408, "the body came too slowly")
         .problem(413, "the body is too large")
-        .problem(415, "the body's type or encoding is not taken")
-        .problem(422, "the body holds nothing, or its key was used for another one")
-        .problem_if(!kept || is_limited(route, setting), 429, "the client's rate is used up, or its streams")
-        .problem(503, "the service is full, or cannot keep requests right now")
+        .problem(415, "the body's type or encoding is not supported")
+        .problem(422, "the body is empty, or its key was used with another body")
+        .problem_if(
+            !has_record || is_limited(route, setting),
+            429,
+            "the client is over its rate limit, or has too many streams open",
+        )
+        .problem(503, "the service is full, or cannot store requests right now")
 }
 
 fn query_param(param: &QueryParam) -> Value {
@@ -111,7 +118,7 @@ fn query_param(param: &QueryParam) -> Value {
     json!({ "name": param.name, "in": "query", "required": false, "schema": schema })
 }
 
-/// What a body may be, by media type.
+/// The schemas of a body, by media type.
 fn body(spec: &BodySpec) -> Value {
     let file = json!({ "type": "string", "format": "binary" });
     let form = |properties: Map<String, Value>, required: Vec<&String>| json!({ "schema": { "type": "object", "properties": properties, "required": required } });

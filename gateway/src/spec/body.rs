@@ -1,22 +1,22 @@
-//! `body = { … }` of a route: which kind of body it takes, and how much of it.
+//! `body = { … }` of a route: the kind of body that it takes, and its limits.
 
 use pipeline::INLINE_LIMIT;
 use pipeline::PayloadKind;
 use pipeline::spec::ByteSize;
 use serde::Deserialize;
 
-/// Where the config says nothing; a 12-megapixel JPEG is about half of it.
+/// Default limit of a body; a 12-megapixel JPEG has about half of it.
 const DEFAULT_MAX_BYTES: ByteSize = ByteSize::mib(10);
 
-/// Parts of a form, ignored ones included, where the config says nothing.
+/// Default limit of a form's parts, ignored ones included.
 const DEFAULT_MAX_PARTS: usize = 16;
 
 /// The body of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BodySpec {
-    /// What it is and what becomes of it.
+    /// Its kind, which decides the payload.
     pub kind: BodyKind,
-    /// Media types that are taken, `image/*` for all of a kind; empty for any.
+    /// Accepted media types, `image/*` for all of a kind; empty for any.
     pub types: Vec<String>,
     /// Longest body; of a form with one file, longest file.
     pub max_bytes: ByteSize,
@@ -24,7 +24,7 @@ pub struct BodySpec {
     pub max_parts: usize,
 }
 
-/// What a body is and what becomes of it.
+/// The kind of a body, and the payload that it becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BodyKind {
     /// No body: the event carries `{}`.
@@ -41,14 +41,14 @@ pub enum BodyKind {
         /// Name of the file parts; in JSON, a list under the plural (`photo` and `photos` are both taken).
         files: String,
     },
-    /// A form's files, whatever their parts are called, as parts; every other part is a field, and all fields together are
-    /// the parameter `form`.
+    /// A form's files under any name, as parts; every other part is a field, and all fields together are the parameter
+    /// `form`.
     Files,
     /// The bytes themselves.
     Raw,
     /// A JSON document, up to the inline limit.
     Json,
-    /// Bytes, or a JSON document where the flow takes one and the media type says so.
+    /// Bytes, or a JSON document if the flow takes one and the media type is JSON.
     Open {
         /// Whether the flow's first stage takes JSON.
         json: bool,
@@ -82,7 +82,7 @@ impl BodySpec {
     }
 }
 
-/// Whether a media type, parameters ignored, is what `pattern` (`image/png`, `image/*`) says.
+/// Whether a media type, without its parameters, matches `pattern` (`image/png`, `image/*`).
 pub fn type_matches(pattern: &str, media_type: &str) -> bool {
     let essence = media_type.split(';').next().unwrap_or_default().trim();
     match pattern.strip_suffix("/*") {
@@ -91,13 +91,13 @@ pub fn type_matches(pattern: &str, media_type: &str) -> bool {
     }
 }
 
-/// As written.
+/// `body` as written in TOML.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct BodyText {
+pub struct BodyToml {
     multipart: Option<String>,
     parts: Option<Vec<String>>,
-    form: Option<FormText>,
+    form: Option<FormToml>,
     #[serde(default)]
     files: bool,
     #[serde(default)]
@@ -110,15 +110,16 @@ pub struct BodyText {
     max_parts: Option<usize>,
 }
 
+/// `form` as written in TOML.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FormText {
+struct FormToml {
     json: String,
     files: String,
 }
 
-impl BodyText {
-    /// What was meant; the error is a message and a remedy.
+impl BodyToml {
+    /// The body it describes; the error is a message and a remedy.
     pub fn resolve(self) -> Result<BodySpec, (String, String)> {
         let mut kinds = Vec::new();
         kinds.extend(self.multipart.map(BodyKind::File));
@@ -128,8 +129,9 @@ impl BodyText {
         kinds.extend(self.raw.then_some(BodyKind::Raw));
         kinds.extend(self.json.then_some(BodyKind::Json));
         let Ok([kind]) = <[BodyKind; 1]>::try_from(kinds) else {
-            let remedy = "give exactly one of multipart = \"NAME\", parts = [\"NAME\", …], form = { json, files }, files = true, raw = true, json = true";
-            return Err(("the body has no kind, or several".into(), remedy.into()));
+            let remedy = "give exactly one of multipart = \"NAME\", parts = [\"NAME\", …], form = { json, files }, files = \
+                          true, raw = true, json = true";
+            return Err(("the body has no kind, or several kinds".into(), remedy.into()));
         };
         if matches!(&kind, BodyKind::Parts(names) if names.is_empty()) {
             return Err(("parts is empty".into(), "name the form's parts".into()));
@@ -144,7 +146,7 @@ impl BodyText {
         }
         let max_parts = self.max_parts.unwrap_or(DEFAULT_MAX_PARTS);
         if max_bytes.0 == 0 || max_parts == 0 {
-            return Err(("a limit of 0 takes nothing".into(), "give at least 1, or leave the body out".into()));
+            return Err(("a limit of 0 accepts nothing".into(), "give at least 1, or leave the body out".into()));
         }
         Ok(BodySpec { kind, types: self.types, max_bytes, max_parts })
     }
@@ -155,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_match_by_kind_or_whole() {
+    fn media_types_match_by_kind_or_whole() {
         assert!(type_matches("image/*", "image/PNG"));
         assert!(type_matches("application/json", "application/json; charset=utf-8"));
         assert!(!type_matches("image/*", "imagery/png"));

@@ -1,5 +1,4 @@
-//! What is wrong with routes in the light of each other and of the flows. Whatever passes here cannot make the router
-//! panic.
+//! Checks routes against each other and against the flows. Routes that pass cannot make the router panic.
 
 use std::collections::HashMap;
 
@@ -8,7 +7,7 @@ use pipeline::spec::{FlowSpec, Problems};
 use super::route::param_of;
 use super::{BodyKind, Method, RouteSpec};
 
-/// Paths the gateway serves itself; one that ends in `/` stands for everything below it.
+/// Built-in paths; one that ends in `/` stands for everything below it.
 const BUILT_IN: [&str; 11] = [
     "/",
     "/health",
@@ -23,13 +22,13 @@ const BUILT_IN: [&str; 11] = [
     "/v1/query",
 ];
 
-/// How the names of the gateway's own stores begin.
+/// Prefix of the gateway's own stores.
 const RESERVED_STORES: &str = "caudal-";
 
-/// Parameters that the gateway gives: the fields of a form, and whom to tell the result.
+/// Parameters that the gateway itself adds: the fields of a form, and the webhook.
 const RESERVED_PARAMS: [&str; 2] = ["form", "webhook"];
 
-/// Checks every route by itself and against the others.
+/// Checks each route by itself and against the others.
 pub fn check(routes: &[RouteSpec], problems: &mut Problems) {
     let mut taken: HashMap<String, &RouteSpec> = HashMap::new();
     let mut methods: HashMap<(String, Method), ()> = HashMap::new();
@@ -52,7 +51,7 @@ pub fn check(routes: &[RouteSpec], problems: &mut Problems) {
     }
 }
 
-/// Checks that what each route takes is what the first stage of its flow takes.
+/// Checks that the payload of each route is one that the first stage of its flow takes.
 pub fn check_bodies(routes: &[RouteSpec], flows: &[FlowSpec], problems: &mut Problems) {
     for route in routes {
         let Some(flow) = flows.iter().find(|flow| Some(&flow.name) == route.flow.as_ref()) else { continue };
@@ -71,7 +70,7 @@ pub fn check_bodies(routes: &[RouteSpec], flows: &[FlowSpec], problems: &mut Pro
     }
 }
 
-/// The path with its parameters' names left out: routes of one shape meet the same requests.
+/// The path without its parameters' names: routes of one shape match the same requests.
 fn shape(path: &str) -> String {
     let path = path.trim_end_matches('/');
     path.split('/')
@@ -110,12 +109,12 @@ fn check_path(route: &RouteSpec, problems: &mut Problems) {
         params.push(param);
     }
     for query in route.query.iter().filter(|query| query.name.starts_with('_')) {
-        let message = format!("query parameter {} begins with _, as the gateway's own do", query.name);
+        let message = format!("query parameter {} begins with _, which is reserved for the gateway", query.name);
         problems.add(route.places.of("query"), message, "rename it");
     }
     let queried = route.query.iter().map(|query| query.name.as_str());
     for name in queried.chain(params.iter().copied()).filter(|name| RESERVED_PARAMS.contains(name)) {
-        problems.add(route.places.of("path"), format!("the gateway itself gives the parameter {name}"), "rename it");
+        problems.add(route.places.of("path"), format!("the parameter {name} is reserved for the gateway"), "rename it");
     }
     for query in route.query.iter().filter(|query| params.contains(&query.name.as_str())) {
         let message = format!("{} is a parameter of the path and of the query", query.name);
@@ -157,7 +156,7 @@ fn check_record(route: &RouteSpec, problems: &mut Problems) {
             let remedy = "add record = { store = \"NAME\", id = \"PARAMETER\" }";
             problems.add(
                 route.places.of("body"),
-                "a form with a JSON part is kept as a record, and none is declared",
+                "a form with a JSON part is stored as a record, and none is declared",
                 remedy,
             );
         }
@@ -165,7 +164,7 @@ fn check_record(route: &RouteSpec, problems: &mut Problems) {
     };
     let place = route.places.of("record");
     if record.store.as_str().starts_with(RESERVED_STORES) {
-        let message = format!("stores named {RESERVED_STORES}… are the gateway's own");
+        let message = format!("stores named {RESERVED_STORES}… are reserved for the gateway");
         problems.add(place.clone(), message, "give the store another name");
     }
     if route.reads_record() && !route.path_params().any(|param| param == record.id) {

@@ -1,4 +1,4 @@
-//! `[limits.class.NAME]`: how often one client may use the routes of a class.
+//! `[limits.class.NAME]`: a rate limit that the routes of a class share.
 
 use std::collections::BTreeMap;
 
@@ -7,25 +7,26 @@ use serde::Deserialize;
 
 use super::{Rate, RouteSpec};
 
-/// Class of identity checks that fail, counted by address.
+/// Class of failed authentications, counted by address.
 pub const AUTH: &str = "auth";
 
-/// Classes that need no declaration, and their rates where the config says nothing.
+/// Classes that need no declaration, and their default rates.
 const BUILT_IN: [(&str, &str); 3] = [("ai", "60/min"), ("crud", "600/min"), (AUTH, "60/min")];
 
 /// The rate of each class, by name.
 #[derive(Clone, Debug)]
 pub struct Classes(BTreeMap<String, Rate>);
 
+/// `[limits.class.NAME]` as written in TOML.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ClassText {
+struct ClassToml {
     rate: String,
 }
 
 impl Default for Classes {
     fn default() -> Self {
-        let rate = |text: &str| text.parse().expect("a built-in rate is one");
+        let rate = |text: &str| text.parse().expect("a built-in rate is valid");
         Self(BUILT_IN.iter().map(|(name, text)| ((*name).to_owned(), rate(text))).collect())
     }
 }
@@ -36,10 +37,10 @@ impl Classes {
         let mut classes = Self::default();
         for (name, section) in limits.take_named("class", problems) {
             let places = section.places();
-            let Some(text) = section.read::<ClassText>(problems) else { continue };
+            let Some(text) = section.read::<ClassToml>(problems) else { continue };
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
             if name.get_ref().is_empty() || !name.get_ref().chars().all(plain) {
-                problems.add(name.span(), "a class is named with A-Z a-z 0-9 _ -", "rename it");
+                problems.add(name.span(), "the name of a class may contain A-Z a-z 0-9 _ - only", "rename it");
                 continue;
             }
             match text.rate.parse() {
@@ -63,7 +64,7 @@ impl Classes {
         self.0.iter().map(|(name, rate)| (name.as_str(), *rate))
     }
 
-    /// Reports routes whose class is not declared, or that have a limit of their own as well.
+    /// Reports routes whose class is not declared, or that also have a limit of their own.
     pub fn check(&self, routes: &[RouteSpec], problems: &mut Problems) {
         for route in routes {
             let Some(class) = &route.class else { continue };

@@ -1,4 +1,4 @@
-//! `[auth.jwt.NAME]`: an issuer of tokens, and which of them are taken.
+//! `[auth.jwt.NAME]`: an issuer of JWTs, and which of its tokens are accepted.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,16 +8,17 @@ use jsonwebtoken::Algorithm;
 use pipeline::spec::{Places, Problems, Secret, Section};
 use serde::Deserialize;
 
-use super::auth::{checked_name, is_loopback};
+use super::loopback::is_loopback;
+use super::names::checked_name;
 
-/// How often a key set is read again where the config says nothing.
+/// Default period in which a key set is read again.
 const DEFAULT_REFRESH_MS: u64 = 300_000;
 
-/// Shortest time between two readings by schedule.
+/// Least period in which a key set is read again.
 const LEAST_REFRESH_MS: u64 = 10_000;
 
-/// Word in a token's `scope` that makes its holder an administrator, where the config says nothing.
-const ADMIN_SCOPE: &str = "caudal:admin";
+/// Default word in a token's `scope` that makes its holder an administrator.
+const DEFAULT_ADMIN_SCOPE: &str = "caudal:admin";
 
 /// One issuer.
 #[derive(Clone, Debug)]
@@ -26,21 +27,21 @@ pub struct IssuerSpec {
     pub name: String,
     /// The one algorithm its tokens may be signed with.
     pub algorithm: Algorithm,
-    /// What `iss` must be.
+    /// The required `iss`.
     pub issuer: String,
-    /// What `aud` must be one of.
+    /// The accepted values of `aud`.
     pub audience: Vec<String>,
     /// Whether a token may have several audiences, of which one is ours.
     pub multiple_audiences: bool,
-    /// What the signature is checked with.
+    /// The keys that verify signatures.
     pub keys: IssuerKeys,
-    /// Whose requests its tokens see.
+    /// The tenant whose requests its tokens see.
     pub tenant: TenantSource,
-    /// Word in `scope` that makes an administrator.
+    /// Word in `scope` that makes a token's holder an administrator.
     pub admin_scope: String,
 }
 
-/// What signatures of an issuer are checked with.
+/// The keys that verify an issuer's signatures.
 #[derive(Clone, Debug)]
 pub enum IssuerKeys {
     /// A shared secret (HS256).
@@ -60,18 +61,19 @@ pub enum SetSource {
     File(PathBuf),
 }
 
-/// Whose requests a token sees.
+/// The tenant whose requests a token sees.
 #[derive(Clone, Debug)]
 pub enum TenantSource {
-    /// Always the same.
+    /// Always the same tenant.
     Fixed(Arc<str>),
-    /// What this claim says, which must then be there.
+    /// The tenant in this claim, which is then required.
     Claim(String),
 }
 
+/// `[auth.jwt.NAME]` as written in TOML.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct IssuerText {
+struct IssuerToml {
     algorithm: String,
     issuer: String,
     audience: OneOrMany,
@@ -79,7 +81,7 @@ struct IssuerText {
     multiple_audiences: bool,
     secret: Option<Secret>,
     public_key: Option<Secret>,
-    jwks: Option<SetText>,
+    jwks: Option<KeySetToml>,
     #[serde(default = "default_refresh_ms")]
     refresh_ms: u64,
     tenant: Option<String>,
@@ -95,9 +97,10 @@ enum OneOrMany {
     Many(Vec<String>),
 }
 
+/// `jwks` as written in TOML.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum SetText {
+enum KeySetToml {
     Url(String),
     File { file: PathBuf },
 }
@@ -107,21 +110,21 @@ fn default_refresh_ms() -> u64 {
 }
 
 fn default_admin_scope() -> String {
-    ADMIN_SCOPE.into()
+    DEFAULT_ADMIN_SCOPE.into()
 }
 
 impl IssuerSpec {
-    /// Reads one issuer; every problem within it is reported.
+    /// Reads one issuer and reports every problem in it.
     pub fn read(name: &str, section: Section<'_>, problems: &mut Problems) -> Option<Self> {
         let places = section.places();
-        let text: IssuerText = section.read(problems)?;
+        let text: IssuerToml = section.read(problems)?;
         let algorithm = algorithm(&text.algorithm, &places, problems);
         let audience = match text.audience {
             OneOrMany::One(one) => vec![one],
             OneOrMany::Many(many) => many,
         };
         if audience.is_empty() || audience.iter().any(String::is_empty) || text.issuer.is_empty() {
-            let remedy = "name the issuer, and the audience that its tokens for this service carry";
+            let remedy = "name the issuer, and the audience of its tokens for this service";
             problems.add(places.of("audience"), "issuer and audience must not be empty", remedy);
             return None;
         }
@@ -152,7 +155,7 @@ fn algorithm(text: &str, places: &Places, problems: &mut Problems) -> Option<Alg
     ];
     let found = known.iter().find(|(name, _)| *name == text).map(|(_, algorithm)| *algorithm);
     if found.is_none() {
-        let message = format!("algorithm {text:?} is not taken");
+        let message = format!("algorithm {text:?} is not supported");
         problems.add(places.of("algorithm"), message, "use one of HS256, RS256, ES256, EdDSA");
     }
     found
@@ -169,34 +172,35 @@ fn tenant(
         (Some(tenant), None) => checked_name("tenant", tenant, places, problems).map(TenantSource::Fixed),
         (None, Some(claim)) => Some(TenantSource::Claim(claim)),
         _ => {
-            let message = format!("the issuer {name} must say whose requests its tokens see, in one way");
-            let remedy =
-                "give tenant = \"NAME\" for one tenant, or tenant_claim = \"CLAIM\" (\"sub\" sets every user apart)";
+            let message = format!("the issuer {name} must name the tenant of its tokens in exactly one way");
+            let remedy = "give tenant = \"NAME\" for one tenant, or tenant_claim = \"CLAIM\" (\"sub\" makes every user a \
+                          tenant)";
             problems.add(places.of("tenant"), message, remedy);
             None
         }
     }
 }
 
-type KeyTexts = (Option<Secret>, Option<Secret>, Option<SetText>);
+/// `secret`, `public_key` and `jwks`, of which exactly one is allowed.
+type KeySourcesToml = (Option<Secret>, Option<Secret>, Option<KeySetToml>);
 
 fn keys(
     name: &str,
-    texts: KeyTexts,
+    sources: KeySourcesToml,
     refresh: Duration,
     places: &Places,
     problems: &mut Problems,
 ) -> Option<IssuerKeys> {
-    match texts {
+    match sources {
         (Some(secret), None, None) => Some(IssuerKeys::Secret(secret)),
         (None, Some(public), None) => Some(IssuerKeys::Public(public)),
-        (None, None, Some(SetText::File { file })) => Some(IssuerKeys::Set(SetSource::File(file), refresh)),
-        (None, None, Some(SetText::Url(url))) if is_safe_url(&url) => {
+        (None, None, Some(KeySetToml::File { file })) => Some(IssuerKeys::Set(SetSource::File(file), refresh)),
+        (None, None, Some(KeySetToml::Url(url))) if is_safe_url(&url) => {
             Some(IssuerKeys::Set(SetSource::Url(url), refresh))
         }
-        (None, None, Some(SetText::Url(url))) => {
-            let message = format!("jwks {url:?} could be altered on its way");
-            problems.add(places.of("jwks"), message, "use an https:// address, or jwks = { file = \"PATH\" }");
+        (None, None, Some(KeySetToml::Url(url))) => {
+            let message = format!("jwks {url:?} can be altered in transit");
+            problems.add(places.of("jwks"), message, "use an https:// URL, or jwks = { file = \"PATH\" }");
             None
         }
         _ => {
@@ -220,13 +224,14 @@ fn is_safe_url(url: &str) -> bool {
     }
 }
 
-/// A shared secret signs with HS256 and nothing else does, or a public key could pass for a secret.
+/// A shared secret is for HS256 only, and HS256 for a shared secret only: otherwise a public key could pass for a
+/// secret.
 fn check_kind(algorithm: Algorithm, keys: &IssuerKeys, places: &Places, problems: &mut Problems) -> Option<()> {
     let shared = matches!(keys, IssuerKeys::Secret(_));
     if shared == (algorithm == Algorithm::HS256) {
         return Some(());
     }
-    let message = format!("algorithm {algorithm:?} cannot be checked with a key of this kind");
+    let message = format!("algorithm {algorithm:?} cannot be verified with a key of this kind");
     let remedy = "HS256 needs secret, the others public_key or jwks";
     problems.add(places.of("algorithm"), message, remedy);
     None

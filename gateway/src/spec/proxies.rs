@@ -1,8 +1,8 @@
-//! `trusted_proxies`: whose word about the client's address is taken.
+//! `trusted_proxies`: proxies whose forwarding headers are trusted; if the two headers disagree, both are ignored.
 //!
-//! A proxy tells it in `X-Forwarded-For` or in `Forwarded` (RFC 7239), and passes the other on as its client sent it. So
-//! where both are there and do not say the same, neither is believed: the client is then the proxy, and whoever forges a
-//! header gains nothing but to share one bucket with others who do.
+//! A proxy sends the client's address in `X-Forwarded-For` or in `Forwarded` (RFC 7239), and passes the other header on
+//! as its client sent it. So if both are present and disagree, one may be forged: the client's address is then the
+//! proxy's, and clients that forge a header only share one rate-limit bucket.
 
 use std::net::IpAddr;
 
@@ -10,21 +10,21 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
-/// Addresses in one forwarded header that are looked at, from the right.
-const MOST_HOPS: usize = 16;
+/// Addresses of one header that are read, from the right.
+const MAX_HOPS: usize = 16;
 
 /// Networks of proxies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies(Vec<IpNet>);
 
 impl Proxies {
-    /// Whether an address is one of them.
+    /// Whether an address belongs to one of the networks.
     pub fn trusts(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// The client's address, by the lines of `X-Forwarded-For` and of `Forwarded` that came from `peer`.
+    /// The client's address, from the lines of `X-Forwarded-For` and of `Forwarded` that `peer` sent.
     #[must_use]
     pub fn client<'h>(
         &self,
@@ -41,10 +41,10 @@ impl Proxies {
         client.to_canonical()
     }
 
-    /// Walks from the nearest entry on for as long as whoever wrote it is trusted. What is no address ends the walk at
-    /// whoever passed it on. `None` where there are no entries.
+    /// Walks from the nearest entry on while the host that wrote it is trusted. An entry that is not an address ends
+    /// the walk at the host that wrote it. `None` if there are no entries.
     fn walk(&self, peer: IpAddr, entries: impl Iterator<Item = Option<IpAddr>>) -> Option<IpAddr> {
-        let mut entries = entries.take(MOST_HOPS).peekable();
+        let mut entries = entries.take(MAX_HOPS).peekable();
         entries.peek()?;
         let mut client = peer;
         for entry in entries {
@@ -64,12 +64,12 @@ fn parse(entry: &str) -> Option<IpAddr> {
     entry.parse().ok().or_else(socket)
 }
 
-/// The elements of a line of `Forwarded`; a comma in quotes parts none.
+/// The elements of a line of `Forwarded`; a comma in quotes does not separate.
 fn elements(line: &str) -> Vec<&str> {
     split(line, ',')
 }
 
-/// The address in `for=192.0.2.43:4711;proto=https`; an IPv6 one stands in brackets and quotes.
+/// The address in `for=192.0.2.43:4711;proto=https`; an IPv6 address is in brackets and quotes.
 fn node(element: &str) -> Option<IpAddr> {
     let mut nodes = split(element, ';').into_iter().filter_map(|pair| {
         let (name, value) = pair.split_once('=')?;
@@ -81,7 +81,7 @@ fn node(element: &str) -> Option<IpAddr> {
     parse(bare)
 }
 
-/// Parts a text at a mark outside of quotes.
+/// Splits a text at a mark outside of quotes.
 fn split(text: &str, mark: char) -> Vec<&str> {
     let (mut quoted, mut escaped) = (false, false);
     let at = |c: char| {
@@ -98,8 +98,9 @@ impl<'de> Deserialize<'de> for Proxies {
         let texts = Vec::<String>::deserialize(deserializer)?;
         let network = |text: &String| {
             let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-            network
-                .map_err(|_| de::Error::custom(format!("{text:?} is no network, expected one such as \"10.0.0.0/8\"")))
+            network.map_err(|_| {
+                de::Error::custom(format!("{text:?} is not a network, expected one such as \"10.0.0.0/8\""))
+            })
         };
         texts.iter().map(network).collect::<Result<_, _>>().map(Self)
     }
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_standard_header_is_read_as_well() {
+    fn the_forwarded_header_is_read() {
         let by = |lines: &[&str]| by_both(&[], lines);
         assert_eq!(by(&["for=198.51.100.7;proto=https;by=10.0.0.1"]), "198.51.100.7");
         assert_eq!(by(&["for=203.0.113.9, For=198.51.100.7:4711;host=\"a,b;c\", by=x;for=10.0.0.2"]), "198.51.100.7");
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_that_disagree_are_not_believed() {
+    fn headers_that_disagree_are_ignored() {
         assert_eq!(by_both(&["198.51.100.7"], &["for=198.51.100.7"]), "198.51.100.7");
         assert_eq!(by_both(&["198.51.100.7"], &["for=203.0.113.9"]), "10.0.0.1");
         assert_eq!(by_both(&["198.51.100.7"], &["for=unknown"]), "10.0.0.1");
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forwarded_address_is_as_good_as_whoever_wrote_it() {
+    fn only_addresses_from_trusted_proxies_count() {
         assert_eq!(client("192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
         assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
         assert_eq!(client("10.0.0.1", &["198.51.100.7"]), "198.51.100.7");

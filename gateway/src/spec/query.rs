@@ -1,25 +1,26 @@
+//! Query parameters of a route, for example
 //! `query = { limit = { default = 10, min = 1, max = 100 }, format = { default = "pdf", one_of = ["pdf", "odt"] } }`.
 
 use serde::Deserialize;
 
-/// Longest text parameter where the config says nothing, in bytes.
+/// Default limit of a text parameter, in bytes.
 const DEFAULT_MAX_LENGTH: usize = 256;
 
 /// One query parameter of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueryParam {
-    /// As in the URL, and as the event's parameter.
+    /// Its name in the URL and among the event's parameters.
     pub name: String,
-    /// What it may be.
+    /// Its type and limits.
     pub kind: QueryKind,
 }
 
-/// What a query parameter may be. Without a default, an absent parameter is absent from the event too.
+/// Type and limits of a query parameter. Without a default, an absent parameter is absent from the event too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueryKind {
     /// A whole number.
     Integer {
-        /// Where the client gives none.
+        /// The value if the client gives none.
         default: Option<i64>,
         /// Smallest.
         min: i64,
@@ -28,7 +29,7 @@ pub enum QueryKind {
     },
     /// Text without control characters.
     Text {
-        /// Where the client gives none.
+        /// The value if the client gives none.
         default: Option<String>,
         /// Bytes.
         max_length: usize,
@@ -37,11 +38,11 @@ pub enum QueryKind {
     },
 }
 
-/// As written.
+/// A query parameter as written in TOML.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct QueryText {
-    default: Option<DefaultText>,
+pub struct QueryToml {
+    default: Option<DefaultToml>,
     min: Option<i64>,
     max: Option<i64>,
     max_length: Option<usize>,
@@ -49,25 +50,26 @@ pub struct QueryText {
     one_of: Vec<String>,
 }
 
+/// `default` as written in TOML.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum DefaultText {
+enum DefaultToml {
     Integer(i64),
     Text(String),
 }
 
-impl QueryText {
-    /// What was meant; the error is a message and a remedy.
+impl QueryToml {
+    /// The parameter it describes; the error is a message and a remedy.
     pub fn resolve(self, name: String) -> Result<QueryParam, (String, String)> {
         let textual = self.max_length.is_some() || !self.one_of.is_empty();
         let numeric = self.min.is_some() || self.max.is_some();
         let kind = match self.default {
-            Some(DefaultText::Integer(_)) if textual => return Err(mixed(&name)),
-            Some(DefaultText::Text(_)) if numeric => return Err(mixed(&name)),
+            Some(DefaultToml::Integer(_)) if textual => return Err(mixed(&name)),
+            Some(DefaultToml::Text(_)) if numeric => return Err(mixed(&name)),
             None if textual && numeric => return Err(mixed(&name)),
-            Some(DefaultText::Integer(default)) => integer(&name, Some(default), self.min, self.max)?,
+            Some(DefaultToml::Integer(default)) => integer(&name, Some(default), self.min, self.max)?,
             None if numeric => integer(&name, None, self.min, self.max)?,
-            Some(DefaultText::Text(default)) => text(&name, Some(default), self.max_length, self.one_of)?,
+            Some(DefaultToml::Text(default)) => text(&name, Some(default), self.max_length, self.one_of)?,
             None => text(&name, None, self.max_length, self.one_of)?,
         };
         Ok(QueryParam { name, kind })

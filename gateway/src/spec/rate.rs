@@ -1,4 +1,4 @@
-//! `limit = { rate = "10/min", per = "client" }`.
+//! Rate limit of a route: `limit = { rate = "10/min", per = "client" }`.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
-/// How often one client may use a route.
+/// How often one client may send a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// Requests that may come at once after a pause.
+    /// Requests that a client may send at once after a pause.
     pub count: NonZeroU32,
-    /// The time in which `count` requests become free again.
+    /// The time in which `count` more requests become free.
     pub period: Duration,
 }
 
@@ -34,16 +34,17 @@ impl std::str::FromStr for Rate {
     }
 }
 
+/// A rate limit as written in TOML.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RateText {
+struct RateToml {
     rate: String,
     #[serde(default)]
-    #[expect(dead_code, reason = "there is one way to tell clients apart so far; the key says which")]
+    #[expect(dead_code, reason = "so far there is one way to tell clients apart; the key names it")]
     per: Per,
 }
 
-/// What has a rate of its own.
+/// What the limit counts by.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Per {
@@ -53,7 +54,7 @@ enum Per {
 
 impl<'de> Deserialize<'de> for Rate {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        RateText::deserialize(deserializer)?.rate.parse().map_err(de::Error::custom)
+        RateToml::deserialize(deserializer)?.rate.parse().map_err(de::Error::custom)
     }
 }
 
@@ -62,9 +63,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_read_as_written() {
+    fn a_rate_is_a_number_per_unit() {
         let rate: Rate = "10/min".parse().unwrap();
         assert_eq!((rate.count.get(), rate.period), (10, Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn a_malformed_rate_is_refused() {
         for wrong in ["10", "0/min", "-1/s", "ten/min", "10/week", "10/"] {
             assert!(wrong.parse::<Rate>().is_err(), "{wrong:?}");
         }

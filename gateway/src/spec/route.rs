@@ -8,39 +8,40 @@ use pipeline::spec::{Places, Problems, Section};
 use pipeline::{Complaint, FlowName, Lane, Names, Token};
 use serde::Deserialize;
 
-use super::body::BodyText;
-use super::query::QueryText;
+use super::body::BodyToml;
+use super::query::QueryToml;
 use super::{BodySpec, QueryParam, Rate};
 
-/// How long an answer is waited for where the config says nothing, in milliseconds.
+/// Default time that a route waits for a result, in milliseconds.
 const DEFAULT_WAIT_MS: u64 = 30_000;
 
 /// A route as declared.
 #[derive(Clone, Debug)]
 pub struct RouteSpec {
-    /// For example `/embeddings/index/{report_id}`; every parameter is a whole segment and becomes one of the event's.
+    /// For example `/embeddings/index/{report_id}`; every parameter is a whole segment and becomes a parameter of the
+    /// event.
     pub path: String,
-    /// The one method it takes.
+    /// Its method.
     pub method: Method,
     /// Where its events go; `None` only for a route that reads records.
     pub flow: Option<FlowName>,
-    /// What it takes.
+    /// The body that it takes.
     pub body: BodySpec,
     /// Its query parameters.
     pub query: Vec<QueryParam>,
     /// How long it waits for the result before it answers 202.
     pub wait: Duration,
-    /// The class of its work.
+    /// The lane of its events.
     pub lane: Lane,
     /// Status of a success.
     pub status: u16,
-    /// Whether a client that leaves takes its request with it.
+    /// Whether a client that disconnects cancels its request.
     pub cancel_on_disconnect: bool,
-    /// Whether a request may name a webhook that is told its result.
+    /// Whether a request may name a webhook to call with its result.
     pub webhook: bool,
-    /// How often one client may use it.
+    /// Its own rate limit.
     pub limit: Option<Rate>,
-    /// The class that it shares its limit with.
+    /// The class whose rate limit it shares.
     pub class: Option<String>,
     /// The record it writes or reads.
     pub record: Option<RecordSpec>,
@@ -63,7 +64,7 @@ pub struct RecordSpec {
 pub enum Method {
     /// Reads.
     Get,
-    /// Asks.
+    /// Submits.
     Post,
     /// Stores under a name.
     Put,
@@ -72,7 +73,7 @@ pub enum Method {
 }
 
 impl Method {
-    fn parse(text: &str) -> Result<Self, Complained> {
+    fn parse(text: &str) -> Result<Self, KeyProblem> {
         match text.to_ascii_uppercase().as_str() {
             "GET" => Ok(Self::Get),
             "POST" => Ok(Self::Post),
@@ -82,7 +83,7 @@ impl Method {
         }
     }
 
-    /// As in HTTP.
+    /// Its name in HTTP.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -103,17 +104,17 @@ impl Method {
     }
 }
 
-/// As written.
+/// `[[route]]` as written in TOML.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RouteText {
+struct RouteToml {
     path: String,
     #[serde(default = "post")]
     method: String,
     flow: Option<String>,
-    body: Option<BodyText>,
+    body: Option<BodyToml>,
     #[serde(default)]
-    query: BTreeMap<String, QueryText>,
+    query: BTreeMap<String, QueryToml>,
     #[serde(default = "default_wait_ms")]
     wait_ms: u64,
     #[serde(default)]
@@ -125,12 +126,13 @@ struct RouteText {
     webhook: bool,
     limit: Option<Rate>,
     class: Option<String>,
-    record: Option<RecordText>,
+    record: Option<RecordToml>,
 }
 
+/// `record` as written in TOML.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RecordText {
+struct RecordToml {
     store: Token,
     id: String,
 }
@@ -143,29 +145,28 @@ fn default_wait_ms() -> u64 {
     DEFAULT_WAIT_MS
 }
 
-fn parse_flow(name: Option<&str>) -> Result<Option<FlowName>, Complained> {
+fn parse_flow(name: Option<&str>) -> Result<Option<FlowName>, KeyProblem> {
     let wrong = |why| (format!("flow name {why}"), "name a flow that is declared".into());
     name.map(FlowName::new).transpose().map_err(wrong)
 }
 
-/// What is wrong with a key, and what to do.
-type Complained = (String, String);
+/// What is wrong with a key, and the remedy.
+type KeyProblem = (String, String);
 
-/// Notes what is wrong with each key and goes on.
-struct Noted<'a> {
+/// Collects the problems of a route's keys, so that all of them are reported.
+struct ProblemCollector<'a> {
     places: &'a Places,
     problems: &'a mut Problems,
 }
 
-impl Noted<'_> {
-    fn take<T>(&mut self, key: &str, result: Result<T, Complained>) -> Option<T> {
-        let noted = result.map_err(|(message, remedy)| self.problems.add(self.places.of(key), message, remedy));
-        noted.ok()
+impl ProblemCollector<'_> {
+    fn take<T>(&mut self, key: &str, result: Result<T, KeyProblem>) -> Option<T> {
+        result.map_err(|(message, remedy)| self.problems.add(self.places.of(key), message, remedy)).ok()
     }
 }
 
 impl RouteSpec {
-    /// Reads one `[[route]]`; every problem within it is reported. `names` are the declared flows.
+    /// Reads one `[[route]]` and reports every problem in it. `names` are the declared flows.
     pub fn read(section: Section<'_>, names: &Names, problems: &mut Problems) -> Option<Self> {
         let places = section.places();
         let flow: Option<String> = section.peek("flow");
@@ -174,13 +175,13 @@ impl RouteSpec {
         {
             problems.add(places.of("flow"), complaint.message, complaint.remedy);
         }
-        let text: RouteText = section.read(problems)?;
-        let mut noted = Noted { places: &places, problems };
-        let method = noted.take("method", Method::parse(&text.method));
-        let flow = noted.take("flow", parse_flow(text.flow.as_deref()));
-        let body = noted.take("body", text.body.map_or_else(|| Ok(BodySpec::default()), BodyText::resolve));
+        let text: RouteToml = section.read(problems)?;
+        let mut collector = ProblemCollector { places: &places, problems };
+        let method = collector.take("method", Method::parse(&text.method));
+        let flow = collector.take("flow", parse_flow(text.flow.as_deref()));
+        let body = collector.take("body", text.body.map_or_else(|| Ok(BodySpec::default()), BodyToml::resolve));
         let declared = text.query.into_iter();
-        let query = declared.filter_map(|(name, param)| noted.take("query", param.resolve(name))).collect();
+        let query = declared.filter_map(|(name, param)| collector.take("query", param.resolve(name))).collect();
         Some(Self {
             path: text.path,
             method: method?,
@@ -199,7 +200,7 @@ impl RouteSpec {
         })
     }
 
-    /// Whether it answers with a record and starts nothing.
+    /// Whether it answers with a record and starts no flow.
     #[must_use]
     pub fn reads_record(&self) -> bool {
         self.method == Method::Get && self.record.is_some()

@@ -1,4 +1,4 @@
-//! Answers of flow routes: waited for, later, as a stream; failures and full queues.
+//! Answers of flow routes: the result, 202, event streams; failures and full queues.
 
 use pipeline::{Content, OutcomeKind, Rejection, RequestId, Transport};
 use serde_json::{Value, json};
@@ -33,7 +33,7 @@ fn request_id(response: &reqwest::Response) -> RequestId {
 }
 
 #[tokio::test]
-async fn an_answer_is_waited_for_and_carries_the_request() {
+async fn a_client_waits_for_its_result() {
     let service = Service::start(ROUTES).await;
     service.echo("describe").await;
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -82,7 +82,7 @@ async fn bad_parameters_are_refused_by_name_and_value() {
 }
 
 #[tokio::test]
-async fn a_client_that_prefers_it_hears_later() {
+async fn a_client_that_prefers_it_is_answered_202() {
     let service = Service::start(ROUTES).await;
     let mut source = service.source("describe").await;
     let response = service.post("/ask/x").json(&json!({})).header("prefer", "respond-async").send().await.unwrap();
@@ -92,7 +92,7 @@ async fn a_client_that_prefers_it_hears_later() {
     let location = response.headers()["location"].to_str().unwrap().to_owned();
     assert_eq!(location, format!("/v1/requests/{id}"));
     let body: Value = response.json().await.unwrap();
-    // What is known of the queue may be from the moment before.
+    // The backlog may be a moment old.
     let (position, wait) = if body["position"] == 0 { (json!(0), json!(0)) } else { (json!(1), Value::Null) };
     assert_eq!(body, json!({"id": id, "status": "queued", "position": position, "expected_wait_ms": wait}));
 
@@ -111,7 +111,7 @@ async fn a_client_that_prefers_it_hears_later() {
 }
 
 #[tokio::test]
-async fn waiting_too_long_turns_into_later() {
+async fn waiting_too_long_is_answered_202() {
     let service = Service::start(ROUTES).await;
     let response = service.post("/quick").json(&json!({})).send().await.unwrap();
     assert_eq!(response.status(), 202);
@@ -160,7 +160,7 @@ async fn finish_with(service: &Service, delivery: pipeline::Delivery, ordinal: u
     delivery.ack.settle(pipeline::Settlement::Done).await;
 }
 
-/// Parses a chunked HTTP answer with events, and checks that blank lines stand behind events alone.
+/// Parses a chunked HTTP answer with events, and checks that blank lines only end events.
 fn events_of(answer: &str) -> Vec<(u32, String, Value)> {
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
     let mut text = String::new();
@@ -203,7 +203,7 @@ async fn failures_and_cancellations_are_problems() {
     let second = soon(source.next()).await.unwrap();
     let id = second.envelope.request.clone().unwrap();
     let cancelled = service.client.delete(service.url(&format!("/v1/requests/{id}"))).send().await;
-    // Whether the acceptance was recorded already is a race; the cancellation of what is not known yet is a 404.
+    // The acceptance may not be recorded yet; until then a cancellation is answered 404.
     if cancelled.unwrap().status() == 404 {
         service.publish(&id, OutcomeKind::Cancelled, 1, Content::json(&json!({}))).await;
     }
@@ -275,7 +275,7 @@ async fn a_client_that_leaves_leaves_one_whole_request() {
 }
 
 #[tokio::test]
-async fn a_full_queue_refuses_and_says_when_to_come_again() {
+async fn a_full_queue_refuses_with_retry_after() {
     let service = Service::start(ROUTES).await;
     let first = service.post("/narrow").header("prefer", "respond-async").send().await.unwrap();
     assert_eq!(first.status(), 202);
@@ -286,7 +286,7 @@ async fn a_full_queue_refuses_and_says_when_to_come_again() {
 }
 
 #[tokio::test]
-async fn a_broker_out_of_reach_is_a_503_without_internals() {
+async fn an_unreachable_broker_is_a_503_without_internals() {
     let service = Service::start(ROUTES).await;
     service.transport.set_down(true);
     let refused = service.post("/ask/x").json(&json!({})).send().await.unwrap();

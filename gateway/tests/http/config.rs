@@ -1,11 +1,11 @@
-//! `[[route]]` and its kin: what is right is read, what is wrong is reported with a remedy.
+//! The gateway's config: valid sections are read, problems are reported with a remedy.
 
 use gateway::spec::{BodyKind, Method};
 
 use crate::service::{read, read_checked};
 
 #[test]
-fn a_service_reads_as_written() {
+fn a_valid_config_is_read() {
     let spec = read(
         r#"
         [service]

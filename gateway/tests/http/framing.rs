@@ -1,4 +1,4 @@
-//! Where a request ends is beyond doubt, or it is refused and its connection closed (row G10).
+//! A request whose end is ambiguous is refused and its connection closed.
 
 use pipeline::Transport;
 use serde_json::Value;
@@ -6,7 +6,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::service::{Service, read_to_end, read_until, token};
 
-/// What a smuggler wants to have taken for a request of its own.
+/// The request that a smuggler hides in another one.
 const SMUGGLED: &str = "GET /v1/flows HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// Sends `text` and returns the statuses of all answers until the connection is closed.
@@ -16,7 +16,7 @@ async fn statuses(service: &Service, text: &str) -> Vec<u16> {
     answers.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].parse().unwrap()).collect()
 }
 
-/// A POST with these headers, and something behind it.
+/// A POST with these headers, and a request after it.
 fn post(headers: &str, body: &str) -> String {
     format!(
         "POST /v1/flows/describe HTTP/1.1\r\nHost: localhost\r\nPrefer: respond-async\r\n{headers}\r\n{body}{SMUGGLED}"
@@ -82,7 +82,7 @@ async fn ambiguous_chunks_make_no_request() {
 }
 
 #[tokio::test]
-async fn a_refusal_comes_in_its_turn_behind_good_requests() {
+async fn a_refusal_comes_after_the_answers_of_the_requests_before_it() {
     let service = Service::start("").await;
     let good = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let sized = "POST /v1/flows/describe HTTP/1.1\r\nHost: localhost\r\nPrefer: respond-async\r\nContent-Length: 7\r\n\r\na\nb\r\n\r\n";

@@ -1,4 +1,4 @@
-//! HTTP/2 clients that abuse it, frame by frame (row G6), each beside an ordinary request that is answered.
+//! HTTP/2 clients that abuse the protocol, frame by frame, each next to an ordinary request that is answered.
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
@@ -21,7 +21,7 @@ const END_STREAM: u8 = 0x1;
 const ACK: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 
-/// `GET http /health`, authority `localhost`, compressed by the static table alone (RFC 7541).
+/// `GET http /health`, authority `localhost`, compressed with the static table only (RFC 7541).
 const GET_HEALTH: &[u8] = b"\x82\x86\x04\x07/health\x01\x09localhost";
 
 /// `POST http /v1/flows/describe`, authority `localhost`.
@@ -52,7 +52,7 @@ struct Received {
     payload: Vec<u8>,
 }
 
-/// The next frame; `None` once the connection is closed, by whatever means.
+/// The next frame; `None` once the connection is closed in any way.
 async fn next(reader: &mut Reader) -> Option<Received> {
     let mut head = [0; 9];
     soon(reader.read_exact(&mut head)).await.ok()?;
@@ -73,7 +73,7 @@ async fn next_of(reader: &mut Reader, kind: u8) -> Received {
     }
 }
 
-/// A connection that has begun, and what the server's settings say, by their number.
+/// An established connection, and the server's settings by their number.
 async fn begin(wire: Box<dyn Wire>, settings: &[u8]) -> (Reader, Writer, Vec<(u16, u32)>) {
     let (mut reader, mut writer) = tokio::io::split(wire);
     writer.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, settings)].concat()).await.unwrap();
@@ -86,20 +86,20 @@ async fn begin(wire: Box<dyn Wire>, settings: &[u8]) -> (Reader, Writer, Vec<(u1
     (reader, writer, said)
 }
 
-/// Sends a flood, for as long as it is taken, and asserts that others are served and the server ends the connection.
+/// Sends a flood while the server reads it, and asserts that others are served and the server ends the connection.
 async fn is_ended(service: &Service, flood: impl Iterator<Item = Vec<u8>> + Send + 'static) {
     let (reader, sending) = send(plain(service).await, flood).await;
     assert_eq!(service.get("/health").send().await.unwrap().status(), 200);
     ends(reader, sending).await;
 }
 
-/// The same of a connection that is given.
+/// The same for a given connection.
 pub async fn ends_on_ping_flood(wire: Box<dyn Wire>) {
     let (reader, sending) = send(wire, again(&frame(PING, 0, 0, &[0; 8]))).await;
     ends(reader, sending).await;
 }
 
-/// Asks for `/health`: the first byte of the answer's headers, which stands for its status.
+/// Requests `/health`; returns the first byte of the answer's headers, which encodes its status.
 pub async fn health(wire: Box<dyn Wire>) -> u8 {
     let (mut reader, mut writer, _) = begin(wire, b"").await;
     writer.write_all(&frame(HEADERS, END_STREAM | END_HEADERS, 1, GET_HEALTH)).await.unwrap();
@@ -118,7 +118,7 @@ async fn send(
             }
             tokio::task::yield_now().await;
         }
-        // Kept open: the end must come from the server.
+        // Stays open: the end must come from the server.
         Some(writer)
     });
     (reader, sending)
@@ -152,14 +152,14 @@ async fn streams_headers_and_frames_are_bounded() {
     writer.write_all(&many).await.unwrap();
     assert_eq!(next_of(&mut reader, RST_STREAM).await.stream, 201);
 
-    // A list of headers that is too long by itself, within the limit of its frames: 431.
+    // A header list that is too long, within the frame limit: 431.
     let (mut reader, mut writer, _) = begin(plain(&service).await, b"").await;
     let long = [GET_HEALTH, b"\x00\x01x\x7f\x81\x7b", &[b'y'; 15_872]].concat();
     let more = [b"\x00\x01x\x7f\x81\x7b".as_slice(), &[b'y'; 15_872]].concat();
     writer.write_all(&frame(HEADERS, END_STREAM, 1, &long)).await.unwrap();
     writer.write_all(&frame(CONTINUATION, END_HEADERS, 1, &more)).await.unwrap();
     let answer = next_of(&mut reader, HEADERS).await;
-    // `:status`, and 431 in Huffman's code.
+    // `:status`, and 431 Huffman-coded.
     assert_eq!(
         (answer.flags & END_STREAM, answer.payload.as_slice()),
         (END_STREAM, b"\x48\x83\x69\x90\xff".as_slice())
@@ -207,7 +207,7 @@ async fn a_connection_without_requests_is_ended_and_one_with_them_is_not() {
         .await
         .unwrap();
     let (mut heartbeats, mut pinged) = (0, 0);
-    // Longer than a connection without requests lives, pings answered.
+    // Longer than the idle timeout, with pings answered.
     while heartbeats < 50 {
         let received = next(&mut reader).await.expect("a connection in use stays open");
         match received.kind {
@@ -232,7 +232,7 @@ async fn a_connection_without_requests_is_ended_and_one_with_them_is_not() {
 }
 
 #[tokio::test]
-async fn an_answer_that_nobody_takes_ends_its_connection() {
+async fn an_answer_that_is_not_taken_ends_its_connection() {
     let service = Service::start("[limits]\nwrite_ms = 300\n").await;
     // The window of every stream is closed, and pings are answered.
     let (mut reader, mut writer, _) = begin(plain(&service).await, &[0, 4, 0, 0, 0, 0]).await;

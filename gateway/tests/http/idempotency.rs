@@ -1,4 +1,4 @@
-//! Row G14: a repeat under the same `Idempotency-Key` is the first request, whenever and wherever it comes.
+//! A repeat with the same `Idempotency-Key` attaches to the first request, at any time and on any gateway.
 
 use futures_util::future::join_all;
 use pipeline::testing::MemoryTransport;
@@ -46,7 +46,7 @@ fn replayed(response: &reqwest::Response) -> bool {
     response.headers().contains_key("idempotent-replayed")
 }
 
-/// Asks `path` under a key without waiting for the result.
+/// Sends a request to `path` with a key, without waiting for the result.
 async fn ask(service: &Service, path: &str, key: &str, body: &Value) -> reqwest::Response {
     let request = service.post(path).header("idempotency-key", key).header("prefer", "respond-async");
     request.json(body).send().await.unwrap()
@@ -63,7 +63,7 @@ async fn a_repeat_attaches_and_another_body_is_refused() {
     assert!(again.status() == 202 && replayed(&again));
     assert_eq!(id_of(&first), id_of(&again));
     problem(ask(&service, "/ask", "k-1", &json!({"a": 2})).await, 422, "idempotency_key_reused").await;
-    // Another key and another route are others.
+    // Another key or another route makes another request.
     for (path, key) in [("/ask", "k-2"), ("/other", "k-1")] {
         assert_ne!(id_of(&ask(&service, path, key, &json!({"a": 1, "b": 2})).await), id_of(&first));
     }
@@ -75,7 +75,7 @@ async fn a_repeat_attaches_and_another_body_is_refused() {
 }
 
 #[tokio::test]
-async fn whoever_waits_for_a_repeat_gets_the_first_result() {
+async fn a_repeat_that_waits_gets_the_first_result() {
     let service = Service::start(ROUTES).await;
     let mut source = service.source("describe").await;
     let ask = || service.post("/ask").header("idempotency-key", "k").json(&json!({"n": 1})).send();
@@ -116,7 +116,7 @@ async fn a_form_is_the_same_with_another_boundary() {
         let body = add(form("file", "image/png", bytes), "ignored", "text/plain", b"x".to_vec());
         request.header("prefer", "respond-async").multipart(body).send()
     };
-    // Long enough to be kept beside its event.
+    // Too long to be inline.
     let first = send(vec![1; 400_000], "").await.unwrap();
     let again = send(vec![1; 400_000], "?limit=10").await.unwrap();
     assert_eq!((id_of(&first), replayed(&again)), (id_of(&again), true));
@@ -154,7 +154,7 @@ async fn tenants_have_their_own_keys() {
     assert_eq!(waiting(&service, "describe").await, 2);
 }
 
-/// Moves the end of every key by some seconds.
+/// Moves the expiry of every key by some seconds.
 async fn age(transport: &MemoryTransport, seconds: i64) {
     let store = token("caudal-idempotency");
     for slot in 0..32_768 {
@@ -173,7 +173,7 @@ async fn a_key_holds_for_a_day_over_restarts_of_gateway_and_broker() {
     let service = Service::start(ROUTES).await;
     let first = id_of(&ask(&service, "/ask", "k", &json!({"n": 1})).await);
     let transport = service.stop().await;
-    // A broker that was restarted, or three minutes older, has forgotten the ids it has seen.
+    // After a restart or three minutes the broker has forgotten the ids it has seen.
     transport.forget_ids();
     let service = Service::start_on(transport, ROUTES, Vec::new()).await;
     assert_eq!(id_of(&ask(&service, "/ask", "k", &json!({"n": 1})).await), first);
@@ -186,7 +186,7 @@ async fn a_key_holds_for_a_day_over_restarts_of_gateway_and_broker() {
     assert!(later.status() == 202 && !replayed(&later) && id_of(&later) != first);
 }
 
-/// Waits until the keys that are remembered say this.
+/// Waits until the stored keys contain this text.
 async fn noted(transport: &MemoryTransport, what: &str) {
     let store = token("caudal-idempotency");
     let found = async || {
@@ -207,7 +207,7 @@ async fn noted(transport: &MemoryTransport, what: &str) {
 }
 
 #[tokio::test]
-async fn what_was_done_is_not_done_again_when_its_results_are_gone() {
+async fn a_request_whose_results_are_gone_is_not_repeated() {
     let service = Service::start(ROUTES).await;
     let first = id_of(&ask(&service, "/ask", "k", &json!({"n": 1})).await);
     noted(&service.transport, "\"kept\":true").await;
@@ -227,7 +227,7 @@ async fn a_request_that_was_refused_is_made_by_its_repeat() {
     let id = id_of(&refused);
     problem(refused, 503, "queue_full").await;
     let known = ask(&service, "/narrow", "a", &json!({})).await;
-    assert!(known.status() == 202 && replayed(&known), "what is kept needs no room");
+    assert!(known.status() == 202 && replayed(&known), "a stored request needs no room");
     let mut source = service.source("narrow").await;
     soon(source.next()).await.unwrap().ack.settle(Settlement::Done).await;
     let freed = async {

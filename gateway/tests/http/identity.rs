@@ -1,4 +1,4 @@
-//! Who is let in: API keys and tokens, and whose requests they see.
+//! Authentication: API keys and tokens, and the requests that their callers see.
 
 use axum::http::StatusCode;
 use pipeline::{Content, OutcomeKind, RequestId, Transport};
@@ -24,7 +24,7 @@ const ROUTES: &str = r#"
 "#;
 
 const KEY: &str = "correct horse battery";
-/// Of nothing in particular.
+/// Without any content.
 const KEY_SHA256: &str = "ad25c1d3b83ee2f0fbd0dd7dba0ba9f8a1b3d9c5ac0e32ed90ba6ae40a0a5c58";
 
 fn keys(more: &str) -> String {
@@ -46,7 +46,7 @@ async fn tokens_service() -> Service {
 }
 
 #[tokio::test]
-async fn a_key_lets_in_and_says_who_it_is() {
+async fn a_key_authenticates_its_caller() {
     let service = Service::start(&keys("")).await;
     service.echo("describe").await;
     let ask = || service.post("/ask").json(&json!({}));
@@ -99,7 +99,7 @@ async fn each_algorithm_is_taken_from_its_own_issuer() {
     let service = tokens_service().await;
     service.echo("describe").await;
     for issuer in ["hs", "rs", "es", "ed"] {
-        // The second time it is remembered.
+        // The second check uses the cache.
         for _ in 0..2 {
             let token = sign(issuer, &claims(issuer, "acme"));
             let response = service.post("/ask").bearer_auth(token).json(&json!({})).send().await.unwrap();
@@ -107,7 +107,7 @@ async fn each_algorithm_is_taken_from_its_own_issuer() {
             let seen: Value = response.json().await.unwrap();
             assert_eq!(seen["params"], json!({"_tenant": "acme", "_subject": "ann"}));
         }
-        // Signed by one, said to be from another.
+        // Signed by one issuer, naming another.
         let other = if issuer == "hs" { "rs" } else { "hs" };
         let token = sign(issuer, &claims(other, "acme"));
         let refused = service.post("/ask").bearer_auth(token).json(&json!({})).send().await.unwrap();
@@ -115,7 +115,6 @@ async fn each_algorithm_is_taken_from_its_own_issuer() {
     }
 }
 
-/// Row G11.
 #[tokio::test]
 async fn forged_tokens_are_refused_all_alike() {
     let service = tokens_service().await;
@@ -173,14 +172,13 @@ async fn forged_tokens_are_refused_all_alike() {
     assert_eq!(service.get("/v1/flows").bearer_auth(good("acme")).send().await.unwrap().status(), 200);
 }
 
-/// Row G11, last part.
 #[tokio::test]
 async fn a_stream_ends_soon_after_its_token() {
     let service = tokens_service().await;
     let response = service.post("/v1/flows/documents").bearer_auth(good("acme")).header("prefer", "respond-async");
     let id = id_of(&response.json(&json!({})).send().await.unwrap());
     let mut claims = claims("hs", "acme");
-    // Within the leeway, so that the end of the stream is near.
+    // Within the leeway, so that the stream ends soon.
     claims["exp"] = json!(now() - 29);
     let token = sign("hs", &claims);
     let events = format!("/v1/requests/{id}/events");
@@ -188,14 +186,13 @@ async fn a_stream_ends_soon_after_its_token() {
     assert_eq!(stream.status(), 200);
     let (text, whole) = read_events(stream).await;
     assert!(text.contains("event: accepted") && !text.contains("event: done"), "{text}");
-    assert!(!whole, "a client that reads to the end would take it for the whole");
+    assert!(!whole, "a clean end would look like the whole stream");
 }
 
 fn id_of(response: &reqwest::Response) -> RequestId {
     token(response.headers()["caudal-request"].to_str().unwrap())
 }
 
-/// Row G12.
 #[tokio::test]
 async fn another_tenants_requests_do_not_exist() {
     let service = tokens_service().await;
@@ -218,7 +215,7 @@ async fn another_tenants_requests_do_not_exist() {
     let ticket = service.post(&format!("{}/ticket", paths[0])).bearer_auth(&theirs).send().await.unwrap();
     problem(ticket, 404, "no_request").await;
     assert_eq!(service.get(&paths[0]).bearer_auth(&mine).send().await.unwrap().status(), 200);
-    // After a restart, on another gateway, it is the same.
+    // The same holds on another gateway, after a restart.
     let config = format!("{}{ROUTES}", issuers());
     let service = Service::start_on(service.stop().await, &config, Vec::new()).await;
     assert_eq!(service.get(&paths[0]).bearer_auth(&mine).send().await.unwrap().status(), 200);
@@ -228,7 +225,7 @@ async fn another_tenants_requests_do_not_exist() {
 }
 
 #[tokio::test]
-async fn records_of_tenants_are_apart() {
+async fn tenants_have_their_own_records() {
     let service = tokens_service().await;
     let report = |tenant: &str, name: &str| {
         let report = json!({"id": "r1", "name": name});
@@ -244,7 +241,6 @@ async fn records_of_tenants_are_apart() {
     }
 }
 
-/// Row G16.
 #[tokio::test]
 async fn a_ticket_opens_one_stream_once() {
     let service = tokens_service().await;
@@ -307,13 +303,13 @@ async fn a_ticket_that_has_expired_opens_nothing() {
     let id = id_of(&asked.send().await.unwrap());
     let issued = service.post(&format!("/v1/requests/{id}/ticket")).bearer_auth(&mine).send().await.unwrap();
     let issued: Value = issued.json().await.unwrap();
-    // Ages every ticket by the 61 seconds that it is not worth waiting for.
+    // Ages every ticket by 61 seconds instead of waiting.
     let mut aged = 0;
     for slot in 0..1024 {
         let (store, key) = (token("caudal-tickets"), token(&format!("slot-{slot}")));
         let Some(record) = service.transport.get_record(&store, &key).await.unwrap() else { continue };
         let text = String::from_utf8(record.value.to_vec()).unwrap();
-        assert!(!text.contains(issued["ticket"].as_str().unwrap()), "the ticket itself is not kept");
+        assert!(!text.contains(issued["ticket"].as_str().unwrap()), "the ticket itself is not stored");
         let mut notes: Value = serde_json::from_str(&text).unwrap();
         notes[0]["until"] = json!(notes[0]["until"].as_i64().unwrap() - 61);
         service.transport.put_record(&store, &key, notes.to_string().into()).await.unwrap();
@@ -328,7 +324,7 @@ fn every_problem_of_auth_is_reported() {
     let jwt = "[auth.jwt.x]\nissuer = \"https://x\"\naudience = \"c\"\n";
     let secret = "secret = { env = \"S\" }\n";
     let cases = [
-        ("[auth]\n".to_owned(), "lets nobody in"),
+        ("[auth]\n".to_owned(), "accepts no credential"),
         ("[auth.key.a]\n".into(), "no value, or two"),
         (format!("[auth.key.a]\nsha256 = \"{KEY_SHA256}\"\nkey = {{ env = \"K\" }}\n"), "no value, or two"),
         ("[auth.key.a]\nsha256 = \"abc\"\n".into(), "64 hexadecimal digits"),
@@ -339,14 +335,14 @@ fn every_problem_of_auth_is_reported() {
         (format!("{jwt}algorithm = \"RS256\"\n{secret}tenant = \"t\"\n"), "HS256 needs secret"),
         (format!("{jwt}algorithm = \"HS256\"\npublic_key = {{ env = \"S\" }}\ntenant = \"t\"\n"), "HS256 needs secret"),
         (format!("{jwt}algorithm = \"HS256\"\njwks = \"https://x/k\"\ntenant = \"t\"\n"), "HS256 needs secret"),
-        (format!("{jwt}algorithm = \"RS256\"\njwks = \"http://x/k\"\ntenant = \"t\"\n"), "use an https:// address"),
+        (format!("{jwt}algorithm = \"RS256\"\njwks = \"http://x/k\"\ntenant = \"t\"\n"), "use an https:// URL"),
         (
             format!("{jwt}algorithm = \"RS256\"\njwks = \"http://127.0.0.1@x/k\"\ntenant = \"t\"\n"),
-            "use an https:// address",
+            "use an https:// URL",
         ),
         (format!("{jwt}algorithm = \"HS256\"\ntenant = \"t\"\n"), "no key, or several"),
-        (format!("{jwt}algorithm = \"HS256\"\n{secret}"), "whose requests its tokens see"),
-        (format!("{jwt}algorithm = \"HS256\"\n{secret}tenant = \"t\"\ntenant_claim = \"o\"\n"), "in one way"),
+        (format!("{jwt}algorithm = \"HS256\"\n{secret}"), "the tenant of its tokens"),
+        (format!("{jwt}algorithm = \"HS256\"\n{secret}tenant = \"t\"\ntenant_claim = \"o\"\n"), "in exactly one way"),
         (format!("[auth.jwt.x]\nalgorithm = \"HS256\"\nissuer = \"i\"\n{secret}tenant = \"t\"\n"), "audience"),
         ("[auth]\nkeys = 1\n".into(), "keys"),
     ];

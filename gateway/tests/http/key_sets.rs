@@ -1,4 +1,4 @@
-//! Key sets of issuers: read from an address, read again when they change, and never more often than is decent.
+//! Key sets of issuers: read from a URL, read again when they change, and at a limited rate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use crate::tokens::{claims, with_key_id};
 /// The public half of `keys/ed.pem`.
 const PUBLIC: &str = "dFyeeZ43fXOHYs8K0GQVZfq92bXN-LyYYD0zISw1Bjo";
 
-/// An issuer's address: what it answers can be changed, how often it was asked is counted.
+/// An issuer's server: its answer can be changed, and its requests are counted.
 struct Issuer {
     url: String,
     key_id: watch::Sender<&'static str>,
@@ -60,7 +60,7 @@ async fn flows(service: &Service, token: &str) -> reqwest::Response {
 }
 
 #[tokio::test]
-async fn keys_are_read_from_an_address_and_read_again_when_they_change() {
+async fn keys_are_read_from_a_url_and_read_again_when_they_change() {
     let issuer = Issuer::start("one").await;
     let service = Service::start(&issuer.config()).await;
     let first = with_key_id("one", &claims("ed", "acme"));
@@ -73,12 +73,12 @@ async fn keys_are_read_from_an_address_and_read_again_when_they_change() {
         let unknown = with_key_id(&format!("../{number}"), &claims("ed", "acme"));
         problem(flows(&service, &unknown).await, 401, "unauthenticated").await;
     }
-    assert!(issuer.asked.load(Ordering::SeqCst) <= asked + 1, "made-up keys do not have it read without bound");
+    assert!(issuer.asked.load(Ordering::SeqCst) <= asked + 1, "made-up keys cause a bounded number of readings");
     assert_eq!(flows(&service, &second).await.status(), 200);
 }
 
 #[tokio::test]
-async fn without_any_keys_nobody_can_tell() {
+async fn without_any_keys_tokens_cannot_be_checked() {
     let issuer = Issuer::start("one").await;
     let config = issuer.config().replace("/jwks.json", "/nothing");
     let service = Service::start(&config).await;

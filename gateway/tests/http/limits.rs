@@ -1,4 +1,4 @@
-//! Limits of clients and of the whole.
+//! Limits per client and of the whole service.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ const ROUTE: &str = r#"
 "#;
 
 #[tokio::test]
-async fn a_client_has_its_rate_whatever_it_says_of_itself() {
+async fn a_client_cannot_escape_its_rate_by_forged_headers() {
     let service = Service::start(ROUTE).await;
     service.echo("describe").await;
     for i in 0..3 {
@@ -83,21 +83,20 @@ async fn routes_of_a_class_share_its_rate_and_say_what_is_left() {
     problem(other, 404, "no_record").await;
 }
 
-/// Row G13, behind a proxy.
 #[tokio::test]
 async fn what_a_client_writes_before_its_proxy_changes_nothing() {
     let service = Service::start(CLASSES).await;
     service.echo("describe").await;
     let mut statuses = Vec::new();
     for number in 0..1_000_u32 {
-        // The rightmost address is the proxy's word, all before it the client's.
+        // The proxy wrote the rightmost address, the client those before it.
         let forwarded = format!("203.0.113.{}, 10.0.{}.{}, 198.51.100.7", number % 250, number % 200, number % 250);
         let answer = service.post("/recognise").header("x-forwarded-for", forwarded).send().await.unwrap();
         statuses.push(answer.status().as_u16());
     }
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 5);
     assert!(statuses[5..].iter().all(|status| *status == 429));
-    // Whom it named is not locked out, nor is anybody else; what is no address counts as the proxy itself.
+    // The forged addresses are not limited, nor are others; an entry that is not an address counts as the proxy.
     for forwarded in ["203.0.113.1", "198.51.100.8", "203.0.113.9, garbage"] {
         let answer = service.post("/recognise").header("x-forwarded-for", forwarded).send().await.unwrap();
         assert_eq!(answer.status(), 200, "{forwarded}");
@@ -105,7 +104,7 @@ async fn what_a_client_writes_before_its_proxy_changes_nothing() {
 }
 
 #[tokio::test]
-async fn whoever_is_known_is_counted_as_themselves_wherever_they_are() {
+async fn an_authenticated_caller_is_counted_across_addresses() {
     let service = Service::start(&format!("{}{CLASSES}", issuers())).await;
     service.echo("describe").await;
     let ask = |tenant: &str, address: &str| {
@@ -119,7 +118,7 @@ async fn whoever_is_known_is_counted_as_themselves_wherever_they_are() {
 }
 
 #[tokio::test]
-async fn trying_keys_is_limited_and_good_ones_still_work() {
+async fn guessing_keys_is_limited_and_valid_ones_still_work() {
     let service = Service::start(&format!("{}[limits.class.auth]\nrate = \"5/hour\"\n", issuers())).await;
     for _ in 0..5 {
         let refused = service.get("/v1/flows").bearer_auth("guess").send().await.unwrap();
@@ -132,7 +131,7 @@ async fn trying_keys_is_limited_and_good_ones_still_work() {
 }
 
 #[tokio::test]
-async fn one_client_cannot_have_all_streams() {
+async fn one_client_cannot_take_all_streams() {
     let config = format!("[limits]\nstreams_per_client = 2\nstreams_per_address = 3\n{}", issuers());
     let service = Service::start(&config).await;
     let ask = |tenant: &str| {
@@ -157,7 +156,7 @@ async fn one_client_cannot_have_all_streams() {
 }
 
 #[tokio::test]
-async fn the_size_of_headers_is_the_configs() {
+async fn the_config_limits_the_size_of_headers() {
     let service = Service::start("[limits]\nheaders = 10\nheader_bytes = \"8 KiB\"\n").await;
     let ask = |count: usize, length: usize| {
         let request = service.get("/health");
@@ -169,7 +168,7 @@ async fn the_size_of_headers_is_the_configs() {
 }
 
 #[tokio::test]
-async fn one_address_cannot_have_all_connections() {
+async fn one_address_cannot_take_all_connections() {
     let limits = "[limits]\nconnections_per_peer = 2\nheader_ms = 600000\n";
     let service = Service::start(limits).await;
     let (first, second) = (service.raw("").await, service.raw("").await);
@@ -183,22 +182,22 @@ async fn one_address_cannot_have_all_connections() {
     };
     soon(freed).await;
     drop(second);
-    // A proxy brings many clients.
+    // A trusted proxy forwards many clients.
     let service = Service::start(&format!("[service]\ntrusted_proxies = [\"127.0.0.1\"]\n{limits}")).await;
     let _held = [service.raw("").await, service.raw("").await, service.raw("").await];
     assert_eq!(service.get("/health").send().await.unwrap().status(), 200);
 }
 
-/// Whoever announces much and sends little holds no more than what came.
+/// A client that announces much and sends little takes only the memory of what it sent.
 #[tokio::test]
-async fn a_slow_body_keeps_no_other_waiting() {
+async fn a_slow_body_does_not_block_others() {
     let service = Service::start("[limits]\nmemory = \"512 KiB\"\nupload_grace_ms = 600000\n").await;
     let head = "POST /v1/flows/documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
     let mut slow = Vec::new();
     for _ in 0..10 {
         slow.push(service.raw(format!("{head}Content-Length: 250000\r\n\r\n[")).await);
     }
-    // One has sent nearly all of it.
+    // One client has sent nearly all of its body.
     slow.push(service.raw(format!("{head}Content-Length: 250000\r\n\r\n[{}", " ".repeat(249_000))).await);
     for length in [10, 60_000] {
         let request = service.post("/v1/flows/documents").header("prefer", "respond-async");
@@ -215,8 +214,8 @@ fn wrong_limits_are_reported() {
         (format!("{route}class = \"ai\"\nlimit = {{ rate = \"1/s\" }}"), "keep one of class and limit"),
         ("[limits.class.ai]\nrate = \"often\"".to_owned(), "is not a rate"),
         ("[limits.class.ai]\nrat = \"1/s\"".into(), "rat"),
-        ("[limits.class.\"a b\"]\nrate = \"1/s\"".into(), "a class is named"),
-        ("[service]\ntrusted_proxies = [\"10.0.0.0/33\"]".into(), "is no network"),
+        ("[limits.class.\"a b\"]\nrate = \"1/s\"".into(), "the name of a class"),
+        ("[service]\ntrusted_proxies = [\"10.0.0.0/33\"]".into(), "is not a network"),
         ("[limits]\nheader_bytes = \"1 KiB\"".into(), "give 8 KiB to 1 MiB"),
     ];
     for (config, expected) in cases {

@@ -1,25 +1,25 @@
-//! The gateway over real TCP, on the broker in memory.
+//! Tests of the gateway over real TCP, with the in-memory broker.
 
 #![allow(clippy::unwrap_used, reason = "a test panics on what it does not expect")]
 
+mod aborted_streams;
 mod answers;
-mod broken;
 mod config;
-mod cut;
+mod connections;
+mod csrf;
+mod disconnects;
 mod framing;
 mod http2;
 mod idempotency;
 mod identity;
 mod key_sets;
 mod limits;
+mod many_clients;
 mod openapi;
-mod origins;
 mod probes;
 mod reports;
 mod requests;
 mod service;
-mod siege;
-mod sockets;
 mod tail;
 mod tls;
 mod tokens;

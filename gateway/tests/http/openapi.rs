@@ -1,4 +1,4 @@
-//! `/openapi.json` is exact: a walk provokes every status that is listed, and meets none that is not.
+//! `/openapi.json` is exact: a walk provokes every listed status, and meets no other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,7 +43,7 @@ type Good = fn(RequestBuilder) -> RequestBuilder;
 
 type Statuses = BTreeMap<(String, String), BTreeSet<u16>>;
 
-/// What is listed; `default` is 0.
+/// The listed statuses; `default` is 0.
 fn listed(document: &Value) -> Statuses {
     let mut listed = Statuses::new();
     for (path, item) in document["paths"].as_object().unwrap() {
@@ -56,7 +56,7 @@ fn listed(document: &Value) -> Statuses {
     listed
 }
 
-/// A service, and every status that it was seen to answer.
+/// A service, and every status that it has answered.
 struct Walk {
     service: Service,
     document: Value,
@@ -100,7 +100,7 @@ impl Walk {
         self.seen.entry(operation).or_default().insert(noted);
     }
 
-    /// Sends a request of an operation, notes the status; what was answered.
+    /// Sends a request of an operation and records the status of the answer.
     async fn send(&mut self, method: &str, template: &str, request: RequestBuilder) -> reqwest::Response {
         let response = soon(request.send()).await.unwrap();
         self.note(method, template, response.status().as_u16());
@@ -113,8 +113,8 @@ impl Walk {
         self.send(method, template, request).await
     }
 
-    /// What every operation answers whatever it does: long addresses and headers, other sites, bad ids, no broker, nobody
-    /// known.
+    /// The answers that every operation has: to long URIs and headers, other sites, bad ids, a broker that is down,
+    /// missing credentials.
     async fn everywhere(&mut self) {
         let all: Vec<(String, String)> = self.listed.keys().cloned().collect();
         for (method, template) in &all {
@@ -142,7 +142,7 @@ impl Walk {
             self.send(method, template, request).await;
         }
         let unready = async {
-            // What was found out a moment ago still holds.
+            // The last result of the checks is current for a moment.
             while self.call("get", "/ready", "").await.status() != 503 {
                 tokio::task::yield_now().await;
             }
@@ -151,7 +151,7 @@ impl Walk {
         self.service.transport.set_down(false);
     }
 
-    /// Pages of another site; and those whose name was made to lead here, where names are asked for.
+    /// Pages of another site; and DNS rebinding, if the Host is checked.
     async fn foreign(&mut self, method: &str, template: &str) {
         if method != "get" {
             let page = self.request(method, &fill(template, "x")).header("origin", "http://evil.example");
@@ -183,7 +183,7 @@ impl Walk {
         self.call("delete", ONE, id.as_str()).await;
         let ended = self.request("get", &fill(EVENTS, id.as_str())).header("last-event-id", "9");
         let ended = async {
-            // The first stream may not have been missed yet.
+            // The server may not have noticed yet that the first stream is closed.
             while ended.try_clone().unwrap().send().await.unwrap().status() == 429 {
                 tokio::task::yield_now().await;
             }
@@ -249,7 +249,7 @@ impl Walk {
         }
     }
 
-    /// What every route that starts a flow answers to a wrong body.
+    /// The answers of a flow's route to wrong bodies.
     async fn wrong_bodies(&mut self, template: &str, good: Good) {
         let path = fill(template, "documents");
         let post = |walk: &Self| walk.request("post", &path);
@@ -297,12 +297,12 @@ async fn every_listed_status_occurs_and_every_status_is_listed() {
     walk.everything().await;
     walk.compare();
     assert!(walk.document["components"].get("securitySchemes").is_none());
-    assert!(walk.listed.values().all(|statuses| !statuses.contains(&401)), "nobody is asked");
+    assert!(walk.listed.values().all(|statuses| !statuses.contains(&401)), "authentication is off");
 }
 
-/// Where callers are asked who they are: the same, and what is listed for callers occurs there and nowhere else.
+/// The same with authentication, where 401 is listed for the operations that need a credential.
 #[tokio::test]
-async fn every_listed_status_occurs_where_callers_are_asked() {
+async fn every_listed_status_occurs_with_authentication() {
     let mut admin = claims("hs", "ops");
     admin["scope"] = json!("read caudal:admin");
     let mut walk = Walk::start(&format!("{}{CONFIG}", issuers()), Some(sign("hs", &admin))).await;
@@ -360,7 +360,7 @@ impl Walk {
         }
     }
 
-    /// Whoever may be refused for want of a credential is told which are taken; nobody else is.
+    /// Exactly the operations that can answer 401 list the credentials they accept.
     fn check_security(&self, guarded: &[(String, String)]) {
         let schemes = self.document["components"]["securitySchemes"].as_object().unwrap();
         assert_eq!(schemes.keys().collect::<Vec<_>>(), ["bearer", "key"]);
@@ -375,13 +375,13 @@ impl Walk {
 }
 
 impl Walk {
-    /// The ways in which requests of flows end, as whoever waits sees them; and streams, of which one is allowed.
+    /// The ends of flow requests, for a client that waits; and streams, of which one is allowed.
     async fn ends(&mut self, templates: &[&str]) {
         for template in templates {
             let flow = if template.ends_with("documents") { "documents" } else { "describe" };
             let path = fill(template, "x");
             let mut source = self.service.source(flow).await;
-            // What earlier requests left.
+            // The events of earlier requests.
             while self.service.transport.backlog(&token(flow)).await.unwrap().interactive > 0 {
                 soon(source.next()).await.unwrap().ack.settle(pipeline::Settlement::Done).await;
             }

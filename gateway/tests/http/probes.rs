@@ -1,4 +1,4 @@
-//! `/health`, `/ready`, `/metrics`, `/v1/flows`, and what is not there.
+//! `/health`, `/ready`, `/metrics`, `/v1/flows`, and paths that do not exist.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::service::{FLOWS, Service, problem};
 
 #[tokio::test]
-async fn readiness_names_the_part_and_asks_once_for_many() {
+async fn readiness_names_the_component_and_checks_once_for_many() {
     let (asked, broken) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(true)));
     let (counter, switch) = (Arc::clone(&asked), Arc::clone(&broken));
     let index: Check = Arc::new(move || {
@@ -26,7 +26,7 @@ async fn readiness_names_the_part_and_asks_once_for_many() {
     assert!(asked.load(Ordering::SeqCst) <= 2, "{asked:?}");
     for answer in answers {
         let body = problem(answer.unwrap(), 503, "not_ready").await;
-        assert_eq!(body["detail"], "not usable: index");
+        assert_eq!(body["detail"], "not ready: index");
     }
     broken.store(false, Ordering::SeqCst);
     let service = Service::start_on(MemoryTransport::with_flows(FLOWS), "", checks).await;
@@ -51,7 +51,7 @@ async fn the_built_in_paths_answer() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_a_problem_too() {
+async fn an_unknown_path_is_a_problem_too() {
     let service = Service::start("").await;
     problem(service.get("/nothing").send().await.unwrap(), 404, "no_route").await;
     let wrong = service.post("/health").send().await.unwrap();

@@ -1,4 +1,4 @@
-//! Reports with photos: kept at once, worked on later.
+//! Reports with photos: stored at once, processed later.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -30,7 +30,7 @@ fn report(fields: &Value) -> reqwest::multipart::Form {
 }
 
 #[tokio::test]
-async fn a_form_is_kept_at_once_and_its_photos_go_on_together() {
+async fn a_form_is_stored_at_once_and_its_photos_stay_together() {
     let service = Service::start(ROUTES).await;
     let mut source = service.source("report").await;
     let photo = vec![7; 200_000];
@@ -80,7 +80,7 @@ async fn json_with_data_uris_is_the_same_report() {
 }
 
 #[tokio::test]
-async fn what_is_no_report_is_refused_and_leaves_nothing() {
+async fn a_malformed_report_is_refused_and_leaves_nothing() {
     let service = Service::start(ROUTES).await;
     let photo = || vec![1; 400_000];
     let send = |body| service.post("/reports").multipart(body).send();

@@ -57,9 +57,9 @@ async fn events_resume_on_another_gateway_without_gap_or_repeat() {
     problem(wrong, 400, "bad_last_event_id").await;
 }
 
-/// Each attempt counts its results from one, and the second may tell fewer than the first.
+/// Each attempt counts its results from one, and the second may have fewer than the first.
 #[tokio::test]
-async fn the_end_is_told_behind_whatever_an_earlier_attempt_told() {
+async fn the_end_has_a_higher_id_than_the_results_of_an_earlier_attempt() {
     let service = Service::start("").await;
     let id = accepted(&service).await;
     let live = service.get(&format!("/v1/requests/{id}/events")).send().await.unwrap();
@@ -113,7 +113,7 @@ async fn a_cancellation_is_the_one_terminal() {
 }
 
 #[tokio::test]
-async fn what_is_not_known_is_not_found_and_what_is_no_id_is_refused() {
+async fn an_unknown_id_is_not_found_and_a_malformed_one_refused() {
     let service = Service::start("").await;
     for path in ["/v1/requests/nobody", "/v1/requests/nobody/events", "/v1/requests/nobody/result"] {
         problem(service.get(path).send().await.unwrap(), 404, "no_request").await;
@@ -129,7 +129,7 @@ async fn what_is_not_known_is_not_found_and_what_is_no_id_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_not_utf8_is_refused_as_any_other_bad_name() {
+async fn an_id_that_is_not_utf8_is_refused() {
     let service = Service::start("").await;
     let cases = [
         ("GET", "/v1/requests/%FF"),

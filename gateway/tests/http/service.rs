@@ -1,4 +1,4 @@
-//! A gateway under test: served on a free port, its workers played by the test.
+//! A gateway under test: served on a free port; the test plays its workers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_util::sync::CancellationToken;
 
-/// Flows every test has, with the bound of each lane.
+/// The flows of every test, with the limit of each lane.
 pub const FLOWS: [(&str, usize); 4] = [("describe", 100), ("report", 100), ("narrow", 1), ("documents", 100)];
 
 pub struct Service {
@@ -35,7 +35,7 @@ pub fn token(text: &str) -> Token {
     Token::new(text).unwrap()
 }
 
-/// Waits for what must happen.
+/// Waits for something that must happen.
 pub async fn soon<T>(future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future).await.expect("must happen soon")
 }
@@ -50,7 +50,7 @@ impl Service {
         Self::start_with(transport, config, checks, None).await
     }
 
-    /// Serves HTTPS where there is a certificate; the client speaks plain HTTP.
+    /// Serves HTTPS if there is a certificate; the client speaks plain HTTP.
     pub async fn start_with(
         transport: MemoryTransport,
         config: &str,
@@ -67,7 +67,7 @@ impl Service {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let served = tokio::spawn(gateway::serve(Door { listener, tls }, state, stop.clone()));
-        // For plain HTTP, but the library wants to know of ciphers all the same.
+        // The client needs a crypto provider even for plain HTTP.
         drop(ring::default_provider().install_default());
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
         Self { address, transport, client, stop, served }
@@ -85,7 +85,7 @@ impl Service {
         self.client.post(self.url(path))
     }
 
-    /// Stops accepting and waits until everything in work has ended.
+    /// Stops accepting and waits until everything has ended.
     pub async fn stop(self) -> MemoryTransport {
         self.stop.cancel();
         soon(self.served).await.unwrap();
@@ -149,7 +149,7 @@ impl Service {
     }
 }
 
-/// What a gateway is made of that serves `config`, TOML text.
+/// The state of a gateway that serves `config`, TOML text.
 pub fn state(transport: impl Transport + 'static, config: &str, checks: Vec<(String, Check)>) -> GatewayState {
     let spec = read(config);
     let flow = |name: &str| FlowEntry {
@@ -176,7 +176,7 @@ pub fn state(transport: impl Transport + 'static, config: &str, checks: Vec<(Str
     })
 }
 
-/// Reads a config that must be right.
+/// Reads a config that must be valid.
 pub fn read(config: &str) -> GatewaySpec {
     let (spec, problems) = read_checked(config);
     assert!(problems.is_empty(), "{problems:?}");
@@ -251,7 +251,7 @@ pub async fn read_to_end(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Every event of a stream, and whether it ended rather than broke off.
+/// Every event of a stream, and whether it ended cleanly.
 pub async fn read_events(mut stream: reqwest::Response) -> (String, bool) {
     let mut text = String::new();
     loop {
@@ -279,7 +279,7 @@ pub fn form(name: &'static str, media_type: &str, bytes: Vec<u8>) -> reqwest::mu
     add(reqwest::multipart::Form::new(), name, media_type, bytes)
 }
 
-/// A form with one part more.
+/// Adds a part to a form.
 pub fn add(
     form: reqwest::multipart::Form,
     name: &'static str,

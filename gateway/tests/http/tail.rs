@@ -1,4 +1,4 @@
-//! `/v1/tail/{flow}`: live events as server-sent events and as a WebSocket, and who may open one (rows G15, G16, G17).
+//! `/v1/tail/{flow}`: live events as server-sent events and as a WebSocket, and which clients may open one.
 
 use futures_util::{SinkExt, StreamExt};
 use pipeline::{DeadLetter, Envelope, Payload, Rejection, RequestId, Submission, Transport};
@@ -67,14 +67,14 @@ async fn events_are_seen_live_as_a_stream_and_over_a_socket() {
 }
 
 #[tokio::test]
-async fn watchers_of_a_flow_come_and_go() {
+async fn readers_of_a_flow_come_and_go() {
     let service = Service::start("").await;
     for round in 0..5 {
         let mut sockets = Vec::new();
         for _ in 0..3 {
             sockets.push(connect(&service, "/v1/tail/documents", &[]).await.unwrap());
         }
-        // One of them never reads.
+        // One reader never reads.
         let _deaf = sockets.pop();
         for number in 0..10 {
             submit(&service, "documents", &json!({ "round": round, "number": number })).await;
@@ -138,7 +138,6 @@ async fn a_shutdown_ends_tails_at_once() {
     service.stop().await;
 }
 
-/// Row G17.
 #[tokio::test]
 async fn a_page_of_another_origin_opens_no_socket() {
     let service = Service::start("[service]\norigins = [\"https://app.example\"]\n").await;
@@ -152,7 +151,6 @@ async fn a_page_of_another_origin_opens_no_socket() {
     }
 }
 
-/// Row G17.
 #[tokio::test]
 async fn a_giant_message_closes_its_socket() {
     let service = Service::start("").await;
@@ -169,7 +167,7 @@ async fn a_giant_message_closes_its_socket() {
 }
 
 #[tokio::test]
-async fn a_tenant_sees_its_own_events_and_needs_to_be_known() {
+async fn a_tenant_sees_its_own_events_and_must_authenticate() {
     let service = Service::start(&issuers()).await;
     problem(service.get("/v1/tail/documents").send().await.unwrap(), 401, "unauthenticated").await;
     let bearer = format!("Bearer {}", good("acme"));
@@ -180,7 +178,7 @@ async fn a_tenant_sees_its_own_events_and_needs_to_be_known() {
     }
     let seen = next_text(&mut socket).await;
     assert_eq!((&seen["data"]["n"], &seen["params"]["_tenant"]), (&json!(2), &json!("acme")));
-    // A browser's way: a ticket, good once.
+    // As browsers do: with a ticket, which is valid once.
     let issued = service.post("/v1/tail/documents/ticket").bearer_auth(good("acme")).send().await.unwrap();
     let url = issued.json::<Value>().await.unwrap()["url"].as_str().unwrap().to_owned();
     connect(&service, &url, &[]).await.unwrap();

@@ -1,4 +1,4 @@
-//! HTTPS: both protocols, clients that do not get through their handshake, and certificates that are renewed.
+//! TLS: both HTTP versions, clients that do not complete their handshake, and certificate renewal.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use crate::http2;
 use crate::service::{FLOWS, Service, read_to_end, soon};
 
-/// A certificate of its own for `localhost`.
+/// A self-signed certificate for `localhost`.
 fn certificate() -> CertifiedKey<KeyPair> {
     generate_simple_self_signed(["localhost".to_owned()]).unwrap()
 }
@@ -67,7 +67,7 @@ impl Secure {
 }
 
 #[tokio::test]
-async fn both_protocols_are_spoken_and_agreed_on() {
+async fn both_protocols_are_negotiated_and_served() {
     let secure = Secure::start("").await;
     secure.is_served().await;
     for (offered, agreed) in [(["http/1.1", "h2"], "h2"), (["http/1.1", "spdy/3"], "http/1.1")] {
@@ -103,13 +103,13 @@ async fn a_large_upload_and_its_answer_pass() {
 }
 
 #[tokio::test]
-async fn handshakes_have_their_time_and_plain_text_is_not_served() {
+async fn handshakes_time_out_and_plain_text_is_not_served() {
     let secure = Secure::start("[limits]\nheader_ms = 400\n").await;
     let mut refused = Vec::new();
     for text in [b"".as_slice(), b"\x16\x03\x01", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
         refused.push(secure.service.raw(text).await);
     }
-    // Through its handshake, and silent then.
+    // Completes its handshake, then sends nothing.
     let mut silent = secure.connect(&[]).await.unwrap();
     secure.is_served().await;
     for mut stream in refused {
@@ -120,7 +120,7 @@ async fn handshakes_have_their_time_and_plain_text_is_not_served() {
 }
 
 #[tokio::test]
-async fn a_shutdown_ends_what_is_encrypted_too() {
+async fn a_shutdown_ends_encrypted_connections_too() {
     let secure = Secure::start("").await;
     let mut stream = secure.connect(&[]).await.unwrap();
     let ask = "GET /v1/tail/documents HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -135,7 +135,7 @@ async fn a_shutdown_ends_what_is_encrypted_too() {
 }
 
 #[tokio::test]
-async fn a_certificate_is_renewed_and_a_broken_one_is_not_taken() {
+async fn a_certificate_is_renewed_and_a_broken_one_ignored() {
     let mut secure = Secure::start("").await;
     std::fs::write(secure.folder.path().join("cert.pem"), "half of a certificate").unwrap();
     let next = certificate();
@@ -156,7 +156,7 @@ async fn a_certificate_is_renewed_and_a_broken_one_is_not_taken() {
 }
 
 #[test]
-fn what_is_no_certificate_is_refused_with_a_remedy() {
+fn a_malformed_certificate_is_refused_with_a_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let opened = |spec: &TlsSpec| Tls::open(spec).err().map(|error| error.to_string()).unwrap_or_default();
     let spec = write(folder.path(), &certificate());
@@ -164,9 +164,13 @@ fn what_is_no_certificate_is_refused_with_a_remedy() {
     std::fs::write(&spec.key, certificate().signing_key.serialize_pem()).unwrap();
     assert!(opened(&spec).contains("do not fit"), "{}", opened(&spec));
     std::fs::write(&spec.key, "secret text").unwrap();
-    assert!(opened(&spec).contains("holds no private key") && !opened(&spec).contains("secret"), "{}", opened(&spec));
+    assert!(
+        opened(&spec).contains("contains no private key") && !opened(&spec).contains("secret"),
+        "{}",
+        opened(&spec)
+    );
     std::fs::write(&spec.cert, "").unwrap();
-    assert!(opened(&spec).contains("holds no certificate"), "{}", opened(&spec));
+    assert!(opened(&spec).contains("contains no certificate"), "{}", opened(&spec));
     std::fs::remove_file(&spec.cert).unwrap();
     assert!(opened(&spec).contains("cert.pem") && opened(&spec).contains("give the path"), "{}", opened(&spec));
 }

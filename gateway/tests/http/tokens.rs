@@ -1,4 +1,4 @@
-//! Issuers and tokens for tests, right and wrong ones.
+//! Issuers and tokens for tests, valid and invalid ones.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -40,7 +40,7 @@ pub fn issuers() -> String {
     .concat()
 }
 
-/// What a good token of an issuer says.
+/// The claims of a valid token of an issuer.
 pub fn claims(issuer: &str, tenant: &str) -> Value {
     json!({
         "iss": format!("https://{issuer}"), "aud": "caudal", "sub": "ann", "org": tenant, "exp": now() + 600,
@@ -58,7 +58,7 @@ pub fn sign(issuer: &str, claims: &Value) -> String {
     encode(&Header::new(algorithm), claims, &key).unwrap()
 }
 
-/// A good token of a tenant.
+/// A valid token of a tenant.
 pub fn good(tenant: &str) -> String {
     sign("hs", &claims("hs", tenant))
 }
@@ -69,7 +69,7 @@ pub fn with_key_id(key_id: &str, claims: &Value) -> String {
     encode(&header, claims, &EncodingKey::from_ed_pem(&key("ed.pem")).unwrap()).unwrap()
 }
 
-/// A token with the shared secret's signature over a header and claims as they are written.
+/// A token with a given header and claims, signed with the shared secret.
 pub fn signed_text(header: &str, claims: &str) -> String {
     let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
     let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &EncodingKey::from_secret(SECRET), Algorithm::HS256);

@@ -1,4 +1,4 @@
-//! Bodies: what is taken, what is refused and with what words, and that nothing is left of what failed.
+//! Bodies: which are accepted, which are refused with which problem, and that a failed one leaves nothing.
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -30,7 +30,7 @@ const ROUTES: &str = r#"
     body = { json = true, max_bytes = "1 KiB" }
 "#;
 
-/// A service that has time: its uploads are not slow.
+/// A service with generous upload limits.
 async fn patient() -> Service {
     Service::start(&ROUTES.replace("upload_grace_ms = 60", "upload_grace_ms = 20000")).await
 }
@@ -66,7 +66,7 @@ async fn a_file_arrives_whole_inline_or_by_reference() {
 }
 
 #[tokio::test]
-async fn parts_of_a_form_stay_apart() {
+async fn parts_of_a_form_stay_separate() {
     let service = patient().await;
     service.echo("describe").await;
     let body = add(form("file", "image/png", pattern(400_000)), "label", "text/plain", b"cat".to_vec());
@@ -116,12 +116,12 @@ async fn wrong_forms_are_refused_and_leave_nothing() {
 }
 
 #[tokio::test]
-async fn too_much_is_refused_by_its_header_by_its_part_and_while_it_streams() {
+async fn a_body_that_is_too_large_is_refused_by_its_header_by_its_part_and_while_it_streams() {
     let service = patient().await;
     let announced = service.post("/photo").multipart(form("file", "image/png", pattern(2 << 20))).send().await.unwrap();
     let body = problem(announced, 413, "too_large").await;
     assert!(body["detail"].as_str().unwrap().contains("1 MiB"), "{body}");
-    // Just above the file's limit, and below what a form may frame it with.
+    // Just above the file's limit, within the allowance for the form's framing.
     let by_part =
         service.post("/photo").multipart(form("file", "image/png", pattern((1 << 20) + 1))).send().await.unwrap();
     problem(by_part, 413, "too_large").await;
@@ -142,7 +142,7 @@ async fn an_announced_giant_is_refused_before_it_is_sent() {
 }
 
 #[tokio::test]
-async fn a_slow_body_is_given_up() {
+async fn a_slow_body_is_refused() {
     let service = Service::start(ROUTES).await;
     let mut stream = service
         .raw("POST /raw HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: 1000\r\n\r\nabc")
@@ -189,21 +189,21 @@ async fn raw_and_json_bodies_are_what_they_say() {
     problem(plain, 415, "media_type").await;
     problem(service.post("/json").body("{}").send().await.unwrap(), 415, "media_type").await;
 
-    // Row G7, as deep as fits and deeper: neither the parser nor what drops its work may follow.
+    // As deep as fits and deeper: neither the parser nor the drop of its result may recurse.
     for (depth, status, code) in [(250_000, 400, "malformed_json"), (1_000_000, 413, "too_large")] {
         let deep = service.post("/v1/flows/documents").header("content-type", "application/json");
         problem(deep.body("[".repeat(depth)).send().await.unwrap(), status, code).await;
     }
-    // Row G4: 415 whatever the route, before anything is inflated.
+    // 415 on any route, before anything is decompressed.
     for path in ["/raw", "/json", "/photo", "/v1/flows/documents"] {
         let zipped = service.post(path).header("content-encoding", "gzip").body(vec![0; 1 << 20]);
         problem(zipped.send().await.unwrap(), 415, "content_encoding").await;
     }
 }
 
-/// Row G2: part of it was stored already.
+/// Part of it was stored already.
 #[tokio::test]
-async fn a_body_that_dwindles_is_given_up_and_nothing_of_it_stays() {
+async fn a_body_that_slows_down_is_refused_and_leaves_nothing() {
     let service =
         Service::start(&ROUTES.replace("upload_grace_ms = 60", "upload_ms = 1500").replace("1 MiB", "10 MiB")).await;
     let head = "--B\r\nContent-Disposition: form-data; name=\"file\"\r\nContent-Type: image/jpeg\r\n\r\n";
@@ -229,9 +229,8 @@ async fn a_body_that_dwindles_is_given_up_and_nothing_of_it_stays() {
     nothing_left(service).await;
 }
 
-/// Row G9.
 #[tokio::test]
-async fn forms_full_of_tricks_are_refused_or_harmless() {
+async fn hostile_forms_are_refused_or_harmless() {
     let service = patient().await;
     service.echo("describe").await;
     let send = |text: String| {
@@ -242,7 +241,7 @@ async fn forms_full_of_tricks_are_refused_or_harmless() {
     let mut stream = service
         .raw("POST /photo HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=B\r\nTransfer-Encoding: chunked\r\n\r\n")
         .await;
-    // As many as are taken: the server closes long before the end.
+    // The server closes long before the end.
     let parts = empty.replace("name=\"file\"", "name=\"x\"").repeat(100);
     let chunk = format!("{:x}\r\n{parts}\r\n", parts.len());
     for _ in 0..1_000 {

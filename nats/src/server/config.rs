@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use pipeline::spec::ByteSize;
 
-use super::keys::Keys;
-use crate::connection::INBOX_PREFIX;
-use crate::names;
+use crate::server::keys::Keys;
 use crate::spec::NatsSpec;
+use crate::wire::subjects::{self, INBOX_PREFIX};
 
-/// Heap of the server beside streams in memory: indexes, deduplication tables, clients.
+/// Heap of the server in addition to streams in memory: indexes, deduplication tables, clients.
 const HEAP: u64 = 256 << 20;
-/// Larger than the largest message, so that a refusal is ours and does not cost the connection.
+/// More than the largest message, so that our own checks or the stream refuse a message that is too large. The server
+/// closes the connection of a client that exceeds this.
 const MAX_PAYLOAD: &str = "2MB";
 
 /// `data_dir/nats`.
@@ -41,7 +41,7 @@ pub fn loopback() -> IpAddr {
     Ipv4Addr::LOCALHOST.into()
 }
 
-/// An address at which a server that listens on `ip` can be reached from here.
+/// An address at which this machine reaches a server that listens on `ip`.
 pub fn reachable(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(ip) if ip.is_unspecified() => loopback(),
@@ -50,12 +50,13 @@ pub fn reachable(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// What `GOMEMLIMIT` should say.
+/// Value of `GOMEMLIMIT`, the memory limit of the Go runtime.
 pub fn memory_limit(spec: &NatsSpec) -> String {
     format!("{}MiB", (spec.max_mem.0 + HEAP) >> 20)
 }
 
-/// The text of the config. `port` pins the port of an earlier start; without it, and without `listen`, any free one.
+/// The text of the config. `port` is the port of an earlier start; without it and without `listen`, the server takes
+/// any free port.
 pub fn text(spec: &NatsSpec, directory: &Path, keys: &Keys, max_file: ByteSize, port: Option<u16>) -> String {
     let listen = match (spec.listen, port) {
         (Some(listen), Some(port)) => SocketAddr::new(listen.ip(), port).to_string(),
@@ -95,9 +96,10 @@ fn host(ip: IpAddr) -> String {
     }
 }
 
-/// This process may do everything; publishers may send events and read results; MQTT devices may not touch the API.
+/// Writes the users and their permissions: this process may do everything; publishers may publish events and read
+/// results; MQTT devices have no access to the API.
 fn users(text: &mut String, keys: &Keys) {
-    let results = names::RESULTS;
+    let results = subjects::RESULTS;
     let publish: Vec<String> = [
         "ev.>".to_owned(),
         format!("$JS.API.STREAM.INFO.{results}"),
@@ -123,17 +125,30 @@ fn users(text: &mut String, keys: &Keys) {
         publish.join(", ")
     );
     if let Some(password) = &keys.mqtt {
+        let inboxes = format!("{INBOX_PREFIX}.>");
         let _ = writeln!(
             text,
-            "  {{ user: mqtt, password: \"{password}\", permissions: {{ \
-             publish: {{ deny: [\"$JS.>\", \"$SYS.>\", \"res.>\", \"dead.>\", \"rec.>\", \"blob.>\", \"canary.>\", \"cancel.>\", \"ledger\"] }}, \
-             subscribe: {{ deny: [\"$JS.>\", \"$SYS.>\", \"_INBOX.>\", \"{INBOX_PREFIX}.>\", \"rec.>\", \"blob.>\"] }} }} }}"
+            "  {{ user: mqtt, password: \"{password}\", permissions: {{ publish: {{ deny: [{}] }}, \
+             subscribe: {{ deny: [{}] }} }} }}",
+            list(&[SERVER_API, OWN_SUBJECTS, STORED_SUBJECTS]),
+            list(&[SERVER_API, OWN_SUBJECTS, &["_INBOX.>", &inboxes]])
         );
     }
     let _ = writeln!(text, "] }}");
 }
 
-/// A path as a string of the config's language.
+/// The servers' own interfaces.
+const SERVER_API: &[&str] = &["$JS.>", "$SYS.>"];
+/// What only the service itself reads and writes: bodies and records.
+const OWN_SUBJECTS: &[&str] = & ["blob.>", "own.>", "rec.>"];
+/// What only the service writes.
+const STORED_SUBJECTS: &[&str] = & ["canary.>", "cancel.>", "dead.>", "ledger", "res.>"];
+
+fn list(groups: &[&[&str]]) -> String {
+    groups.concat().iter().map(|subject| format!("\"{subject}\"")).collect::<Vec<_>>().join(", ")
+}
+
+/// A path as a quoted string of the config's syntax.
 fn quoted(path: &Path) -> String {
     let text = path.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"");
     format!("\"{text}\"")
@@ -152,16 +167,54 @@ mod tests {
         text.lines().find(|line| line.starts_with("listen")).unwrap().to_owned()
     }
 
+    fn spec(listen: &str) -> NatsSpec {
+        NatsSpec { listen: Some(listen.parse().unwrap()), ..NatsSpec::default() }
+    }
+
     #[test]
-    fn the_port_is_any_then_pinned() {
-        let mut spec = NatsSpec::default();
-        assert_eq!(listen_line(&spec, None), "listen: \"127.0.0.1:-1\"");
-        assert_eq!(listen_line(&spec, Some(4333)), "listen: \"127.0.0.1:4333\"");
-        spec.listen = Some("0.0.0.0:4222".parse().unwrap());
-        assert_eq!(listen_line(&spec, None), "listen: \"0.0.0.0:4222\"");
-        spec.listen = Some("[::1]:0".parse().unwrap());
+    fn without_listen_the_first_port_is_any_free_one() {
+        assert_eq!(listen_line(&NatsSpec::default(), None), "listen: \"127.0.0.1:-1\"");
+    }
+
+    #[test]
+    fn the_port_of_an_earlier_start_is_used_again() {
+        assert_eq!(listen_line(&NatsSpec::default(), Some(4333)), "listen: \"127.0.0.1:4333\"");
+    }
+
+    #[test]
+    fn listen_names_address_and_port() {
+        assert_eq!(listen_line(&spec("0.0.0.0:4222"), None), "listen: \"0.0.0.0:4222\"");
+    }
+
+    #[test]
+    fn port_0_of_listen_is_any_free_one_and_then_stays_the_same() {
+        let spec = spec("[::1]:0");
         assert_eq!(listen_line(&spec, None), "listen: \"[::1]:-1\"");
         assert_eq!(listen_line(&spec, Some(4333)), "listen: \"[::1]:4333\"");
+    }
+
+    #[test]
+    fn a_server_on_every_address_is_reached_over_loopback() {
+        assert_eq!(reachable("0.0.0.0".parse().unwrap()), loopback());
+        assert_eq!(reachable("10.0.0.7".parse().unwrap()).to_string(), "10.0.0.7");
+    }
+
+    #[test]
+    fn mqtt_devices_may_write_none_of_the_service_s_own_subjects() {
+        let spec = NatsSpec { mqtt: Some("127.0.0.1:1883".parse().unwrap()), ..NatsSpec::default() };
+        let keys = Keys { mqtt: Some("secret".into()), ..keys() };
+        let text = text(&spec, Path::new("/d"), &keys, ByteSize::mib(1), None);
+        let user = text.lines().find(|line| line.contains("user: mqtt")).unwrap();
+        let (publish, subscribe) = user.split_once("subscribe:").unwrap();
+        let first_token = |subjects: &str| subjects.split('.').next().unwrap().to_owned();
+        for subjects in [subjects::BLOB_SUBJECTS, subjects::OWN_RECORD_SUBJECTS, subjects::RECORD_SUBJECTS] {
+            let denied = format!("\"{}.>\"", first_token(subjects));
+            assert!(publish.contains(&denied) && subscribe.contains(&denied), "{subjects}");
+        }
+        for subjects in [subjects::RESULT_SUBJECTS, subjects::DEAD_LETTER_SUBJECTS, subjects::CANARY_SUBJECT] {
+            assert!(publish.contains(&format!("\"{}.>\"", first_token(subjects))), "{subjects}");
+        }
+        assert!(publish.contains(&format!("\"{}\"", subjects::LEDGER_SUBJECT)));
     }
 
     #[test]

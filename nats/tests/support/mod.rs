@@ -1,6 +1,6 @@
-//! A private nats-server per test: its own port, its own store, gone with the test.
+//! A private nats-server for each test, with a port and a store of its own. It ends with the test.
 
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(dead_code, reason = "each test binary uses only a part")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use pipeline::{
 };
 use tempfile::TempDir;
 
-/// Longer than anything here takes, shorter than anybody's patience.
+/// Longer than anything takes here.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub fn program() -> PathBuf {
@@ -58,7 +58,7 @@ pub fn options(data_dir: &Path, spec: NatsSpec) -> ServerOptions {
     }
 }
 
-/// Small enough to fit many times on the disk of a test machine.
+/// Small bounds, so that many servers fit on the disk of a test machine.
 pub fn limits() -> Limits {
     Limits {
         results_max_bytes: ByteSize::mib(256),
@@ -104,10 +104,10 @@ pub async fn open(transport: &JetStream, flow: &str, lane: Lane, bounds: SourceB
 }
 
 pub async fn next(source: &mut Box<dyn Source>) -> Delivery {
-    tokio::time::timeout(PATIENCE, source.next()).await.expect("no event came").expect("the source ended")
+    tokio::time::timeout(PATIENCE, source.next()).await.expect("no event was delivered").expect("the source ended")
 }
 
-/// Whether nothing comes within `time`.
+/// Whether no event is delivered within `time`.
 pub async fn is_quiet(source: &mut Box<dyn Source>, time: Duration) -> bool {
     tokio::time::timeout(time, source.next()).await.is_err()
 }
@@ -120,11 +120,11 @@ pub fn kinds(outcomes: &[Outcome]) -> Vec<(OutcomeKind, u32)> {
     outcomes.iter().map(|outcome| (outcome.kind, outcome.ordinal)).collect()
 }
 
-/// Waits until `done` holds, asking again and again.
+/// Polls `done` until it returns `true`.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, mut done: impl FnMut() -> F) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !done().await {
-        assert!(tokio::time::Instant::now() < deadline, "never: {what}");
+        assert!(tokio::time::Instant::now() < deadline, "timed out: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

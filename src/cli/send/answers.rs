@@ -1,4 +1,4 @@
-//! The folder that answers are stored in: one file for each that was sent, whole or not there.
+//! The folder for answers: one file per sent file, renamed into place once complete.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -18,16 +18,16 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// The folder, made where it is missing, for answers to these files.
+    /// Opens the folder for the answers to `files`, creating it if it is missing.
     ///
     /// # Errors
-    /// If it cannot be made, is the one that is sent, or two files' answers would have the same name.
+    /// If it cannot be created, is the folder that is sent, or the answers to two files would have the same name.
     pub fn open(folder: &Path, sent: &Path, files: &[PathBuf]) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let of_files = if sent.is_file() { sent.parent().unwrap_or(Path::new("")) } else { sent };
         let of_files = if of_files.as_os_str().is_empty() { Path::new(".") } else { of_files };
         if folder.canonicalize()? == of_files.canonicalize()? {
-            bail!("answers in {} could replace what is sent from there: save them elsewhere", folder.display());
+            bail!("answers in {} could overwrite the files that are sent: choose another folder", folder.display());
         }
         let mut stems = HashMap::new();
         for file in files {
@@ -39,16 +39,16 @@ impl Answers {
         Ok(Self { folder: folder.to_path_buf() })
     }
 
-    /// Whether an answer of this name is there.
+    /// Whether an answer of this name exists.
     pub fn has(&self, name: &str) -> bool {
         self.folder.join(name).is_file()
     }
 
-    /// Stores the answer to a file while it comes in, and gives its name: that of the file, with the extension of what
-    /// was answered. It has that name only once all of it is on the disk.
+    /// Streams the answer to a file to disk and returns its name: the file's, with the extension of the answer's type. The
+    /// answer has that name only once it is complete and synced.
     ///
     /// # Errors
-    /// If the answer breaks off or cannot be written.
+    /// If the answer ends early or cannot be written.
     pub async fn store(&self, file: &Path, answer: Response) -> anyhow::Result<String> {
         let media_type = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let extension = extension_of(media_type.unwrap_or_default());

@@ -1,4 +1,4 @@
-//! What a folder's earlier runs have sent: one JSON line per file, appended and synced as each is answered.
+//! The journal of a folder: one JSON line per sent file, appended and synced when its answer arrives.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::answers::Answers;
 
-/// A file as it was when it was sent; a changed file is a new one.
+/// A file as it was when it was sent. A changed file is sent again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Entry {
     target: String,
@@ -25,7 +25,7 @@ struct Entry {
 struct Line {
     #[serde(flatten)]
     entry: Entry,
-    /// Name of the file that its answer was stored in, if it was.
+    /// The name of the stored answer, if it was stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     saved: Option<String>,
 }
@@ -38,7 +38,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Reads the journal, or begins one.
+    /// Opens the journal, creating it if it is missing.
     ///
     /// # Errors
     /// If the file cannot be read or written.
@@ -47,7 +47,7 @@ impl Journal {
         let file = OpenOptions::new().create(true).append(true).read(true).open(path).with_context(context)?;
         let mut sent = HashMap::new();
         for line in BufReader::new(&file).lines() {
-            // A line cut short by a crash names a file whose answer may be lost: it is sent again.
+            // A crash can cut a line short. That file's answer may be lost, so it is sent again.
             if let Ok(Line { entry, saved }) = serde_json::from_str(&line.with_context(context)?) {
                 sent.insert(entry, saved);
             }
@@ -55,13 +55,13 @@ impl Journal {
         Ok(Self { file, target: target.to_owned(), sent })
     }
 
-    /// Whether the file was sent as it is now, and its answer is still there where answers are wanted.
+    /// Whether the file was sent unchanged, and, if answers are stored, its answer still exists.
     pub fn has(&self, file: &Path, answers: Option<&Answers>) -> bool {
         let Some(saved) = self.entry(file).ok().and_then(|entry| self.sent.get(&entry)) else { return false };
         answers.is_none_or(|answers| saved.as_ref().is_some_and(|name| answers.has(name)))
     }
 
-    /// Notes a file as sent, and the name of its stored answer.
+    /// Records a file as sent, with the name of its stored answer.
     ///
     /// # Errors
     /// If the journal cannot be written.

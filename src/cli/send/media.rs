@@ -1,8 +1,8 @@
-//! Media types by the extensions of files, and the other way round.
+//! File extensions and media types, each by the other.
 
 use std::path::Path;
 
-/// Extension and media type; of several for one, the first is the usual.
+/// Extension and media type. Where a type has several extensions, the first is used for answers.
 const TYPES: [(&str, &str); 23] = [
     ("jpg", "image/jpeg"),
     ("jpeg", "image/jpeg"),
@@ -29,14 +29,14 @@ const TYPES: [(&str, &str); 23] = [
     ("bin", "application/octet-stream"),
 ];
 
-/// The media type that a file's name speaks of.
+/// The media type of a file name's extension.
 pub fn type_of(file: &Path) -> &'static str {
     let extension = file.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     let known = TYPES.iter().find(|(known, _)| *known == extension);
     known.map_or("application/octet-stream", |(_, media_type)| media_type)
 }
 
-/// The extension of a file of this media type, `bin` where none is known.
+/// The extension for a media type, or `bin` if it is unknown.
 pub fn extension_of(media_type: &str) -> &'static str {
     let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if essence.ends_with("+json") {

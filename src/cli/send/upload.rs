@@ -1,4 +1,4 @@
-//! One file, one request: posted, waited for, retried as long as the service asks for patience.
+//! Sends one file as one request and waits for its result, retrying while the service answers 429 or 503.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::answers::Answers;
 use super::media::type_of;
-use crate::client;
+use crate::http_client;
 
 /// Where the files go.
 pub struct Target {
@@ -22,42 +22,42 @@ pub struct Target {
 
 /// How a file becomes a request.
 pub enum Way {
-    /// Its bytes, into an open flow.
+    /// The file's bytes, to an open flow.
     Flow(String),
-    /// As the form's field of this name, to a route.
+    /// As a field of a multipart form, to a route.
     Form {
-        /// `{name}` in it is the file's name.
+        /// Path of the route; `{name}` stands for the file's name without extension.
         path: String,
-        /// The form's field.
+        /// Name of the form field.
         field: String,
     },
-    /// Its bytes, to a route.
+    /// The file's bytes, to a route.
     Raw {
-        /// `{name}` in it is the file's name.
+        /// Path of the route; `{name}` stands for the file's name without extension.
         path: String,
     },
 }
 
-/// How often something is asked for again when the service says it is full.
+/// Attempts while the service answers that it is full.
 const OFFERS: u32 = 20;
 
-/// Longest pause between two offers, whatever the service asks for.
+/// Longest pause between two attempts, whatever `Retry-After` says.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Longest wait for the result of an accepted file.
 const RESULT_PATIENCE: Duration = Duration::from_secs(600);
 
 impl Target {
-    /// A service, and how it gets its files. It is told the key or token that it asks for, if any.
+    /// A service and how it gets the files, with its API key or token if it needs one.
     ///
     /// # Errors
-    /// If the token cannot stand in a header.
+    /// If the token has characters that a header value cannot have.
     pub fn new(base: &str, way: Way, token: Option<&str>) -> anyhow::Result<Self> {
-        let client = client::to_service(token)?;
+        let client = http_client::to_service(token)?;
         Ok(Self { client, base: base.trim_end_matches('/').to_owned(), way })
     }
 
-    /// The target as the journal names it.
+    /// The target's name in the journal.
     pub fn describe(&self) -> String {
         match &self.way {
             Way::Flow(flow) => format!("{}/v1/flows/{flow}", self.base),
@@ -90,10 +90,10 @@ impl Target {
     }
 }
 
-/// Sends one file, waits for its terminal result, and stores the answer where that is wanted; then gives its name.
+/// Sends one file and waits for its terminal result. Returns the name of the stored answer, if answers are stored.
 ///
 /// # Errors
-/// The service's own words if it refuses the file or fails on it.
+/// The service's problem detail if it refuses the file or fails on it.
 pub async fn upload(target: &Target, file: &Path, answers: Option<&Answers>) -> anyhow::Result<Option<String>> {
     let mut answer = target.post(file).await?;
     if answer.status() == StatusCode::ACCEPTED {
@@ -113,7 +113,7 @@ pub async fn upload(target: &Target, file: &Path, answers: Option<&Answers>) -> 
     }
 }
 
-/// Asks for the request's status until it is terminal, ever less often.
+/// Polls the request's status until it is terminal, with growing pauses.
 async fn wait(target: &Target, id: &str) -> anyhow::Result<()> {
     let mut pause = Duration::from_millis(20);
     loop {
@@ -130,7 +130,7 @@ async fn wait(target: &Target, id: &str) -> anyhow::Result<()> {
     }
 }
 
-/// A successful answer, asked for as often as the service is full or has had enough of this client.
+/// Sends the request until it succeeds, as long as the answer is 429 or 503 and attempts are left.
 async fn patiently(request: impl Fn() -> anyhow::Result<RequestBuilder>) -> anyhow::Result<Response> {
     for _ in 0..OFFERS {
         let response = request()?.send().await?;
@@ -142,7 +142,7 @@ async fn patiently(request: impl Fn() -> anyhow::Result<RequestBuilder>) -> anyh
             _ => bail!(problem(response).await),
         }
     }
-    bail!("the service stayed full after {OFFERS} offers")
+    bail!("the service was still full after {OFFERS} attempts")
 }
 
 async fn problem(response: Response) -> String {
@@ -163,7 +163,7 @@ fn retry_after(response: &Response) -> Duration {
     Duration::from_secs(seconds.unwrap_or(1)).min(LONGEST_PAUSE)
 }
 
-/// The file's name without its extension, as an id: what an id cannot hold becomes `-`.
+/// The file's name without extension as an id; characters that an id cannot have become `-`.
 fn token(file: &Path) -> String {
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
     let safe = |c: char| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' };

@@ -1,10 +1,10 @@
-//! GenDoc: templates in, documents out, by a real LibreOffice.
+//! GenDoc (`config/gendoc.toml`): templates, rendering and conversion with a real LibreOffice.
 
-mod docx;
+mod fixtures;
 mod gotenberg;
-mod hostile;
-mod markers;
-mod missing;
+mod hostile_documents;
+mod no_libreoffice;
 mod render;
 mod templates;
 mod webhook;
+mod worker_kills;

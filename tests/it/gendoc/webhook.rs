@@ -1,4 +1,4 @@
-//! A webhook is told the result of its request, or why there is none, by whom the config allows.
+//! Webhooks: they receive the result or the problem of a request, if their host is on the allow list.
 
 use reqwest::Response;
 use reqwest::multipart::{Form, Part};
@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::docx::{code, docx, gendoc, put};
+use super::fixtures::{docx, gendoc, problem_of, put};
 use crate::caudal::Caudal;
 
-/// Somebody who is told: what came is a head and a body.
+/// An HTTP server that receives webhook calls.
 struct Receiver(TcpListener);
 
 impl Receiver {
@@ -21,9 +21,9 @@ impl Receiver {
         format!("http://{}{path}", self.0.local_addr().unwrap())
     }
 
-    /// The next call, answered with 200.
-    async fn told(&self) -> (String, Vec<u8>) {
-        let (mut stream, _) = tokio::time::timeout(crate::caudal::PATIENCE, self.0.accept()).await.unwrap().unwrap();
+    /// The head and body of the next call, which is answered with 200.
+    async fn next_call(&self) -> (String, Vec<u8>) {
+        let (mut stream, _) = tokio::time::timeout(crate::caudal::TIMEOUT, self.0.accept()).await.unwrap().unwrap();
         let (mut got, mut buffer) = (Vec::new(), [0; 65_536]);
         loop {
             let count = stream.read(&mut buffer).await.unwrap();
@@ -36,7 +36,7 @@ impl Receiver {
                 stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
                 return (head, body);
             }
-            assert!(count > 0, "cut off");
+            assert!(count > 0, "the connection ended early");
         }
     }
 }
@@ -50,7 +50,7 @@ async fn render_for(caudal: &Caudal, context: Value, headers: &[(&str, String)])
 }
 
 #[tokio::test]
-async fn a_webhook_is_told_the_result_or_the_reason() {
+async fn a_webhook_receives_the_result_or_the_problem() {
     let receiver = Receiver::listen().await;
     let allow = ["--set", "webhook.allow=[\"127.0.0.1/32:*\"]", "--set", "webhook.insecure_http=true"];
     let caudal = gendoc(&allow).await;
@@ -63,19 +63,19 @@ async fn a_webhook_is_told_the_result_or_the_reason() {
     let answer = render_for(&caudal, json!({ "name": "Ada" }), &hooks).await;
     assert_eq!(answer.status(), 204);
     let request = answer.headers()["caudal-request"].to_str().unwrap().to_owned();
-    let (head, body) = receiver.told().await;
+    let (head, body) = receiver.next_call().await;
     assert!(head.starts_with("post /done http/1.1"), "{head}");
     for line in ["content-type: application/pdf", "x-mark: m1", &format!("caudal-request: {request}")] {
-        assert!(head.lines().any(|had| had == line), "{line:?} is not in {head}");
+        assert!(head.lines().any(|sent| sent == line), "{line:?} is not in {head}");
     }
     assert!(body.starts_with(b"%PDF-"));
 
     assert_eq!(render_for(&caudal, json!({}), &hooks).await.status(), 204);
-    let (head, body) = receiver.told().await;
+    let (head, body) = receiver.next_call().await;
     assert!(head.starts_with("post /failed"), "{head}");
-    let told: Value = serde_json::from_slice(&body).unwrap();
-    assert_eq!((&told["status"], &told["code"]), (&json!(422), &json!("undefined_variable")));
-    // Without an address for failures the request is still found where every request is.
+    let problem: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((&problem["status"], &problem["code"]), (&json!(422), &json!("undefined_variable")));
+    // Without an error URL, the failure can still be read from the request resource.
     let own = render_for(&caudal, json!({}), &[("caudal-webhook-url", receiver.url("/done"))]).await;
     assert_eq!(own.status(), 202);
     let accepted: Value = own.json().await.unwrap();
@@ -83,7 +83,7 @@ async fn a_webhook_is_told_the_result_or_the_reason() {
 }
 
 #[tokio::test]
-async fn nobody_is_called_whom_the_config_does_not_allow() {
+async fn a_webhook_host_outside_the_allow_list_is_refused() {
     let receiver = Receiver::listen().await;
     let caudal = gendoc(&[]).await;
     let form = Form::new().part("files", Part::bytes(docx(&["x"])).file_name("a.docx"));
@@ -91,6 +91,6 @@ async fn nobody_is_called_whom_the_config_does_not_allow() {
     let answer = request.header("gotenberg-webhook-url", receiver.url("/x")).send().await.unwrap();
     let status = answer.status().as_u16();
     assert!(matches!(status, 400 | 403), "{status}");
-    let (told, _) = code(answer, status).await;
-    assert!(told.starts_with("webhook"), "{told}");
+    let (code, _) = problem_of(answer, status).await;
+    assert!(code.starts_with("webhook"), "{code}");
 }

@@ -1,3 +1,5 @@
+//! Post-processing of PDFs, checked with other readers.
+
 use bytes::Bytes;
 use hayro::hayro_syntax::Pdf;
 use lopdf::{Object, Stream, dictionary};
@@ -6,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::*;
 
-/// A page for each word; each has a link to the next, the paper stands in the tree, and a description of all.
+/// A PDF with one page per word. Each page links to the next and inherits its paper size; the document has metadata.
 fn pdf(words: &[&str]) -> Bytes {
     let mut document = Document::with_version("1.6");
     let tree = document.new_object_id();
@@ -48,15 +50,15 @@ fn words(file: &[u8]) -> (Vec<String>, Vec<String>) {
     (pages.collect(), anywhere)
 }
 
-/// The files by their names, or why there are none.
-fn tried(finish: &Finish, files: &[Bytes]) -> Result<Vec<(String, Bytes)>, Rejected> {
+/// The resulting files with their names, or the rejection.
+fn try_finish(finish: &Finish, files: &[Bytes]) -> Result<Vec<(String, Bytes)>, Rejection> {
     let place = tempfile::tempdir().unwrap();
     for (number, file) in files.iter().enumerate() {
         fs::write(place.path().join(format!("{number}.pdf")), file).unwrap();
     }
     let (folder, count) = (place.path().to_path_buf(), files.len());
     let job = FinishJob { folder, count, finish: finish.clone(), largest_output: 10_000, most_pages: 5 };
-    match super::finish(&job, &Usage::open().unwrap()) {
+    match super::finish(&job, &ProcessUsage::open().unwrap()) {
         Reply::Done(done) => {
             let read = |name: String| (name.clone(), fs::read(place.path().join(name)).unwrap().into());
             Ok(done.files.into_iter().map(read).collect())
@@ -67,7 +69,7 @@ fn tried(finish: &Finish, files: &[Bytes]) -> Result<Vec<(String, Bytes)>, Rejec
 }
 
 fn finished(finish: &Finish, files: &[&[&str]]) -> Vec<(String, Bytes)> {
-    tried(finish, &files.iter().map(|words| pdf(words)).collect::<Vec<_>>()).unwrap()
+    try_finish(finish, &files.iter().map(|words| pdf(words)).collect::<Vec<_>>()).unwrap()
 }
 
 fn split(split: Split) -> Finish {
@@ -75,12 +77,12 @@ fn split(split: Split) -> Finish {
 }
 
 #[test]
-fn pages_of_all_files_are_in_order_and_have_their_paper() {
+fn merged_pages_are_in_order_and_have_their_paper_size() {
     let merge = Finish { merge: true, ..Finish::default() };
     let made = finished(&merge, &[&["one", "two"], &["three"]]);
     assert_eq!((made.len(), &*made[0].0), (1, "done-0.pdf"));
     assert_eq!(words(&made[0].1).0, ["one", "two", "three"]);
-    assert_eq!(finished(&merge, &[&["one", "two"], &["three"]]), made, "the same again is the same");
+    assert_eq!(finished(&merge, &[&["one", "two"], &["three"]]), made, "the same merge gives the same bytes");
     let document = Document::load_mem(&made[0].1).unwrap();
     for page in document.get_pages().into_values() {
         let page = document.get_dictionary(page).unwrap();
@@ -89,12 +91,12 @@ fn pages_of_all_files_are_in_order_and_have_their_paper() {
     }
     let catalog = document.catalog().unwrap();
     assert!(catalog.has(b"Metadata") && catalog.has(b"Lang") && document.trailer.has(b"ID"));
-    assert!(made[0].1.windows(10).any(|part| part == b"<x:xmpmeta"), "found without reading PDF");
+    assert!(made[0].1.windows(10).any(|part| part == b"<x:xmpmeta"), "the metadata is found without parsing the PDF");
     assert_eq!(Pdf::new(made[0].1.to_vec()).unwrap().pages().len(), 3, "another reader agrees");
 }
 
 #[test]
-fn a_part_holds_nothing_of_the_other_pages() {
+fn a_part_has_no_objects_of_other_pages() {
     let halves = finished(&split(Split::Every(2)), &[&["one", "two", "three"]]);
     let found: Vec<_> = halves.iter().map(|(name, file)| (&**name, words(file))).collect();
     let all = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
@@ -105,11 +107,11 @@ fn a_part_holds_nothing_of_the_other_pages() {
     let (pages, mut anywhere) = words(&picked[0].1);
     anywhere.sort();
     assert_eq!((&*picked[0].0, pages), ("done-0.pdf", all(&["three", "one", "two", "two"])));
-    assert_eq!(anywhere, all(&["one", "three", "two"]), "what comes twice is there once");
+    assert_eq!(anywhere, all(&["one", "three", "two"]), "a page that is requested twice shares its content");
 }
 
 #[test]
-fn a_locked_file_opens_with_its_passwords_alone() {
+fn an_encrypted_file_opens_only_with_its_passwords() {
     let lock = |user: &str, owner: &str| Some(Lock { user: user.into(), owner: owner.into() });
     let opens = |finish: &Finish, password: &str| {
         let made = finished(finish, &[&["secret"]]).remove(0).1.to_vec();
@@ -119,11 +121,11 @@ fn a_locked_file_opens_with_its_passwords_alone() {
     let finish = Finish { lock: lock("sésame", "boss"), ..Finish::default() };
     assert_eq!(["sésame", "boss", "", "Sésame"].map(|given| opens(&finish, given)), [true, true, false, false]);
     let finish = Finish { lock: lock("", "boss"), merge: true, ..Finish::default() };
-    assert_eq!(["", "boss"].map(|given| opens(&finish, given)), [true, true], "anybody may read it");
+    assert_eq!(["", "boss"].map(|given| opens(&finish, given)), [true, true], "anyone may read it");
 }
 
 #[test]
-fn a_description_replaces_what_it_names() {
+fn metadata_replaces_the_entries_it_names() {
     let info = [("Title", Entry::Text("Grüße".into())), ("Trapped", Entry::Name("True".into()))];
     let info = info.map(|(name, entry)| (name.to_owned(), entry)).into();
     let made = finished(&Finish { info, ..Finish::default() }, &[&["one"]]);
@@ -135,25 +137,25 @@ fn a_description_replaces_what_it_names() {
 }
 
 #[test]
-fn what_cannot_be_done_says_so() {
+fn failures_are_reported_with_their_fault() {
     let merge = Finish { merge: true, ..Finish::default() };
-    let (fault, why) = tried(&merge, &[pdf(&["one"]), "no".into()]).unwrap_err();
-    assert!(fault == Fault::PdfUnreadable && why.contains("document 2"), "{why}");
+    let (fault, why) = try_finish(&merge, &[pdf(&["one"]), "no".into()]).unwrap_err();
+    assert!(fault == DocumentFault::PdfUnreadable && why.contains("document 2"), "{why}");
     let lock = Some(Lock { user: "x".into(), owner: String::new() });
     let locked = finished(&Finish { lock, ..Finish::default() }, &[&["one"]]).remove(0).1;
-    assert_eq!(tried(&merge, &[pdf(&["one"]), locked]).unwrap_err().0, Fault::PdfEncrypted);
+    assert_eq!(try_finish(&merge, &[pdf(&["one"]), locked]).unwrap_err().0, DocumentFault::PdfEncrypted);
     let range = |first, last| split(Split::Ranges { ranges: vec![(first, last)], unify: false });
-    assert_eq!(tried(&range(2, 3), &[pdf(&["one"])]).unwrap_err().0, Fault::PagesMissing);
+    assert_eq!(try_finish(&range(2, 3), &[pdf(&["one"])]).unwrap_err().0, DocumentFault::PagesMissing);
 }
 
 #[test]
-fn results_are_bounded_all_together() {
+fn limits_apply_to_all_results_together() {
     let again = Split::Ranges { ranges: vec![(1, 1); 6], unify: true };
-    let (fault, why) = tried(&split(again), &[pdf(&["one"])]).unwrap_err();
-    assert!(fault == Fault::TooLarge && why.contains("6 pages, at most 5"), "{why}");
-    // Of what cannot be packed, 6 KB a file.
+    let (fault, why) = try_finish(&split(again), &[pdf(&["one"])]).unwrap_err();
+    assert!(fault == DocumentFault::TooLarge && why.contains("6 pages, at most 5"), "{why}");
+    // Incompressible, 6 KB per file.
     let noise: String = (0..200_u32).map(|number| format!("{:x}", Sha256::digest(number.to_le_bytes()))).collect();
     let long = [noise.as_str(), "b"];
-    let (fault, why) = tried(&Finish { merge: true, ..Finish::default() }, &[pdf(&long), pdf(&long)]).unwrap_err();
-    assert!(fault == Fault::TooLarge && why.contains("10000 bytes"), "{why}");
+    let (fault, why) = try_finish(&Finish { merge: true, ..Finish::default() }, &[pdf(&long), pdf(&long)]).unwrap_err();
+    assert!(fault == DocumentFault::TooLarge && why.contains("10000 bytes"), "{why}");
 }

@@ -1,4 +1,4 @@
-//! How many workers, how long for, and what holds them.
+//! Configuration of the pool: workers, timeouts, limits, sandbox.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -7,21 +7,21 @@ use std::time::Duration;
 use super::super::protocol::Engine;
 use super::super::sandbox::{Layers, Limits};
 
-/// How a pool is made.
+/// Configuration of a pool.
 #[derive(Clone, Debug)]
 pub struct PoolConfig {
-    /// The program with the hidden subcommand, and the subcommand: `caudal office-worker`. The supervisor's process id is
-    /// added.
+    /// The program with the hidden subcommand, and the subcommand: `caudal office-worker`. The supervisor's process id
+    /// is added.
     pub worker: (PathBuf, Vec<OsString>),
-    /// Which engine.
+    /// Which engine the workers run.
     pub engine: Engine,
-    /// Conversions at the same time. One more worker than this is kept warm.
+    /// Conversions at the same time. There is one worker more, started ahead as a spare.
     pub workers: usize,
     /// Conversions that may wait for a worker.
     pub queue: usize,
-    /// Longest conversion.
+    /// Timeout of a conversion.
     pub job_timeout: Duration,
-    /// Longest time until a new worker is ready.
+    /// Timeout until a new worker is ready.
     pub start_timeout: Duration,
     /// Largest document, in bytes.
     pub largest_input: u64,
@@ -31,26 +31,27 @@ pub struct PoolConfig {
     pub most_pages: u32,
     /// When a worker is replaced.
     pub recycle: Recycle,
-    /// How long a document that killed two workers is refused.
+    /// How long a document that crashed two workers is refused.
     pub quarantine: Duration,
-    /// A folder for profiles and documents, best in memory; a folder of its own is made in it.
+    /// Where the pool creates its folder for profiles and documents; best in memory.
     pub work_folder: PathBuf,
-    /// What holds a worker; all of it, but for tests.
+    /// Sandbox layers; all of them, except in tests.
     pub layers: Layers,
-    /// Bounds of a worker process.
+    /// Resource limits of a worker process.
     pub limits: Limits,
-    /// Refuse to start while the self-test finds a hole. Off, the pool says so and works: for kernels without the means.
+    /// Refuse to start if the self-test finds a leak. Off, the pool logs the leak and starts anyway: for kernels
+    /// without the features.
     pub insist: bool,
 }
 
-/// When a worker is replaced by a fresh one, after it has answered.
+/// When a worker is replaced after it has answered.
 #[derive(Clone, Copy, Debug)]
 pub struct Recycle {
-    /// After about this many conversions (each worker draws a fifth more or less).
+    /// After about this many conversions (each worker gets up to a fifth more or less, at random).
     pub jobs: u32,
     /// Once it has more resident memory than this, in bytes.
     pub rss: u64,
-    /// Once conversions of one class take this many times as long as when it was fresh.
+    /// Once conversions of one class take this many times as long as the worker's first ones.
     pub slowdown: f64,
     /// At this age.
     pub age: Duration,
@@ -63,15 +64,15 @@ impl Default for Recycle {
 }
 
 impl PoolConfig {
-    /// The usual bounds, for LibreOffice as Debian installs it, a worker per processor: an engine rests a third of its time,
-    /// and the flow's own work on a document is a tenth of the engine's.
+    /// The defaults, for LibreOffice as Debian installs it. One worker per core: LibreOffice idles a third of its time,
+    /// and the flow's own work on a document is a tenth of LibreOffice's.
     #[must_use]
     pub fn new(worker: (PathBuf, Vec<OsString>), work_folder: PathBuf) -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
             worker,
             engine: Engine::LibreOffice("/usr/lib/libreoffice".into()),
-            workers: processors,
+            workers: cores,
             queue: 64,
             job_timeout: Duration::from_secs(30),
             start_timeout: Duration::from_secs(60),

@@ -1,4 +1,4 @@
-//! Documents that killed two workers, refused for a while.
+//! Quarantine: refuses documents that crashed two workers, for a while.
 
 use std::collections::HashMap;
 
@@ -6,32 +6,32 @@ use tokio::time::Instant;
 
 use pipeline::documents::ConvertError;
 
-/// Documents that are remembered; the oldest makes room.
-const MOST: usize = 1024;
+/// Most documents in quarantine; the one that ends first makes room.
+const MAX_DOCUMENTS: usize = 1024;
 
 /// SHA-256 of a document.
 pub(super) type Digest = [u8; 32];
 
-/// What is refused, with the answer it got.
+/// Documents that are refused, each with the end of its quarantine and its error.
 #[derive(Default)]
 pub(super) struct Quarantine {
-    held: HashMap<Digest, (Instant, ConvertError)>,
+    documents: HashMap<Digest, (Instant, ConvertError)>,
 }
 
 impl Quarantine {
-    /// The answer to a document that is held.
+    /// Fails with the document's error if it is in quarantine.
     pub(super) fn check(&mut self, digest: &Digest, now: Instant) -> Result<(), ConvertError> {
-        self.held.retain(|_, (until, _)| *until > now);
-        self.held.get(digest).map_or(Ok(()), |(_, error)| Err(error.clone()))
+        self.documents.retain(|_, (until, _)| *until > now);
+        self.documents.get(digest).map_or(Ok(()), |(_, error)| Err(error.clone()))
     }
 
-    /// Refuses a document with this answer, until then.
-    pub(super) fn hold(&mut self, digest: Digest, until: Instant, error: ConvertError) {
-        if self.held.len() >= MOST {
-            let oldest = self.held.iter().min_by_key(|(_, (until, _))| *until).map(|(digest, _)| *digest);
-            oldest.map(|digest| self.held.remove(&digest));
+    /// Refuses a document with this error until then.
+    pub(super) fn add(&mut self, digest: Digest, until: Instant, error: ConvertError) {
+        if self.documents.len() >= MAX_DOCUMENTS {
+            let oldest = self.documents.iter().min_by_key(|(_, (until, _))| *until).map(|(digest, _)| *digest);
+            oldest.map(|digest| self.documents.remove(&digest));
         }
-        self.held.insert(digest, (until, error));
+        self.documents.insert(digest, (until, error));
     }
 }
 
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_document_is_held_for_its_time_and_the_oldest_makes_room() {
+    fn a_document_is_refused_for_its_time_and_the_oldest_makes_room() {
         let start = Instant::now();
         let mut quarantine = Quarantine::default();
         let digest = |number: usize| {
@@ -50,14 +50,14 @@ mod tests {
             digest[..8].copy_from_slice(&(number as u64).to_le_bytes());
             digest
         };
-        for number in 0..=MOST {
+        for number in 0..=MAX_DOCUMENTS {
             let until = start + Duration::from_millis(1000 + number as u64);
-            quarantine.hold(digest(number), until, ConvertError::Busy);
+            quarantine.add(digest(number), until, ConvertError::Busy);
         }
-        assert_eq!(quarantine.held.len(), MOST);
+        assert_eq!(quarantine.documents.len(), MAX_DOCUMENTS);
         assert!(quarantine.check(&digest(0), start).is_ok());
-        assert!(quarantine.check(&digest(MOST), start).is_err());
-        assert!(quarantine.check(&digest(MOST), start + Duration::from_mins(1)).is_ok());
-        assert!(quarantine.held.is_empty(), "what is over is forgotten");
+        assert!(quarantine.check(&digest(MAX_DOCUMENTS), start).is_err());
+        assert!(quarantine.check(&digest(MAX_DOCUMENTS), start + Duration::from_mins(1)).is_ok());
+        assert!(quarantine.documents.is_empty(), "ended quarantines are removed");
     }
 }

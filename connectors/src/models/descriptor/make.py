@@ -11,10 +11,10 @@ Two blocks and a constant:
   6 x 6 overlapping windows. Luma loses its mean, so that exposure does not count; colours keep theirs, grey is zero.
 * oriented-gradient energies (after Dalal and Triggs, "Histograms of Oriented Gradients for Human Detection", CVPR
   2005): luma convolved with eight directed derivatives of a Gaussian, rectified, averaged over 6 x 6 overlapping windows,
-  square root taken (Hellinger), and the mean over everything removed, so that the cosine tells pictures apart.
+  square root taken (Hellinger), and the mean over everything removed, so that the cosine distinguishes images.
 
-Each block is divided by its length, softened so that the noise of a flat picture is not blown up. The constant keeps the
-vector of a picture without any structure away from zero.
+Each block is divided by its length, softened so that the noise of a flat image is not amplified. The constant keeps the
+vector of an image without any structure away from zero.
 """
 
 import math
@@ -27,12 +27,12 @@ SIDE = 112
 CELLS = 6
 LUMA = (0.299, 0.587, 0.114)
 OPPONENTS = (LUMA, (0.5, -0.5, 0.0), (0.25, 0.25, -0.5))
-# Colours vary less than luma and say more about what is on the picture.
+# Colours vary less than luma and say more about the subject of an image.
 COLOUR_WEIGHTS = (1.0, 2.0, 2.0)
 DIRECTIONS = 8
 SIGMA = 1.2
 RADIUS = 2
-# Windows overlap by a half, so that what moves by a few pixels stays partly in its window.
+# Windows overlap by a half, so that content that moves by a few pixels stays partly in its window.
 COLOUR_WINDOW, GRADIENT_WINDOW, STRIDE = 32, 28, 16
 SOFTENING = 0.05
 COLOUR_SHARE, GRADIENT_SHARE, CONSTANT = 0.7, 1.0, 0.05
@@ -49,7 +49,7 @@ def derivative(direction):
         for x in span
     ]
     total = sum(abs(tap) for tap in taps)
-    # Rounded, so that the last bit of a platform's libm does not decide about the file's bytes.
+    # Rounded, so that the file's bytes do not depend on the last bit of a platform's libm.
     return [round(tap / total, 6) for tap in taps]
 
 

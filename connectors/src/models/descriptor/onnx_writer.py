@@ -1,7 +1,7 @@
-"""Writes ONNX models with the standard library alone.
+"""Writes ONNX models; standard library only.
 
 Only what the generators of this project need: float tensors stored as raw bytes, nodes with scalar, integer-list and
-text attributes, and inputs whose first dimension is open. Field numbers are those of onnx.proto3 (ONNX IR version 8).
+text attributes, and inputs whose first dimension is dynamic. Field numbers are those of onnx.proto3 (ONNX IR version 8).
 The same calls give the same bytes on every machine.
 """
 
@@ -74,7 +74,7 @@ def node(op, inputs, outputs, **attributes):
 
 
 def value(name, dims):
-    """Declares a float input or output; a dimension that is text is open."""
+    """Declares a float input or output; a dimension that is text is dynamic."""
     shape = b"".join(chunk(1, chunk(2, dim) if isinstance(dim, str) else number(1, dim)) for dim in dims)
     return chunk(1, name) + chunk(2, chunk(1, number(1, FLOAT) + chunk(2, shape)))
 

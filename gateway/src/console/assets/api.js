@@ -1,8 +1,8 @@
-// Talks to the service: live figures, requests, and the results of a request as they come.
+// The client of the service: live metrics, requests, and the results of a request as they come.
 
 import { credential, keyed } from "./key.js";
 
-/** A refusal or failure in the words of the service (RFC 9457), or in ours where it could not be reached. */
+/** An error: the service's problem (RFC 9457), or a message of the page if the service could not be reached. */
 export class Problem extends Error {
   constructor(message, { status = 0, code = "", retryAfter = "" } = {}) {
     super(message);
@@ -16,12 +16,12 @@ export class Problem extends Error {
     try {
       body = await response.json();
     } catch {
-      // Not a problem document: the status has to do.
+      // Not a problem document: only the status is known.
     }
     return Problem.from(body, response.status, response.headers.get("retry-after") ?? "");
   }
 
-  /** From a problem document, also one that arrived as a request's result. */
+  /** From a problem document, which may have arrived as a request's result. */
   static from(body, status = 0, retryAfter = "") {
     const text = body?.detail || body?.title || (status ? `The service answered ${status}.` : "The request failed.");
     const code = body?.code ?? "";
@@ -35,7 +35,7 @@ export class Problem extends Error {
   }
 }
 
-/** `fetch`, where every answer that is no success is thrown as a `Problem`. */
+/** `fetch` that throws every unsuccessful answer as a `Problem`. */
 export async function call(path, options = {}) {
   let response;
   try {
@@ -54,7 +54,7 @@ export async function flows() {
   return response.json();
 }
 
-/** Posts a file as the part `file` of a form and waits for the answer, however long the service takes. */
+/** Posts a file as the part `file` of a form and waits for the answer, without a timeout. */
 export async function postFile(path, file, name) {
   const form = new FormData();
   form.append("file", file, name);
@@ -64,7 +64,7 @@ export async function postFile(path, file, name) {
   return follow(id, () => {});
 }
 
-/** Puts a body into an open flow; the answer is its request, not its result. */
+/** Submits a body to an open flow; the answer is its request, not its result. */
 export async function submit(flow, body, contentType) {
   const response = await call(`/v1/flows/${encodeURIComponent(flow)}`, {
     method: "POST",
@@ -84,7 +84,7 @@ export function cancel(id) {
 const KINDS = ["accepted", "progress", "data", "done", "failed", "cancelled"];
 const TERMINAL = new Set(["done", "failed", "cancelled"]);
 
-// A browser keeps six connections to one host over HTTP/1.1, and the figures need one of them.
+// A browser opens at most six connections to one host over HTTP/1.1, and the metrics need one of them.
 const STREAMS = 3;
 let streams = 0;
 const waiting = [];
@@ -102,7 +102,7 @@ async function stream(work) {
 }
 
 /**
- * Follows a request to its end. `seen(kind, data)` is told of each result, and the answer is the request's result.
+ * Follows a request to its end. `seen(kind, data)` is called with each result; resolves with the request's result.
  * The browser resumes after the last result by itself when the connection breaks.
  */
 export async function follow(id, seen) {
@@ -114,7 +114,7 @@ export async function follow(id, seen) {
   return request.result;
 }
 
-// Times in a row that a stream may break off without bringing anything.
+// Times in a row that a stream may abort without an event.
 const BROKEN = 5;
 
 /** Resolves with the kind of the terminal result. */
@@ -123,7 +123,7 @@ async function terminal(path, seen) {
   for (let broken = 0; broken < BROKEN; broken += 1) {
     const news = (kind, event) => {
       const ordinal = Number(event.lastEventId);
-      // A ticket opens a stream from its first result: what was seen before is passed over.
+      // A ticket opens a stream from its first result: skip the results that were seen before.
       if (ordinal <= last && !TERMINAL.has(kind)) return;
       last = ordinal;
       broken = 0;
@@ -135,14 +135,14 @@ async function terminal(path, seen) {
   throw new Problem("The results of this request can no longer be followed.");
 }
 
-/** Where the events of a request are: an `EventSource` can carry no key, so it is given a ticket that opens it once. */
+/** The URL of a request's events: an `EventSource` cannot send a key, so the URL contains a ticket, valid once. */
 async function address(path) {
   if (!keyed()) return `${path}/events`;
   const response = await call(`${path}/ticket`, { method: "POST" });
   return (await response.json()).url;
 }
 
-/** Resolves with the kind of the terminal result, or with `null` where the stream cannot go on by itself. */
+/** Resolves with the kind of the terminal result, or with `null` if the stream cannot reconnect by itself. */
 function events(url, news) {
   return new Promise((resolve) => {
     const source = new EventSource(url);
@@ -157,7 +157,7 @@ function events(url, news) {
       });
     }
     source.addEventListener("error", () => {
-      // The browser would come again with a ticket that is used up.
+      // The browser would reconnect with the used ticket.
       if (keyed() || source.readyState === EventSource.CLOSED) end(null);
     });
   });

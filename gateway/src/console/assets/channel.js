@@ -4,12 +4,12 @@
 import { bytes, count, drawing, element, mark, number, percent, rate, say } from "./dom.js";
 import { History, Rates } from "./rates.js";
 
-/** Seconds of rate drawn beside the name. */
+/** Seconds of the rate graph next to the name. */
 const REMEMBERED = 60;
-/** Room a stage needs and the shores at both ends take, in CSS pixels: below it the shores, then the stages, stack up. */
+/** Width of a stage and of the shores at both ends, in CSS pixels: with less, the shores, then the stages, are stacked. */
 const STAGE_WIDTH = 148;
 const SHORES_WIDTH = 206;
-/** Workers drawn one by one; more are told as a number. */
+/** Workers drawn one by one; more are shown as a number. */
 const WORKERS_DRAWN = 6;
 /** Length of one wave, in CSS pixels; the drawing repeats at it. */
 const WAVE = 48;
@@ -42,7 +42,7 @@ export class Channel {
     new ResizeObserver(() => this.#lay()).observe(this.node);
   }
 
-  /** Shows the figures of `flow` as they are at `at` (ms). */
+  /** Shows the metrics of `flow` as of `at` (ms). */
   update(flow, at) {
     const stages = Array.isArray(flow.stages) ? flow.stages : [];
     if (!this.#matches(stages)) this.#rebuild(stages);
@@ -63,7 +63,7 @@ export class Channel {
     return { rate: done };
   }
 
-  /** Lets the water stand: what is shown is no longer live. */
+  /** Stops the animation: the metrics shown are no longer live. */
   rest() {
     for (const stage of this.#stages.values()) stage.run(0);
   }
@@ -85,7 +85,7 @@ export class Channel {
     this.#lay();
   }
 
-  /** A row where every stage has room, without the shores where that helps, else a column. */
+  /** A row if every stage fits, if necessary without the shores, else a column. */
   #lay() {
     const needed = this.#stages.size * STAGE_WIDTH;
     const width = this.track.clientWidth;
@@ -148,7 +148,7 @@ class Stage {
     say(this.figures.failed, failed > 0 ? `${count(failed)} failed` : "");
   }
 
-  /** How high the water stands and how fast it runs. */
+  /** Sets the level and the speed of the water. */
   #level(fill, perSecond) {
     this.water.style.transform = `translateY(${((1 - fill) * 100).toFixed(1)}%)`;
     mark(this.reach, "data-level", fill >= 0.95 ? "full" : fill >= 0.7 ? "high" : "calm");
@@ -162,7 +162,7 @@ class Stage {
     for (const current of this.#currents) current.updatePlaybackRate(speed);
   }
 
-  /** One bar per worker, lit while it has something in hand. */
+  /** One bar per worker, lit while it works on a batch. */
   #crew(workers, inFlight) {
     const drawn = Math.min(workers, WORKERS_DRAWN);
     while (this.workers.childElementCount < drawn) this.workers.append(element("i"));
@@ -180,7 +180,7 @@ class Stage {
     return this.#moving(drawing("svg", { class: "surface", width: 40 * WAVE, height: 8, "aria-hidden": "true" }, body, line));
   }
 
-  /** What runs along the bed when nothing waits. */
+  /** The line along the bed when nothing waits. */
   #current() {
     const dashes = `${WAVE / 3} ${(2 * WAVE) / 3}`;
     const lines = [[5, 0], [9, WAVE / 2]].map(([y, offset]) =>
@@ -197,7 +197,7 @@ class Stage {
   }
 }
 
-/** Elements that hold one figure each, named for whoever looks for them. */
+/** Elements that show one metric each, with a name to find them by. */
 function figures(names) {
   return Object.fromEntries(names.map((name) => [name, element("span", { class: "figure", "data-figure": name })]));
 }

@@ -1,5 +1,5 @@
-// The page: asks for the figures once a second while it is seen, hands them to the channels, and opens the panes that
-// the service has routes for. A new pane is a module with `fits(service)` and `build(service)`, listed below.
+// The page: polls the metrics once a second while it is visible, updates the channels, and opens the panes that the
+// service has routes for. A new pane is a module with `fits(service)` and `build(service)`, listed below.
 
 import * as api from "./api.js";
 import { Channel } from "./channel.js";
@@ -29,21 +29,21 @@ async function poll() {
     ask(false);
   } catch (error) {
     if (error.status === 401) {
-      // Asked again when there is another key: a wrong one once a second would be taken for somebody who guesses.
+      // Stops polling until there is another key: a wrong key once a second would count as guessing.
       tell("lost", keyed() ? "this key is not valid" : "a key is needed");
       ask(true);
       return;
     }
     for (const channel of channels.values()) channel.rest();
     const seconds = Math.round((performance.now() - answeredAt) / 1000);
-    const since = answeredAt > 0 ? `, figures are ${seconds} s old` : "";
+    const since = answeredAt > 0 ? `, metrics are ${seconds} s old` : "";
     tell("lost", error.status ? `${error.line}${since}` : `no answer${since}`);
   }
   clearTimeout(timer);
   timer = setTimeout(poll, EVERY_MS);
 }
 
-/** Brings the page in line with what the service says. */
+/** Updates the page from the service's answer. */
 function show(service, at) {
   const flows = (Array.isArray(service?.flows) ? service.flows : []).filter((flow) => typeof flow?.name === "string");
   const routes = Array.isArray(service?.routes) ? service.routes : [];
@@ -67,7 +67,7 @@ function arrange(flows) {
   list.replaceChildren(...(names.length > 0 ? names.map((name) => channels.get(name).node) : [empty]));
 }
 
-/** The figures of all flows together. */
+/** The metrics of all flows together. */
 function sum(flows, perSecond) {
   const total = (read) => flows.reduce((all, flow) => all + number(read(flow)), 0);
   const failed = total((flow) => flow.failed);
@@ -78,7 +78,7 @@ function sum(flows, perSecond) {
   mark(byId("total-failed"), "data-zero", String(failed === 0));
 }
 
-/** Opens what fits and closes what no longer does; a pane stays as it is between. */
+/** Opens the panes that fit and closes those that no longer do; open panes keep their state. */
 function openPanes(service) {
   const shelf = byId("panes");
   for (const pane of PANES) {
@@ -95,11 +95,11 @@ function openPanes(service) {
   shelf.hidden = nodes.length === 0;
 }
 
-/** Shows the field for a key, or that there is one to forget. */
+/** Shows the field for a key, or the button to forget it. */
 function ask(needed) {
   byId("key-form").hidden = !needed;
   byId("forget").hidden = needed || !keyed();
-  // A link carries no key.
+  // A link cannot send the key.
   byId("metrics").hidden = needed || keyed();
 }
 
@@ -109,7 +109,7 @@ function tell(state, text) {
   mark(document.body, "data-state", state);
 }
 
-/** Follows the system unless the person chose; the choice is kept in this browser alone. */
+/** Follows the system's theme unless the user chose one; the choice is stored in this browser only. */
 function dress(theme) {
   document.documentElement.dataset.theme = theme;
   say(byId("theme"), theme);
@@ -146,7 +146,7 @@ byId("forget").addEventListener("click", () => {
   location.reload();
 });
 
-// A file dropped beside its target would replace the page.
+// A file dropped outside of its target would replace the page.
 for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) => event.preventDefault());
 document.addEventListener("visibilitychange", poll);
 dress(THEMES.includes(kept()) ? kept() : "auto");

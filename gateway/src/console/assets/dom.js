@@ -1,4 +1,4 @@
-// Builds elements and writes figures. Data becomes text or an attribute here, never markup.
+// Builds elements and formats numbers. Data becomes text or an attribute here, never markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -21,17 +21,17 @@ function fill(node, attributes, children) {
   return node;
 }
 
-/** Sets text only where it changed, so that selections and screen readers are left alone. */
+/** Sets text only if it changed, so that selections and screen readers are not disturbed. */
 export function say(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** Sets an attribute only where it changed. */
+/** Sets an attribute only if it changed. */
 export function mark(node, name, value) {
   if (node.getAttribute(name) !== value) node.setAttribute(name, value);
 }
 
-/** A finite number, or 0 for whatever else the service sent or left out. */
+/** A finite number, or 0 for any other value. */
 export function number(value) {
   return typeof value === "number" && Number.isFinite(value) ? value : 0;
 }
@@ -39,7 +39,7 @@ export function number(value) {
 const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const SHORT = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 
-/** A count as a person reads it: 9,999 and then 12.3K. */
+/** A count for people: 9,999 and then 12.3K. */
 export function count(value) {
   return value < 10_000 ? WHOLE.format(value) : SHORT.format(value);
 }

@@ -1,5 +1,5 @@
-// The key that every request of this page carries where the service asks who calls. It is kept for this tab alone and ends
-// with it; no cookie, no address and no log holds it.
+// The key that every request of this page sends if authentication is on. It is stored for this tab only and ends with it;
+// it is in no cookie, URL or log.
 
 const PLACE = "caudal-key";
 
@@ -13,17 +13,17 @@ function kept() {
   }
 }
 
-/** Whether a key was given. */
+/** Whether there is a key. */
 export function keyed() {
   return key !== "";
 }
 
-/** What a request carries. */
+/** The headers of a request. */
 export function credential() {
   return keyed() ? { authorization: `Bearer ${key}` } : {};
 }
 
-/** Takes a key, or forgets it where the text is empty. */
+/** Stores a key, or removes it if the text is empty. */
 export function keep(text) {
   key = text.trim();
   try {

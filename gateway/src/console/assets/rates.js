@@ -2,7 +2,7 @@
 
 import { number } from "./dom.js";
 
-/** Weight of the newest interval; the rest is what was shown before, so that a figure can be read while it changes. */
+/** Weight of the newest interval; the rest is the previous value, so that a number stays readable while it changes. */
 const NEWEST = 0.6;
 
 /** Rates of one set of counters. */
@@ -19,7 +19,7 @@ export class Rates {
     this.#at = at;
     for (const [name, value] of Object.entries(counters)) {
       const growth = before === null ? 0 : value - number(before[name]);
-      // A counter that fell belongs to a process that started anew: it says nothing about this interval.
+      // A counter that fell belongs to a restarted process: this interval has no rate.
       const now = growth < 0 || seconds <= 0 ? 0 : growth / seconds;
       const shown = number(this.#shown[name]) * (1 - NEWEST) + now * NEWEST;
       this.#shown[name] = shown < 0.01 ? 0 : shown;
@@ -28,7 +28,7 @@ export class Rates {
   }
 }
 
-/** The last `length` values of one figure, oldest first. */
+/** The last `length` values of one metric, oldest first. */
 export class History {
   #values;
 

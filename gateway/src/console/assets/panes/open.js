@@ -1,10 +1,10 @@
-// The plain way into any open flow: a text or a file goes in, and its results are shown as they come.
+// Submits a text or a file to any open flow and shows its results as they come.
 
 import { Problem, cancel, follow, submit } from "../api.js";
 import { bytes, count, element, mark, say } from "../dom.js";
 import { keyed } from "../key.js";
 
-/** Requests kept on the page, results kept per request, and characters shown of each. */
+/** Requests shown on the page, results shown per request, and characters shown of each. */
 const REQUESTS = 20;
 const RESULTS = 50;
 const SHOWN = 4_000;
@@ -49,7 +49,7 @@ export function build() {
   return { node, update: ({ flows }) => offer(flow, flows.filter((one) => one.open === true)) };
 }
 
-/** Keeps the list of flows current without touching what is chosen. */
+/** Updates the list of flows without changing the selection. */
 function offer(select, flows) {
   const names = flows.map((flow) => flow.name);
   if ([...select.options].map((option) => option.value).join("\n") === names.join("\n")) return;
@@ -58,7 +58,7 @@ function offer(select, flows) {
   if (names.includes(chosen)) select.value = chosen;
 }
 
-/** A file says its own type; a text is JSON if it reads as such. */
+/** The media type: that of the file; a text is JSON if it parses. */
 function contentType(body) {
   if (typeof body !== "string") return body.type || "application/octet-stream";
   try {
@@ -100,7 +100,7 @@ function watch(flow, request) {
   return node;
 }
 
-/** Where the request stands, as the service put it when it took it. */
+/** The request's status in the service's answer. */
 function expectation({ position, expected_wait_ms: wait }) {
   const parts = [];
   if (Number.isFinite(position)) parts.push(`${count(position)} before it`);
@@ -113,7 +113,7 @@ function trouble(error) {
     element("p", { class: "problem" }, error instanceof Problem ? error.line : String(error.message ?? error)));
 }
 
-/** A result as text: JSON indented, and cut where it would drown the page. */
+/** A result as text: indented JSON, shortened if it is too long for the page. */
 function shown(data) {
   let value = data;
   if (typeof data === "string") {

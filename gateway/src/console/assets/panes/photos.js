@@ -1,20 +1,20 @@
-// Lost pets by photo: each photo is indexed under an id made from its file name, and its look-alikes appear.
+// Lost pets by photo: each photo is indexed under an id made from its file name, and its matches are shown.
 
 import { Problem, each, postFile } from "../api.js";
 import { bytes, element, mark, say } from "../dom.js";
 
 const INDEX = /^\/embeddings\/index\/\{[^}]+\}$/;
-/** Photos under way at once; the service has a queue of its own, this spares the browser. */
+/** Photos sent at once; the service has a queue of its own, this limit is for the browser. */
 const WIDTH = 3;
-/** Asked for: the photo itself is its own best match, and five others are shown. */
+/** Matches requested: the photo itself is its own best match, and five others are shown. */
 const MATCHES = 6;
-/** How often a full service is asked again, and the longest it may ask to wait, in seconds. */
+/** Retries against a full service, and the longest `Retry-After` that is obeyed, in seconds. */
 const PATIENCE = 3;
 const LONGEST_WAIT_S = 60;
-/** Rows kept on the page, and pictures kept in memory. */
+/** Rows shown on the page, and images in memory. */
 const ROWS = 60;
 const PICTURES = 500;
-/** Longest side of a kept picture, in pixels. */
+/** Longest side of an image in memory, in pixels. */
 const PICTURE_SIDE = 240;
 
 /** Whether the service indexes photos. */
@@ -63,7 +63,7 @@ async function accept(list, shelf) {
   await each(photos.filter((photo) => photo.indexed), WIDTH, (photo) => attempt(photo, () => search(photo, shelf)));
 }
 
-/** Runs one step, waits where the service is full and says for how long, and shows a failure on the photo alone. */
+/** Runs one step, waits and retries if the service is full, and shows a failure at its photo. */
 async function attempt(photo, step) {
   for (let patience = PATIENCE; ; patience -= 1) {
     try {
@@ -106,7 +106,7 @@ async function search(photo, { pictures }) {
     : element("p", { class: "hint" }, "Nothing else is indexed yet: drop another photo."));
 }
 
-/** One look-alike: its picture where it was dropped on this page, else its id alone. */
+/** One match: its image if it was dropped on this page, else its id only. */
 function match(one, pictures) {
   const id = String(one.report_id);
   const score = Number(one.score);
@@ -139,7 +139,7 @@ function row({ id, file }) {
   };
 }
 
-/** An id the service takes, `[A-Za-z0-9_-]{1,64}`: the file's name, numbered where another file has it already. */
+/** An id that the service accepts, `[A-Za-z0-9_-]{1,64}`: the file's name, with a number if another file has it. */
 function reportId(file, files) {
   const stem = file.name.replace(/\.[^.]*$/, "").normalize("NFKD").replace(/[^A-Za-z0-9_-]+/g, "-").replace(/^-+|-+$/g, "");
   const base = stem.slice(0, 56) || "photo";
@@ -150,7 +150,7 @@ function reportId(file, files) {
   return id;
 }
 
-/** A small copy as an object URL; `null` where the browser cannot read the file, which the service will judge itself. */
+/** A small copy as an object URL; `null` if the browser cannot read the file; the service checks the file itself. */
 async function picture(file) {
   try {
     const full = await createImageBitmap(file);
@@ -165,7 +165,7 @@ async function picture(file) {
   }
 }
 
-/** Remembers a picture and forgets the oldest beyond the limit. */
+/** Stores an image and drops the oldest beyond the limit. */
 function keep(pictures, id, url) {
   const before = pictures.get(id);
   if (before) URL.revokeObjectURL(before);

@@ -1,0 +1,9 @@
+//! Names of headers that several parts read or write.
+
+use axum::http::HeaderName;
+
+/// The id of a request, on every answer of a flow's route.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("caudal-request");
+
+/// The trace context (W3C): the caller's in a request, the event's in its answer.
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");

@@ -1,0 +1,74 @@
+//! `/health`, `/ready` and `/metrics`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+
+use super::readiness::Readiness;
+use crate::problem::Problem;
+use crate::state::GatewayState;
+
+/// What the handlers need.
+#[derive(Clone)]
+struct ProbeState {
+    state: GatewayState,
+    readiness: Arc<Readiness>,
+}
+
+/// The routes of the probes.
+pub fn routes<S: Clone + Send + Sync + 'static>(state: &GatewayState) -> Router<S> {
+    let readiness = Arc::new(Readiness::new(state.checks.clone()));
+    Router::new()
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(ProbeState { state: state.clone(), readiness })
+}
+
+/// 200 while the process lives.
+async fn health(State(ProbeState { state, .. }): State<ProbeState>) -> Json<serde_json::Value> {
+    Json(json!({ "status": "ok", "service": state.service.name }))
+}
+
+/// What is degraded: flows that refuse events or do not drain, stages that wait for a dependency.
+fn degraded(state: &GatewayState) -> Vec<String> {
+    let mut degraded = state.drain_rates.troubles();
+    for flow in (state.figures)() {
+        for stage in flow.stages.iter().filter(|stage| stage.waits) {
+            degraded.push(format!("stage {} of flow {} waits for a dependency", stage.name, flow.name));
+        }
+    }
+    degraded
+}
+
+/// 200 if every component is ready, with a list of what is degraded; else 503 naming the components that are not ready.
+async fn ready(State(ProbeState { state, readiness }): State<ProbeState>) -> Response {
+    if state.closing.is_cancelled() {
+        return Problem::unavailable("shutting_down", "the service is shutting down").into_response();
+    }
+    let failing = readiness.failing().await;
+    if failing.is_empty() {
+        let degraded = degraded(&state);
+        let status = if degraded.is_empty() { "ready" } else { "degraded" };
+        return Json(json!({ "status": status, "degraded": degraded })).into_response();
+    }
+    Problem::unavailable("not_ready", format!("not ready: {}", failing.join(", "))).into_response()
+}
+
+/// Prometheus text.
+async fn metrics(State(ProbeState { state, .. }): State<ProbeState>) -> Response {
+    // The exporter walks every series under its locks, which would block the runtime.
+    let render = state.render_metrics.clone();
+    match tokio::task::spawn_blocking(move || render()).await {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "metrics not rendered");
+            Problem::internal().into_response()
+        }
+    }
+}

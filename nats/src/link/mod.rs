@@ -1,0 +1,10 @@
+//! The link to the broker: connections, streams and consumers, confirmed publishing, reading and following streams.
+
+pub mod broker;
+pub mod connection;
+pub mod direct_get;
+pub mod flow;
+pub mod follower;
+pub mod publish;
+pub mod streams;
+pub mod timeout;

@@ -1,0 +1,187 @@
+//! Events in flight: delivered by the broker and not settled yet.
+//!
+//! The puller of a source adds every delivery the moment it arrives, so that progress is reported for events that still
+//! wait for a worker as well as for those at work. An [`InFlightEvent`] that is dropped unsettled is handed back: the
+//! broker redelivers the event at once.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_nats::{Client, Subject};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use pipeline::Settlement;
+use tokio::sync::Notify;
+
+use crate::link::timeout::timeout_if_pending;
+use crate::queue::acknowledgements::{ACK, NAK, PROGRESS, nak_after};
+use crate::queue::pull_room::Load;
+
+/// How long an answer to a delivery may wait in the client while the connection is down. If it is lost, the event is
+/// redelivered.
+const SEND_TIMEOUT: Duration = Duration::from_secs(2);
+/// Timeout for the broker's confirmation of a settlement.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The events in flight of one consumer.
+pub struct InFlight {
+    client: Client,
+    table: Mutex<Table>,
+    changed: Notify,
+}
+
+/// Reply subjects in numbered places. Free places are used again, so it grows to the most events that were ever in
+/// flight.
+#[derive(Default)]
+struct Table {
+    replies: Vec<Option<Subject>>,
+    free: Vec<usize>,
+    /// Bytes of the messages as they were delivered.
+    bytes: usize,
+    /// The puller waits until no more than this many are in flight.
+    wake_at: Option<usize>,
+}
+
+impl Table {
+    fn len(&self) -> usize {
+        self.replies.len() - self.free.len()
+    }
+
+    fn insert(&mut self, reply: Subject) -> usize {
+        match self.free.pop() {
+            Some(place) => {
+                self.replies[place] = Some(reply);
+                place
+            }
+            None => {
+                self.replies.push(Some(reply));
+                self.replies.len() - 1
+            }
+        }
+    }
+
+    fn remove(&mut self, place: usize) {
+        self.replies[place] = None;
+        self.free.push(place);
+    }
+}
+
+impl InFlight {
+    pub fn new(client: Client) -> Arc<Self> {
+        Arc::new(Self { client, table: Mutex::default(), changed: Notify::new() })
+    }
+
+    /// Adds a delivery of this many bytes.
+    pub fn add(self: &Arc<Self>, reply: Subject, bytes: usize) -> InFlightEvent {
+        let mut table = self.lock();
+        table.bytes += bytes;
+        let place = table.insert(reply.clone());
+        drop(table);
+        InFlightEvent { place, bytes, reply, in_flight: Arc::clone(self), settled: false }
+    }
+
+    /// Number and bytes of the events in flight.
+    pub fn load(&self) -> Load {
+        let table = self.lock();
+        Load { events: table.len(), bytes: table.bytes }
+    }
+
+    /// Waits until at most `most` events are in flight; for ever if `most` is `None`. Returns at once if that is so
+    /// already. Cancel-safe.
+    pub async fn wait_until_at_most(&self, most: Option<usize>) {
+        let Some(most) = most else { return std::future::pending().await };
+        {
+            let mut table = self.lock();
+            if table.len() <= most {
+                return;
+            }
+            table.wake_at = Some(most);
+        }
+        self.changed.notified().await;
+    }
+
+    /// Reports progress for every event in flight, so that the broker does not redeliver it.
+    pub async fn report_progress(&self) {
+        let replies: Vec<Subject> = self.lock().replies.iter().flatten().cloned().collect();
+        for reply in replies {
+            if !self.send(reply, PROGRESS).await {
+                return;
+            }
+        }
+    }
+
+    /// Queues an answer in the client. `false` if that timed out: then the connection has been down for long, and
+    /// further answers would time out too.
+    async fn send(&self, reply: Subject, answer: Bytes) -> bool {
+        matches!(timeout_if_pending(SEND_TIMEOUT, self.client.publish(reply, answer)).await, Ok(Ok(())))
+    }
+
+    fn remove(&self, place: usize, bytes: usize) {
+        let mut table = self.lock();
+        table.bytes -= bytes;
+        table.remove(place);
+        if table.wake_at.is_some_and(|most| table.len() <= most) {
+            table.wake_at = None;
+            self.changed.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One event in flight. Dropped unsettled, it is handed back.
+pub struct InFlightEvent {
+    place: usize,
+    bytes: usize,
+    reply: Subject,
+    in_flight: Arc<InFlight>,
+    settled: bool,
+}
+
+impl InFlightEvent {
+    /// Answers the delivery. Only [`Settlement::DoneForSure`] waits for the broker's confirmation; returns whether it
+    /// came.
+    pub async fn settle(mut self, settlement: Settlement) -> bool {
+        self.settled = true;
+        let answer = match settlement {
+            Settlement::DoneForSure => {
+                let request = self.in_flight.client.request(self.reply.clone(), ACK);
+                return matches!(timeout_if_pending(CONFIRM_TIMEOUT, request).await, Ok(Ok(_)));
+            }
+            Settlement::Done => ACK,
+            Settlement::Retry(delay, reason) => nak_after(delay, &reason),
+        };
+        if !self.in_flight.send(self.reply.clone(), answer).await {
+            tracing::debug!("a settlement was not sent in time, the event is redelivered");
+        }
+        false
+    }
+}
+
+impl Drop for InFlightEvent {
+    fn drop(&mut self) {
+        self.in_flight.remove(self.place, self.bytes);
+        if !self.settled {
+            // Sent only if the client has room at this moment; otherwise the broker redelivers after `ack_wait`.
+            let _ = self.in_flight.client.publish(self.reply.clone(), NAK).now_or_never();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_free_place_is_used_again() {
+        let mut table = Table::default();
+        let (first, second) = (table.insert("a".into()), table.insert("b".into()));
+        table.remove(first);
+        assert_eq!(table.insert("c".into()), first);
+        assert_eq!((table.len(), table.replies.len()), (2, 2));
+        table.remove(second);
+        assert_eq!(table.len(), 1);
+    }
+}

@@ -1,0 +1,42 @@
+//! Errors of starting the private server.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Why the private server does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// Another process has locked the store.
+    #[error("data directory {} is in use by another caudal: stop that one, or give another --data-dir", .0.display())]
+    InUse(PathBuf),
+    /// A file or directory cannot be created or read.
+    #[error("{} cannot be used", path.display())]
+    File {
+        /// The file or directory.
+        path: PathBuf,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
+    /// A key file contains no key.
+    #[error("{} contains no nkey seed: remove it, and a new one is created", .0.display())]
+    Key(PathBuf),
+    /// The program cannot be run.
+    #[error("{} cannot be started: run `make setup`, or set CAUDAL_NATS_SERVER", program.display())]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
+    /// The server ended instead of starting.
+    #[error("nats-server ended at start ({status}): {log}")]
+    Ended {
+        /// Exit status or signal.
+        status: String,
+        /// The last lines of its log.
+        log: String,
+    },
+    /// The server did not report its port in time.
+    #[error("nats-server did not start within {0:?}")]
+    TimedOut(Duration),
+}

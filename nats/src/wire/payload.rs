@@ -1,0 +1,258 @@
+//! Payloads as message bodies and back.
+//!
+//! Bytes are sent as they are, JSON as its text, parts as a JSON manifest in which each part is base64 or a claim. All
+//! inline content of one event together is at most [`INLINE_LIMIT`] bytes; JSON is at most [`MAX_JSON`].
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use pipeline::{Body, Claim, Content, INLINE_LIMIT, Part, Payload, Rejection, TransportError};
+use serde::{Deserialize, Serialize};
+
+use crate::wire::headers::{malformed, refused};
+
+/// Longest JSON payload, in bytes of text.
+pub const MAX_JSON: usize = 1 << 20;
+/// Media type of a manifest of parts.
+pub const PARTS_TYPE: &str = "application/vnd.caudal.parts+json";
+const JSON_TYPE: &str = "application/json";
+
+/// A payload as the body of a message.
+pub struct EncodedPayload {
+    /// `content-type`.
+    pub media_type: Arc<str>,
+    /// Set when the body is in the object store; `bytes` is empty then.
+    pub claim: Option<Arc<Claim>>,
+    /// The message's body.
+    pub bytes: Bytes,
+    opaque: bool,
+}
+
+impl EncodedPayload {
+    /// Whether this is bytes, but its media type alone would make a reader decode it as JSON or parts.
+    pub fn is_opaque_json(&self) -> bool {
+        self.opaque && is_structured(&self.media_type)
+    }
+}
+
+/// The media type without parameters: `application/json; charset=utf-8` is JSON too.
+fn essence(media_type: &str) -> &str {
+    media_type.split(';').next().unwrap_or_default().trim()
+}
+
+fn is_structured(media_type: &str) -> bool {
+    [JSON_TYPE, PARTS_TYPE].contains(&essence(media_type))
+}
+
+/// One part in a manifest.
+#[derive(Serialize, Deserialize)]
+struct WirePart {
+    name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    file_name: Option<String>,
+    #[serde(default = "octets")]
+    media_type: String,
+    /// Base64, standard alphabet, padded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    data: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    claim: Option<Claim>,
+}
+
+fn octets() -> String {
+    "application/octet-stream".into()
+}
+
+/// Encodes a payload.
+///
+/// # Errors
+/// If it is too long for an event, or of a kind that exists only inside a process (images and vectors).
+pub fn encode(payload: &Payload) -> Result<EncodedPayload, TransportError> {
+    match payload {
+        Payload::Bytes(content) => encode_content(content),
+        Payload::Json(value) => {
+            let text = serde_json::to_vec(&**value).map_err(TransportError::unavailable)?;
+            if text.len() > MAX_JSON {
+                let length = text.len();
+                return Err(refused(format!(
+                    "the JSON has {length} bytes, at most {MAX_JSON} are allowed in an event"
+                )));
+            }
+            Ok(EncodedPayload { media_type: JSON_TYPE.into(), claim: None, bytes: text.into(), opaque: false })
+        }
+        Payload::Parts(parts) => encode_parts(parts),
+        Payload::Image(_) | Payload::Vector(_) => {
+            Err(refused(format!("a payload of kind {} cannot be stored in a queue", payload.kind())))
+        }
+    }
+}
+
+/// Encodes content.
+///
+/// # Errors
+/// If it is inline and longer than [`INLINE_LIMIT`] bytes.
+pub fn encode_content(content: &Content) -> Result<EncodedPayload, TransportError> {
+    let media_type = Arc::clone(&content.media_type);
+    match &content.body {
+        Body::Inline(bytes) => {
+            check_inline(bytes.len())?;
+            Ok(EncodedPayload { media_type, claim: None, bytes: bytes.clone(), opaque: true })
+        }
+        Body::Claim(claim) => {
+            Ok(EncodedPayload { media_type, claim: Some(Arc::clone(claim)), bytes: Bytes::new(), opaque: true })
+        }
+    }
+}
+
+fn check_inline(length: usize) -> Result<(), TransportError> {
+    if length <= INLINE_LIMIT {
+        return Ok(());
+    }
+    Err(refused(format!(
+        "{length} bytes are inline, at most {INLINE_LIMIT} fit into an event: put them into the object store first"
+    )))
+}
+
+fn encode_parts(parts: &[Part]) -> Result<EncodedPayload, TransportError> {
+    let mut inline = 0;
+    let mut manifest = Vec::with_capacity(parts.len());
+    for part in parts {
+        let (data, claim) = match &part.content.body {
+            Body::Inline(bytes) => {
+                inline += bytes.len();
+                check_inline(inline)?;
+                (Some(STANDARD.encode(bytes)), None)
+            }
+            Body::Claim(claim) => (None, Some((**claim).clone())),
+        };
+        manifest.push(WirePart {
+            name: part.name.to_string(),
+            file_name: part.file_name.as_deref().map(str::to_owned),
+            media_type: part.content.media_type.to_string(),
+            data,
+            claim,
+        });
+    }
+    let text = serde_json::to_vec(&manifest).map_err(TransportError::unavailable)?;
+    if text.len() > MAX_JSON {
+        let (count, length) = (parts.len(), text.len());
+        return Err(refused(format!(
+            "the list of {count} parts has {length} bytes, at most {MAX_JSON} are allowed in an event"
+        )));
+    }
+    Ok(EncodedPayload { media_type: PARTS_TYPE.into(), claim: None, bytes: text.into(), opaque: false })
+}
+
+/// Decodes a body.
+///
+/// # Errors
+/// If the body does not match its media type.
+pub fn decode(media_type: Arc<str>, as_bytes: bool, claim: Option<Claim>, bytes: &Bytes) -> Result<Payload, Rejection> {
+    if let Some(claim) = claim {
+        return Ok(Payload::Bytes(Content { media_type, body: Body::Claim(claim.into()) }));
+    }
+    match essence(&media_type) {
+        JSON_TYPE if !as_bytes => serde_json::from_slice(bytes).map(Payload::json).map_err(|why| {
+            malformed("bad_json", format!("content-type is {media_type}, but the body is not JSON: {why}"))
+        }),
+        PARTS_TYPE if !as_bytes => decode_parts(bytes),
+        // A body that cannot be encoded again could not become a dead letter either.
+        _ if bytes.len() > INLINE_LIMIT => Err(too_long(bytes.len())),
+        _ => Ok(Payload::Bytes(Content { media_type, body: Body::Inline(bytes.clone()) })),
+    }
+}
+
+fn too_long(length: usize) -> Rejection {
+    let detail = format!("the body has {length} bytes, at most {INLINE_LIMIT} are allowed in an event");
+    Rejection::too_large("body_too_long", detail)
+}
+
+fn decode_parts(bytes: &Bytes) -> Result<Payload, Rejection> {
+    let wrong = |why: String| malformed("bad_parts", format!("the list of parts cannot be read: {why}"));
+    let manifest: Vec<WirePart> = serde_json::from_slice(bytes).map_err(|why| wrong(why.to_string()))?;
+    let mut parts = Vec::with_capacity(manifest.len());
+    let mut inline = 0;
+    for part in manifest {
+        let body = match (part.data, part.claim) {
+            (_, Some(claim)) => Body::Claim(claim.into()),
+            (Some(data), None) => {
+                let data = STANDARD.decode(data).map_err(|why| wrong(format!("part {:?}: {why}", part.name)))?;
+                inline += data.len();
+                if inline > INLINE_LIMIT {
+                    return Err(too_long(inline));
+                }
+                Body::Inline(data.into())
+            }
+            (None, None) => return Err(wrong(format!("part {:?} has neither data nor claim", part.name))),
+        };
+        let content = Content { media_type: part.media_type.into(), body };
+        parts.push(Part { name: part.name.into(), file_name: part.file_name.map(Into::into), content });
+    }
+    Ok(Payload::Parts(parts.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pipeline::{Digest, Token};
+
+    fn claim() -> Arc<Claim> {
+        Arc::new(Claim { id: Token::new("c1").unwrap(), length: 9, sha256: Digest([7; 32]) })
+    }
+
+    fn round(payload: &Payload) -> Payload {
+        let encoded = encode(payload).unwrap();
+        let claim = encoded.claim.as_deref().cloned();
+        decode(Arc::clone(&encoded.media_type), encoded.is_opaque_json(), claim, &encoded.bytes).unwrap()
+    }
+
+    #[test]
+    fn every_kind_survives_encoding_and_decoding() {
+        let by_claim = Content { media_type: "image/png".into(), body: Body::Claim(claim()) };
+        let part = |name: &str, file_name: Option<&str>, content: &Content| Part {
+            name: name.into(),
+            file_name: file_name.map(Into::into),
+            content: content.clone(),
+        };
+        let inline = Content::inline("text/plain", vec![0, 255, 10]);
+        for payload in [
+            Payload::Bytes(inline.clone()),
+            Payload::Bytes(by_claim.clone()),
+            Payload::Bytes(Content::inline("application/json; charset=utf-8", "{\"bytes\": ")),
+            Payload::Bytes(Content::inline(PARTS_TYPE, "[]")),
+            Payload::json(serde_json::json!({"a": [1, null, "ä"]})),
+            Payload::Parts(Arc::from([])),
+            Payload::Parts(Arc::from([part("a", Some("b/../c\r\n"), &inline), part("d", None, &by_claim)])),
+        ] {
+            assert_eq!(format!("{:?}", round(&payload)), format!("{payload:?}"));
+        }
+    }
+
+    #[test]
+    fn the_inline_limit_is_for_all_parts_together() {
+        let half = Content::inline("image/png", vec![1; INLINE_LIMIT / 2 + 1]);
+        let part = || Part { name: "photo".into(), file_name: None, content: half.clone() };
+        assert!(encode(&Payload::Parts(Arc::from([part()]))).is_ok());
+        let Err(error) = encode(&Payload::Parts(Arc::from([part(), part()]))) else { panic!("was accepted") };
+        assert!(matches!(error, TransportError::Body(why) if why.to_string().contains("object store")));
+    }
+
+    #[test]
+    fn a_vector_is_refused() {
+        let vector =
+            pipeline::Vector { values: vec![1.0], model: "m".into(), fingerprint: "f".into(), sha256: Digest([0; 32]) };
+        assert!(encode(&Payload::Vector(vector.into())).is_err());
+    }
+
+    #[test]
+    fn a_body_that_does_not_match_its_media_type_is_refused() {
+        let bad =
+            |media_type: &str, text: &'static str| decode(media_type.into(), false, None, &Bytes::from(text)).is_err();
+        assert!(bad("application/json", "{"));
+        assert!(bad(PARTS_TYPE, "{}"));
+        assert!(bad(PARTS_TYPE, r#"[{"name": "a"}]"#));
+        assert!(bad(PARTS_TYPE, r#"[{"name": "a", "data": "%%"}]"#));
+    }
+}

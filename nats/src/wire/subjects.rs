@@ -1,0 +1,188 @@
+//! Names of subjects and streams. Only this file puts names together, and only from validated tokens, so that no name
+//! can hold a wildcard or a dot from outside.
+
+use async_nats::Subject;
+use pipeline::{BodyOf, FlowName, Lane, Token};
+
+/// Results of all requests: `res.<id>.<n>` and, once, `res.<id>.end`.
+pub const RESULTS: &str = "RES";
+/// Every result, as the subject of the stream.
+pub const RESULT_SUBJECTS: &str = "res.*.*";
+/// Chunks of claimed bodies: `blob.<flow>.<id>`, of results `blob.@result.<id>`, of templates `blob.@template.<id>`.
+pub const BLOBS: &str = "BLOB";
+/// Every chunk, as a filter.
+pub const BLOB_SUBJECTS: &str = "blob.*.*";
+/// Dead letters: `dead.<flow>`.
+pub const DEAD_LETTERS: &str = "DEAD";
+/// Every dead letter, as a filter.
+pub const DEAD_LETTER_SUBJECTS: &str = "dead.*";
+/// Records of clients: `rec.<store>.<key>`, the last one of each key.
+pub const RECORDS: &str = "RECORDS";
+/// Every record of clients, as the subject of the stream.
+pub const RECORD_SUBJECTS: &str = "rec.*.*";
+/// Records of the service itself: `own.<store>.<key>`, the last one of each key. A stream of their own, so that records
+/// of clients cannot fill it.
+pub const OWN_RECORDS: &str = "OWN";
+/// Every record of the service itself, as the subject of the stream.
+pub const OWN_RECORD_SUBJECTS: &str = "own.*.*";
+/// Ended events, many in a message: `ledger`.
+pub const LEDGER: &str = "LEDGER";
+/// Subject of the ledger.
+pub const LEDGER_SUBJECT: &str = "ledger";
+/// One message, overwritten to prove that the broker stores.
+pub const CANARY: &str = "CANARY";
+/// Subject of the canary.
+pub const CANARY_SUBJECT: &str = "canary.write";
+/// Every cancellation, as a filter.
+pub const CANCELLATIONS: &str = "cancel.*";
+/// Prefix of our inboxes. It differs from the client library's default, so that other users of the broker can be denied
+/// access to them.
+pub const INBOX_PREFIX: &str = "_INBOX_caudal";
+
+/// In the place of the flow in the subject of a result's body. No flow can have this name.
+const RESULT_BODY: &str = "@result";
+/// In the place of the flow in the subject of a template's body. No flow can have this name.
+const TEMPLATE_BODY: &str = "@template";
+/// Stores whose names begin so belong to the service; no route may name one.
+const OWN_STORES: &str = "caudal-";
+
+/// Name of a flow's work-queue stream.
+pub fn work_stream(flow: &FlowName) -> String {
+    format!("EV-{flow}")
+}
+
+/// Subject of the events of one lane of a flow.
+pub fn work_subject(flow: &FlowName, lane: Lane) -> Subject {
+    format!("ev.{flow}.{}", lane.as_str()).into()
+}
+
+/// Subject of the events of one lane that are kept in order among those of `key`.
+pub fn keyed_subject(flow: &FlowName, lane: Lane, key: &Token) -> Subject {
+    format!("ev.{flow}.{}.{key}", lane.as_str()).into()
+}
+
+/// Every lane and key of a flow, as a filter.
+pub fn work_filter(flow: &FlowName) -> String {
+    format!("ev.{flow}.>")
+}
+
+/// Subject of a result that is not terminal.
+pub fn result_subject(request: &Token, ordinal: u32) -> Subject {
+    format!("res.{request}.{ordinal}").into()
+}
+
+/// Subject of the terminal result.
+pub fn terminal_subject(request: &Token) -> Subject {
+    format!("res.{request}.end").into()
+}
+
+/// Every result of a request, as a filter.
+pub fn results_filter(request: &Token) -> String {
+    format!("res.{request}.*")
+}
+
+/// The request id in the subject of a result.
+pub fn parse_result_request(subject: &str) -> Option<&str> {
+    let (request, name) = subject.strip_prefix("res.")?.split_once('.')?;
+    (!name.contains('.')).then_some(request)
+}
+
+/// Subject of the chunks of a body.
+pub fn blob_subject(of: BodyOf<'_>, id: &Token) -> Subject {
+    match of {
+        BodyOf::Event(flow) => format!("blob.{flow}.{id}").into(),
+        BodyOf::Result => format!("blob.{RESULT_BODY}.{id}").into(),
+        BodyOf::Template => format!("blob.{TEMPLATE_BODY}.{id}").into(),
+    }
+}
+
+/// The chunks of one body of any kind, as a filter: a claim holds only the id, which no other body has.
+pub fn blob_filter(id: &Token) -> String {
+    format!("blob.*.{id}")
+}
+
+/// Flow and id in the subject of an event's body; `None` for bodies of results and templates.
+pub fn parse_event_blob(subject: &str) -> Option<(FlowName, Token)> {
+    let (flow, id) = subject.strip_prefix("blob.")?.split_once('.')?;
+    Some((FlowName::new(flow).ok()?, Token::new(id).ok()?))
+}
+
+/// Subject on which the cancellation of a request is announced.
+pub fn cancel_subject(request: &Token) -> Subject {
+    format!("cancel.{request}").into()
+}
+
+/// The request id in the subject of a cancellation.
+pub fn parse_cancelled_request(subject: &str) -> Option<Token> {
+    Token::new(subject.strip_prefix("cancel.")?).ok()
+}
+
+/// Subject of a flow's dead letters.
+pub fn dead_letter_subject(flow: &FlowName) -> Subject {
+    format!("dead.{flow}").into()
+}
+
+/// The flow in the subject of a dead letter.
+pub fn parse_dead_letter_flow(subject: &str) -> Option<FlowName> {
+    FlowName::new(subject.strip_prefix("dead.")?).ok()
+}
+
+/// Subject of a record.
+pub fn record_subject(store: &Token, key: &Token) -> Subject {
+    let root = if is_own(store) { "own" } else { "rec" };
+    format!("{root}.{store}.{key}").into()
+}
+
+/// The stream that holds a store's records.
+pub fn records_stream(store: &Token) -> &'static str {
+    if is_own(store) { OWN_RECORDS } else { RECORDS }
+}
+
+fn is_own(store: &Token) -> bool {
+    store.as_str().starts_with(OWN_STORES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(text: &str) -> Token {
+        Token::new(text).unwrap()
+    }
+
+    #[test]
+    fn the_request_is_the_middle_of_a_results_subject() {
+        assert_eq!(parse_result_request("res.abc.end"), Some("abc"));
+        assert_eq!(parse_result_request("res.abc.12"), Some("abc"));
+        assert_eq!(parse_result_request("res.abc"), None);
+        assert_eq!(parse_result_request("res.abc.1.2"), None);
+        assert_eq!(parse_result_request("ev.abc.1"), None);
+    }
+
+    #[test]
+    fn the_subject_of_an_events_body_gives_its_flow_and_id_back() {
+        let (flow, id) = (token("f"), token("b1"));
+        let subject = blob_subject(BodyOf::Event(&flow), &id);
+        assert_eq!(parse_event_blob(&subject), Some((flow, id)));
+    }
+
+    #[test]
+    fn bodies_of_results_and_templates_belong_to_no_flow() {
+        for of in [BodyOf::Result, BodyOf::Template] {
+            assert_eq!(parse_event_blob(&blob_subject(of, &token("b1"))), None);
+        }
+    }
+
+    #[test]
+    fn records_of_clients_and_of_the_service_are_in_different_streams() {
+        let (clients, own, key) = (token("reports"), token("caudal-notes"), token("k"));
+        assert_eq!((&*record_subject(&clients, &key), records_stream(&clients)), ("rec.reports.k", RECORDS));
+        assert_eq!((&*record_subject(&own, &key), records_stream(&own)), ("own.caudal-notes.k", OWN_RECORDS));
+    }
+
+    #[test]
+    fn the_subject_of_a_cancellation_gives_its_request_back() {
+        assert_eq!(parse_cancelled_request(&cancel_subject(&token("r1"))), Some(token("r1")));
+        assert_eq!(parse_cancelled_request("cancel.a.b"), None);
+    }
+}
