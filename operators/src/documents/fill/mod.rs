@@ -1,7 +1,7 @@
 //! Fills DOCX templates: docxtpl's language on the engine minijinja, with all other parts of the package unchanged.
 //!
-//! A [`Template`] is compiled once: each part with tags becomes a template of the engine ([`compile`]). A rendering
-//! runs the engine over these parts ([`render`]), inserts images and formatted text ([`insert`]), and writes a new
+//! A [`Template`] is compiled once: each part with tags becomes a template of the engine (`compile`). A rendering
+//! runs the engine over these parts (`render`), inserts images and formatted text (`insert`), and writes a new
 //! package, copying everything else with its compressed bytes.
 //!
 //! As in docxtpl: the tags and their prefixes, which element a tag replaces and in which order, the formatting of a tag

@@ -5,7 +5,7 @@
 //! contains. Images may be in the data as `data:` URLs: `#image(data.logo)`.
 //!
 //! **Limits.** typst itself stops `while` loops after 10 000 iterations and calls after 80 levels, and nothing else.
-//! Here each loop iteration and each call counts as a step ([`Options::steps`], see [`metering`]), and time is checked
+//! Here each loop iteration and each call counts as a step ([`Options::steps`], see `metering`), and time is checked
 //! at each step and each piece of text ([`Options::time`]); `range`, `lorem` and products are limited. Not limited is
 //! work without steps or text, and memory: text doubled by `s + s`, content doubled in itself (`[#a#a]`), a table of a
 //! billion columns. Only a malicious author writes such a template, so clients that may store templates must be trusted

@@ -87,7 +87,7 @@ fn on_white(level: u8, alpha: u8) -> u8 {
     ((level * alpha + 255 * (255 - alpha) + 127) / 255) as u8
 }
 
-/// The largest of 8, 4, 2 and 1 that divides both sides without going below `min_size`.
+/// The largest of 8, 4, 2 and 1 by which both sides can be divided without going below `min_size`.
 pub(super) fn divisor(width: u32, height: u32, min_size: Option<(u32, u32)>) -> u32 {
     let Some((min_width, min_height)) = min_size else { return 1 };
     let fits = |divisor: &u32| width.div_ceil(*divisor) >= min_width && height.div_ceil(*divisor) >= min_height;
