@@ -128,7 +128,7 @@ pub trait OperatorSpec: Send + Sync {
 
 impl dyn OperatorSpec {
     /// Every mistake of the stage in the light of the whole config: services it needs that are not declared, and what
-    /// [`check`](Self::check) finds.
+    /// [`check`](OperatorSpec::check) finds.
     #[must_use]
     pub fn complaints(&self, names: &Names) -> Vec<Complaint> {
         let unmet = self.needs().into_iter().filter_map(|need| Complaint::unless_met(&need, names));
