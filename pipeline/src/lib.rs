@@ -19,7 +19,9 @@
 //! claims         claim check: long bodies by reference
 //! transport      the broker as a trait
 //! completion, outcome, ledger
-//! payload, pixel_budget, overdraft
+//! payload
+//! pixel_budget   memory of decoded images
+//! overdraft      the counting semaphore under it
 //! envelope, compute, trace
 //! config         TOML with positions, problems, sizes, secrets
 //! fault, names

@@ -5,6 +5,7 @@ mod durable_edge;
 mod lane_policy;
 mod output;
 mod queue;
+mod room;
 
 pub(crate) use durable_edge::DurableEdge;
 pub(crate) use lane_policy::BULK_SLICE;

@@ -13,16 +13,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::lane_policy::{Decision, LanePolicy, Waiting};
+use super::room::{Bound, Room};
 use crate::envelope::Lane;
 use crate::event::Event;
 use crate::fault::Rejection;
-
-/// Bytes are counted in units of this size, because a semaphore counts in 32 bits.
-const BYTE_UNIT: usize = 1 << 10;
 
 /// What an edge does when it is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -53,49 +51,6 @@ pub struct QueueLimits {
 /// The queue was closed; the event was not taken.
 #[derive(Debug)]
 pub struct Closed;
-
-/// A bound on events and bytes, as semaphores: waiting for room is first come, first served.
-struct Bound {
-    events: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
-    /// All units of `bytes`; an event never asks for more.
-    byte_units: usize,
-}
-
-impl Bound {
-    fn new(events: usize, bytes: usize) -> Self {
-        let byte_units = (bytes / BYTE_UNIT).max(1);
-        Self {
-            events: Arc::new(Semaphore::new(events.max(1))),
-            bytes: Arc::new(Semaphore::new(byte_units)),
-            byte_units,
-        }
-    }
-
-    fn units(&self, size: usize) -> u32 {
-        let units = size.div_ceil(BYTE_UNIT).clamp(1, self.byte_units);
-        u32::try_from(units).unwrap_or(u32::MAX)
-    }
-
-    fn try_room(&self, size: usize) -> Option<Room> {
-        let event = Arc::clone(&self.events).try_acquire_owned().ok()?;
-        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(self.units(size)).ok()?;
-        Some(Room { _event: event, _bytes: bytes })
-    }
-
-    async fn room(&self, size: usize) -> Result<Room, Closed> {
-        let units = self.units(size);
-        let event = Arc::clone(&self.events).acquire_owned().await.map_err(|_| Closed)?;
-        let bytes = Arc::clone(&self.bytes).acquire_many_owned(units).await.map_err(|_| Closed)?;
-        Ok(Room { _event: event, _bytes: bytes })
-    }
-}
-
-/// The room an event takes; freed when dropped.
-struct Room {
-    _event: OwnedSemaphorePermit,
-    _bytes: OwnedSemaphorePermit,
-}
 
 /// What waits, and the policy that says what goes next. One lock holds both, so that a decision is never about events
 /// that another worker has taken meanwhile.
@@ -307,9 +262,9 @@ impl Queue {
         let size = event.payload.resident_bytes();
         let bulk_room = match event.envelope.lane {
             Lane::Interactive => None,
-            Lane::Bulk => Some(self.bulk.room(size).await?),
+            Lane::Bulk => Some(self.bulk.room(size).await.ok_or(Closed)?),
         };
-        let room = self.all.room(size).await?;
+        let room = self.all.room(size).await.ok_or(Closed)?;
         self.store(event, size, room, bulk_room).map_err(|_| Closed)
     }
 

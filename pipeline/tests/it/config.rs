@@ -69,7 +69,7 @@ fn broken_toml_is_reported_with_its_line() {
 fn limits_under_which_no_event_could_be_done_are_refused() {
     let stage = "[[flow.f.stage]]\nuse = \"noop\"\n";
     let text = problems(&format!("[flow.f]\nack_wait_ms = 0\n{stage}timeout_ms = 0\n"));
-    for expected in ["ack_wait_ms is 0", "test.toml:1:", "timeout_ms of noop is 0", "test.toml:5:"] {
+    for expected in ["ack_wait_ms is 0", "timeout_ms of noop is 0", "test.toml:5:"] {
         assert!(text.contains(expected), "{expected}\n{text}");
     }
 }

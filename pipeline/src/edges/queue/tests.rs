@@ -18,6 +18,11 @@ fn send(queue: &Queue, event: Event) -> Result<(), Closed> {
     queue.send(event).now_or_never().expect("it waits")
 }
 
+/// Whether a time is as expected, but for the steps of 1 ms in which a paused clock moves.
+fn about(time: Duration, expected: Duration) -> bool {
+    time >= expected && time <= expected + 2 * MS
+}
+
 /// The ids of the next batch, which must be there.
 fn recv(queue: &Queue, limits: BatchLimits) -> Vec<String> {
     let batch = queue.recv(limits).now_or_never().expect("it waits").expect("it is closed");
@@ -253,7 +258,7 @@ async fn a_bulk_event_that_is_held_back_is_received_when_its_time_comes() {
     // Of two workers one stays free, until no interactive event came for a second.
     let second = queue.recv(MANY).await.unwrap();
     assert_eq!((ids(&first.events), ids(&second.events)), (vec!["b1"], vec!["b2"]));
-    assert_eq!(begun.elapsed(), Duration::from_secs(1));
+    assert!(about(begun.elapsed(), Duration::from_secs(1)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -272,5 +277,5 @@ async fn the_end_of_a_bulk_batch_wakes_a_worker_that_holds_back() {
     });
     assert_eq!(ids(&second.unwrap().events), ["b2"]);
     // The batch took 100 ms, and the rest after it takes as long.
-    assert_eq!(begun.elapsed(), 200 * MS);
+    assert!(about(begun.elapsed(), 200 * MS));
 }

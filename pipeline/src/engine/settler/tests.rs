@@ -212,7 +212,7 @@ impl Wrapped for Messages {
     }
 }
 
-/// The sizes of the messages when so many roots finish at once, and two more 1 ms later, one after the other.
+/// The sizes of the messages when so many roots finish at once, and 1 ms later two more, one after the other.
 async fn message_sizes(at_once: usize) -> Vec<usize> {
     let (mut bench, transport) = (Bench::new(), Arc::new(Messages::default()));
     let later = ["later1", "later2"].map(|id| bench.roots.event(id, Lane::Bulk, "x"));
@@ -221,10 +221,13 @@ async fn message_sizes(at_once: usize) -> Vec<usize> {
     }
     let settling = run(Arc::clone(&bench.flow), Arc::clone(&transport) as Arc<dyn Transport>, bench.roots.close());
     tokio::join!(settling, async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
         for event in later {
-            tokio::time::sleep(Duration::from_millis(1)).await;
             finish(event);
-            tokio::task::yield_now().await;
+            // The settler works on it before the next one comes.
+            for _ in 0..3 {
+                tokio::task::yield_now().await;
+            }
         }
     });
     let sizes = transport.sizes.lock().unwrap();

@@ -176,7 +176,7 @@ async fn a_batch_that_hangs_fails_after_the_timeout() {
     bench.send(&["a"]);
     let begun = Instant::now();
     bench.run().await.unwrap();
-    assert_eq!(begun.elapsed(), TIMEOUT);
+    assert!(begun.elapsed() >= TIMEOUT);
     let (_, cause) = bench.verdicts().remove(0).1.retry.unwrap();
     assert!(cause.to_string().contains("took longer than timeout_ms = 60000"), "{cause}");
 }
