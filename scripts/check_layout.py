@@ -29,6 +29,53 @@ OWNERS = {
 # The order of each crate's files and folders below `src`, from the top down, one layer per line: a file may import from
 # its own layer and from those after it. `lib.rs` and `main.rs` declare everything and are in no layer.
 LAYERS = {
+    "caudal": ["cli", "assembly metrics", "role", "plan", "telemetry", "extras http_client installed logging"],
+    "gateway": [
+        "serve",
+        "router",
+        "pages openapi console",
+        "intake",
+        "answer",
+        "door",
+        "wire",
+        "testing",
+        "state",
+        "expiring_store identity capacity problem header_names flow_entry redaction spec",
+    ],
+    "operators": ["documents", "pictures", "general", "test_doubles"],
+    "connectors": ["documents index models webhook"],
+    "nats": [
+        "connect",
+        "jetstream",
+        "queue",
+        "stores",
+        "link",
+        "server",
+        "wire",
+        "topology",
+        "spec",
+        "sync_interval access error",
+    ],
+    "pipeline": [
+        "testing",
+        "engine",
+        "spec",
+        "operator_kind",
+        "services",
+        "registry",
+        "operator",
+        "edges",
+        "event",
+        "claims",
+        "transport",
+        "completion outcome ledger",
+        "payload",
+        "pixel_budget",
+        "overdraft",
+        "envelope compute trace",
+        "config",
+        "fault names",
+    ],
 }
 
 LONGEST_FILE = 500

@@ -172,9 +172,9 @@ impl Opening<'_> {
 
     async fn index(&self) -> anyhow::Result<Arc<dyn VectorIndex>> {
         let (spec, data_dir) = (self.plan.index.clone(), self.data_dir.to_path_buf());
-        let is_remote = spec.url.is_some();
+        let is_shared = spec.is_shared();
         let index = blocking(move || connectors::index::open(&spec, &data_dir)).await??;
-        if self.plan.nats.url.is_some() && !is_remote {
+        if self.plan.nats.url.is_some() && !is_shared {
             // No other process finds what this one indexes.
             tracing::warn!(
                 "the embedded index belongs to this process alone: set url in [index] if several share flows"

@@ -59,6 +59,8 @@ pub struct Plan {
     pub gateway: GatewaySpec,
     /// `[telemetry]`.
     pub telemetry: TelemetrySpec,
+    /// Deprecated keys and the like: the config works, but should be changed.
+    pub warnings: Problems,
 }
 
 impl Plan {
@@ -132,6 +134,7 @@ pub fn load(sources: &Sources, kinds: &[OperatorKind]) -> Result<Plan, Problems>
         pixels,
         gateway,
         telemetry,
+        warnings: problems,
     })
 }
 

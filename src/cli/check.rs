@@ -26,11 +26,13 @@ pub fn run(args: &CheckArgs, extras: &Extras) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout();
     let problems = match loaded {
         Ok(plan) if args.json => {
-            drop(plan);
-            writeln!(out, "[]")?;
+            writeln!(out, "{}", serde_json::to_string_pretty(&plan.warnings.located(&sources))?)?;
             return Ok(ExitCode::SUCCESS);
         }
         Ok(plan) => {
+            if !plan.warnings.warnings().is_empty() {
+                writeln!(out, "{}\n", plan.warnings.render(&sources, out.is_terminal()))?;
+            }
             writeln!(out, "{}", plan.summary())?;
             return Ok(ExitCode::SUCCESS);
         }

@@ -52,6 +52,7 @@ pub fn run(args: &ServeArgs, parts: &Parts, extras: &Extras) -> anyhow::Result<E
             return Ok(ExitCode::from(EXIT_CONFIG));
         }
     };
+    plan.warnings.log_warnings(&sources);
     if let Some(listen) = &args.listen {
         plan.gateway.service.listen.clone_from(listen);
     }
