@@ -39,4 +39,4 @@ lint:
 
 # All benchmarks, each beside its baseline, in one run on this machine.
 bench: setup
-	$(CARGO) bench --workspace --bench figures
+	$(CARGO) bench --workspace --bench benchmarks

@@ -13,7 +13,7 @@ use nats::{ConnectOptions, FlowTopology, JetStream, NatsSpec, Topology};
 use pipeline::documents::Converter;
 use pipeline::engine::{Flow, Running};
 use pipeline::spec::FlowSpec;
-use pipeline::webhook::{Caller, WebhookFollowUp};
+use pipeline::webhook::{WebhookCaller, WebhookFollowUp};
 use pipeline::{
     Compute, ImageModel, Ledger, Need, OperatorKind, PixelBudget, ProcessResources, Service, Services, Spans,
     Transport, VectorIndex,
@@ -121,7 +121,7 @@ impl Opening<'_> {
         let plan = self.plan;
         let mut services = Services::new(process);
         // Also where this process works on no flow: the gateway that accepts a request checks the address of its webhook.
-        if is_needed::<dyn Caller>(&needs(&plan.flows)) {
+        if is_needed::<dyn WebhookCaller>(&needs(&plan.flows)) {
             services = services.offer(self.caller().await?);
         }
         if plan.works_on.is_empty() {
@@ -142,7 +142,7 @@ impl Opening<'_> {
         Ok(services)
     }
 
-    async fn caller(&self) -> anyhow::Result<Arc<dyn Caller>> {
+    async fn caller(&self) -> anyhow::Result<Arc<dyn WebhookCaller>> {
         let spec = self.plan.webhook.clone();
         Ok(Arc::new(blocking(move || HttpCaller::open(&spec)).await??))
     }

@@ -9,7 +9,7 @@ use connectors::models::ModelSpec;
 use connectors::webhook::WebhookSpec;
 use gateway::spec::GatewaySpec;
 use pipeline::spec::{ByteSize, FlowSpec, Places, Problems, Section, Sources, memory};
-use pipeline::{Complaint, FlowName, ImageModel, Names, OperatorKind, Service};
+use pipeline::{DeclaredNames, FlowName, ImageModel, KeyProblem, OperatorKind, Service};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -92,23 +92,23 @@ pub fn load(sources: &Sources, kinds: &[OperatorKind]) -> Result<Plan, Problems>
     let (nats, places) = section::<nats::NatsSpec>(&mut root, "nats", &mut problems);
     nats.check(&places, &mut problems);
     let (index, places) = section::<IndexSpec>(&mut root, "index", &mut problems);
-    complain(index.check(), &places, &mut problems);
+    report(index.check(), &places, &mut problems);
     let (office, places) = section::<OfficeSpec>(&mut root, "office", &mut problems);
-    complain(office.check(), &places, &mut problems);
+    report(office.check(), &places, &mut problems);
     let (webhook, places) = section::<WebhookSpec>(&mut root, "webhook", &mut problems);
-    complain(webhook.check(), &places, &mut problems);
+    report(webhook.check(), &places, &mut problems);
     let (telemetry, places) = section::<TelemetrySpec>(&mut root, "telemetry", &mut problems);
     telemetry.check(&places, &mut problems);
     let model_sections = root.take_named("model", &mut problems);
     let flow_sections = root.take_named("flow", &mut problems);
-    let names = Names {
+    let names = DeclaredNames {
         flows: names_of(&flow_sections),
         sections: [(<dyn ImageModel>::SECTION, names_of(&model_sections))].into(),
     };
     let models = read_models(model_sections, &mut problems);
     let mut flows = read_flows(flow_sections, kinds, &names, &mut problems);
     let mut gateway = GatewaySpec::read(&mut root, &names, &mut problems);
-    complain(gateway.exposure().into_iter().collect(), &gateway.service_places, &mut problems);
+    report(gateway.exposure().into_iter().collect(), &gateway.service_places, &mut problems);
     gateway.check(&mut problems);
     gateway::spec::check_bodies(&gateway.routes, &flows, &mut problems);
     root.expect_empty(KNOWN, &mut problems);
@@ -138,10 +138,17 @@ pub fn load(sources: &Sources, kinds: &[OperatorKind]) -> Result<Plan, Problems>
     })
 }
 
+/// Keys that got another name: section, old name, new name. The old ones work for one release, with a warning.
+const RENAMED_KEYS: [(&str, &str, &str); 2] =
+    [("nats", "claims_unused_s", "claims_orphaned_after_s"), ("office", "insist", "require_sandbox")];
+
 /// Reads an optional section. A section that cannot be read is reported and replaced by its default, so that the rest can
 /// still be checked.
 fn section<T: DeserializeOwned + Default>(root: &mut Section<'_>, key: &str, problems: &mut Problems) -> (T, Places) {
-    let Some(section) = root.take_section(key, problems) else { return (T::default(), Places::default()) };
+    let Some(mut section) = root.take_section(key, problems) else { return (T::default(), Places::default()) };
+    for (_, old, new) in RENAMED_KEYS.iter().filter(|(of, ..)| *of == key) {
+        section.renamed(old, new, problems);
+    }
     let places = section.places();
     (section.read(problems).unwrap_or_default(), places)
 }
@@ -158,9 +165,9 @@ fn check_memory(memory: ByteSize, places: &Places, problems: &mut Problems) {
     }
 }
 
-fn complain(complaints: Vec<Complaint>, places: &Places, problems: &mut Problems) {
-    for complaint in complaints {
-        problems.add(places.of(complaint.key), complaint.message, complaint.remedy);
+fn report(key_problems: Vec<KeyProblem>, places: &Places, problems: &mut Problems) {
+    for problem in key_problems {
+        problems.add(places.of(problem.key), problem.message, problem.remedy);
     }
 }
 
@@ -175,13 +182,18 @@ fn read_models(sections: Named<'_>, problems: &mut Problems) -> Vec<(String, Mod
     for (name, section) in sections {
         let places = section.places();
         let Some(spec) = section.read::<ModelSpec>(problems) else { continue };
-        complain(spec.check(), &places, problems);
+        report(spec.check(), &places, problems);
         models.push((name.into_inner(), spec));
     }
     models
 }
 
-fn read_flows(sections: Named<'_>, kinds: &[OperatorKind], names: &Names, problems: &mut Problems) -> Vec<FlowSpec> {
+fn read_flows(
+    sections: Named<'_>,
+    kinds: &[OperatorKind],
+    names: &DeclaredNames,
+    problems: &mut Problems,
+) -> Vec<FlowSpec> {
     let mut flows = Vec::new();
     for (name, section) in sections {
         let place = section.place();

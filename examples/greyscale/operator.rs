@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use pipeline::{
-    BoxError, Compute, Ends, Event, Fault, Gives, Image, Operator, OperatorKind, OperatorSpec, Output, Payload,
-    PayloadKind, Services, take_kind,
+    BoxError, Compute, Emits, Event, Fault, Image, Operator, OperatorKind, OperatorSpec, Output, Payload, PayloadKind,
+    Services, StageTypes, take_kind,
 };
 use serde::Deserialize;
 
@@ -26,8 +26,8 @@ fn bt601() -> [u8; 3] {
 }
 
 impl OperatorSpec for GreyscaleSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Image], gives: Gives::Kind(PayloadKind::Image) }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Image], gives: Emits::Kind(PayloadKind::Image) }
     }
 
     fn build(&self, services: &Services) -> Result<Box<dyn Operator>, BoxError> {

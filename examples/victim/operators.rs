@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pipeline::{
-    Body, BoxError, Ends, Event, Fault, Gives, Operator, OperatorKind, OperatorSpec, Output, Payload, PayloadKind,
-    Services, take_kind,
+    Body, BoxError, Emits, Event, Fault, Operator, OperatorKind, OperatorSpec, Output, Payload, PayloadKind, Services,
+    StageTypes, take_kind,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -23,15 +23,15 @@ pub const KINDS: [OperatorKind; 4] = [
 ];
 
 /// The ends of an operator that forwards payloads unchanged.
-const PASS_THROUGH: Ends = Ends { takes: &[PayloadKind::Bytes, PayloadKind::Json], gives: Gives::Same };
+const PASS_THROUGH: StageTypes = StageTypes { takes: &[PayloadKind::Bytes, PayloadKind::Json], gives: Emits::Same };
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DigestSpec {}
 
 impl OperatorSpec for DigestSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Bytes], gives: Gives::Kind(PayloadKind::Json) }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Bytes], gives: Emits::Kind(PayloadKind::Json) }
     }
 
     fn build(&self, _: &Services) -> Result<Box<dyn Operator>, BoxError> {
@@ -91,7 +91,7 @@ struct MarkSpec {
 }
 
 impl OperatorSpec for MarkSpec {
-    fn ends(&self) -> Ends {
+    fn types(&self) -> StageTypes {
         PASS_THROUGH
     }
 
@@ -116,7 +116,7 @@ impl Tap for MarkSpec {
 struct TrapSpec {}
 
 impl OperatorSpec for TrapSpec {
-    fn ends(&self) -> Ends {
+    fn types(&self) -> StageTypes {
         PASS_THROUGH
     }
 
@@ -144,7 +144,7 @@ struct SlowSpec {
 }
 
 impl OperatorSpec for SlowSpec {
-    fn ends(&self) -> Ends {
+    fn types(&self) -> StageTypes {
         PASS_THROUGH
     }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
-use pipeline::testing::Wrapped;
+use pipeline::testing::TransportWrapper;
 use pipeline::{
-    Acknowledge, BodyOf, BoxError, Claim, DeadLetter, Delivery, Entry, FlowName, Lane, News, Outcome, Published,
-    RequestId, Settlement, Source, SourceBounds, Submission, Submitted, Transport, TransportError,
+    Acknowledge, BodyOwner, BoxError, Claim, DeadLetter, Delivery, Entry, FlowName, Lane, LedgerUpdate, Outcome,
+    RequestId, ResultAck, Settlement, Source, SourceBounds, Submission, SubmitAck, Transport, TransportError,
 };
 use tokio::sync::mpsc;
 
@@ -31,12 +31,12 @@ struct Faulty {
 }
 
 #[async_trait]
-impl Wrapped for Faulty {
+impl TransportWrapper for Faulty {
     fn within(&self) -> &dyn Transport {
         &*self.within
     }
 
-    async fn submit(&self, submission: Submission) -> Result<Submitted> {
+    async fn submit(&self, submission: Submission) -> Result<SubmitAck> {
         let flow = submission.envelope.flow.clone();
         let submitted = self.within.submit(submission).await?;
         pass("submitted", flow.as_str());
@@ -48,7 +48,7 @@ impl Wrapped for Faulty {
         Ok(Box::new(FaultySource { within, flow: flow.clone() }))
     }
 
-    async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<Published> {
+    async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<ResultAck> {
         let terminal = outcome.kind.is_terminal();
         let published = match terminal && faults::has(Bug::NoFence) {
             true => self.unfenced.publish(request, outcome).await?,
@@ -65,7 +65,7 @@ impl Wrapped for Faulty {
 
     async fn put_claim(
         &self,
-        of: BodyOf<'_>,
+        of: BodyOwner<'_>,
         body: BoxStream<'_, std::result::Result<Bytes, BoxError>>,
     ) -> Result<Claim> {
         let claim = self.within.put_claim(of, body).await?;
@@ -95,13 +95,13 @@ impl Wrapped for Faulty {
         Ok(())
     }
 
-    async fn ended(&self) -> Result<mpsc::Receiver<News>> {
+    async fn ended(&self) -> Result<mpsc::Receiver<LedgerUpdate>> {
         if !faults::has(Bug::NoLedger) {
             return self.within.ended().await;
         }
         let (news, receiver) = mpsc::channel(1);
         tokio::spawn(async move {
-            let _ = news.send(News::CaughtUp).await;
+            let _ = news.send(LedgerUpdate::CaughtUp).await;
             // Keeps the channel open without sending anything more.
             news.closed().await;
         });
@@ -121,7 +121,7 @@ impl Source for FaultySource {
         pass("fetched", self.flow.as_str());
         let within = match faults::has(Bug::AckEarly) {
             true => {
-                ack.settle(Settlement::DoneForSure).await;
+                ack.settle(Settlement::DoneConfirmed).await;
                 None
             }
             false => Some(ack),

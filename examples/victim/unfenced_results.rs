@@ -3,7 +3,7 @@
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::Context;
-use pipeline::{Body, BoxError, Outcome, Published, RequestId, TransportError};
+use pipeline::{Body, BoxError, Outcome, RequestId, ResultAck, TransportError};
 use tokio::sync::OnceCell;
 
 use crate::faults;
@@ -13,7 +13,7 @@ use crate::faults;
 pub struct UnfencedResults(OnceCell<Context>);
 
 impl UnfencedResults {
-    pub async fn publish(&self, request: &RequestId, outcome: &Outcome) -> Result<Published, TransportError> {
+    pub async fn publish(&self, request: &RequestId, outcome: &Outcome) -> Result<ResultAck, TransportError> {
         let context = self.0.get_or_try_init(connect).await.map_err(TransportError::Unavailable)?;
         let mut headers = HeaderMap::new();
         headers.insert("Caudal-Kind", outcome.kind.as_str());
@@ -26,7 +26,7 @@ impl UnfencedResults {
         };
         let stored = context.publish_with_headers(format!("res.{request}.end"), headers, bytes).await;
         stored.map_err(TransportError::unavailable)?.await.map_err(TransportError::unavailable)?;
-        Ok(Published::Stored)
+        Ok(ResultAck::Stored)
     }
 }
 

@@ -7,7 +7,7 @@ use std::hint::black_box;
 use gateway::Identity;
 use gateway::spec::GatewaySpec;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-use pipeline::Names;
+use pipeline::DeclaredNames;
 use pipeline::spec::{Problems, Sources};
 use serde_json::json;
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ fn identity(config: &str) -> Identity {
     let mut sources = Sources::default();
     sources.add("bench.toml", config);
     let mut problems = Problems::default();
-    let spec = GatewaySpec::read(&mut sources.parse(&mut problems).root, &Names::default(), &mut problems);
+    let spec = GatewaySpec::read(&mut sources.parse(&mut problems).root, &DeclaredNames::default(), &mut problems);
     assert!(problems.is_empty(), "{problems:?}");
     Identity::open(&spec.auth).unwrap()
 }

@@ -29,7 +29,7 @@ impl FlowEntry {
     #[must_use]
     pub fn of(parts: &[FlowSpec]) -> Vec<Self> {
         let entry = |spec: &FlowSpec| {
-            let takes = spec.stages.first().map(|stage| stage.operator.ends().takes).unwrap_or_default();
+            let takes = spec.stages.first().map(|stage| stage.operator.types().takes).unwrap_or_default();
             let settings = &spec.settings;
             let is_first = spec.name == spec.whole;
             let of_same = parts.iter().filter(|part| is_first && part.whole == spec.whole && part.name != spec.name);

@@ -42,11 +42,11 @@ mod state;
 mod testing;
 mod wire;
 
-pub use door::metrics::describe;
+pub use door::metrics::describe as describe_metrics;
 pub use flow_entry::FlowEntry;
 pub use identity::{Identity, IdentityError};
 pub use problem::Problem;
 pub use router::router;
-pub use serve::{Door, serve};
-pub use state::{Check, Figures, Gateway, GatewayState, RenderMetrics};
+pub use serve::{Listener, serve};
+pub use state::{Gateway, GatewayState, ReadinessCheck, RenderMetrics, StatsReader};
 pub use wire::tls::{Tls, TlsError};

@@ -13,14 +13,14 @@ use crate::wire::accept::Acceptor;
 use crate::wire::tls::Tls;
 
 /// Where clients connect.
-pub struct Door {
+pub struct Listener {
     /// The bound listener.
     pub listener: TcpListener,
     /// The certificate, if clients must use TLS.
     pub tls: Option<Tls>,
 }
 
-impl From<TcpListener> for Door {
+impl From<TcpListener> for Listener {
     fn from(listener: TcpListener) -> Self {
         Self { listener, tls: None }
     }
@@ -28,8 +28,8 @@ impl From<TcpListener> for Door {
 
 /// Serves until `shutdown`, then lets open requests finish for the service's grace. Event streams end at once and their
 /// clients resume elsewhere; requests that still wait for a result at half of the grace are answered 202.
-pub async fn serve(door: impl Into<Door>, state: GatewayState, shutdown: CancellationToken) {
-    let Door { listener, tls } = door.into();
+pub async fn serve(door: impl Into<Listener>, state: GatewayState, shutdown: CancellationToken) {
+    let Listener { listener, tls } = door.into();
     let tls = tls.map(Arc::new);
     state.identity.start(&shutdown);
     let limits = Arc::new(RateLimits::new(&state.limits));

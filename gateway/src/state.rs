@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use pipeline::engine::FlowFigures;
+use pipeline::engine::FlowStats;
 use pipeline::spec::ByteSize;
-use pipeline::webhook::Caller;
+use pipeline::webhook::WebhookCaller;
 use pipeline::{BoxError, FlowName, Spans, Transport};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -22,10 +22,10 @@ use crate::identity::Identity;
 use crate::spec::{LimitsSpec, RouteSpec, ServiceSpec};
 
 /// Live metrics of the flows that run in this process.
-pub type Figures = Arc<dyn Fn() -> Vec<FlowFigures> + Send + Sync>;
+pub type StatsReader = Arc<dyn Fn() -> Vec<FlowStats> + Send + Sync>;
 
 /// Whether one component of the service is ready; the error says what is wrong, for the log.
-pub type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+pub type ReadinessCheck = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// Renders all metrics of the process as Prometheus text.
 pub type RenderMetrics = Arc<dyn Fn() -> BoxFuture<'static, Result<String, BoxError>> + Send + Sync>;
@@ -56,11 +56,11 @@ pub struct Gateway {
     /// Takes a span of every request; `None` if traces are off.
     pub spans: Option<Arc<dyn Spans>>,
     /// Calls webhooks; `None` if another process does.
-    pub caller: Option<Arc<dyn Caller>>,
+    pub webhook_caller: Option<Arc<dyn WebhookCaller>>,
     /// Live metrics of the flows that run here.
-    pub figures: Figures,
+    pub flow_stats: StatsReader,
     /// The components that `/ready` checks, by name.
-    pub checks: Vec<(String, Check)>,
+    pub checks: Vec<(String, ReadinessCheck)>,
     /// Renders the answer of `/metrics`.
     pub render_metrics: RenderMetrics,
 }
@@ -78,9 +78,9 @@ pub struct Shared {
     pub(crate) routes: Vec<RouteSpec>,
     pub(crate) flows: HashMap<FlowName, FlowEntry>,
     pub(crate) spans: Option<Arc<dyn Spans>>,
-    pub(crate) caller: Option<Arc<dyn Caller>>,
-    pub(crate) figures: Figures,
-    pub(crate) checks: Vec<(String, Check)>,
+    pub(crate) webhook_caller: Option<Arc<dyn WebhookCaller>>,
+    pub(crate) flow_stats: StatsReader,
+    pub(crate) checks: Vec<(String, ReadinessCheck)>,
     pub(crate) render_metrics: RenderMetrics,
     pub(crate) drain_rates: DrainRates,
     pub(crate) memory: MemoryBudget,
@@ -113,8 +113,8 @@ impl GatewayState {
             limits: gateway.limits,
             routes: gateway.routes,
             spans: gateway.spans,
-            caller: gateway.caller,
-            figures: gateway.figures,
+            webhook_caller: gateway.webhook_caller,
+            flow_stats: gateway.flow_stats,
             checks: gateway.checks,
             render_metrics: gateway.render_metrics,
             tasks: TaskTracker::new(),

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use pipeline::spec::{Problems, Sources};
-use pipeline::{FlowName, Names, Token, Transport};
+use pipeline::{DeclaredNames, FlowName, Token, Transport};
 
 use crate::flow_entry::FlowEntry;
 use crate::identity::Identity;
@@ -39,8 +39,8 @@ pub fn state(transport: Arc<dyn Transport>, flows: Vec<FlowEntry>) -> GatewaySta
         routes: Vec::new(),
         flows,
         spans: None,
-        caller: None,
-        figures: Arc::new(Vec::new),
+        webhook_caller: None,
+        flow_stats: Arc::new(Vec::new),
         checks: Vec::new(),
         render_metrics: Arc::new(|| Box::pin(async { Ok(String::new()) })),
     })
@@ -52,7 +52,8 @@ pub fn route(config: &str) -> RouteSpec {
     sources.add("test.toml", config);
     let mut problems = Problems::default();
     let mut document = sources.parse(&mut problems);
-    let names = Names { flows: ["describe".to_owned(), "report".to_owned()].into(), ..Names::default() };
+    let names =
+        DeclaredNames { flows: ["describe".to_owned(), "report".to_owned()].into(), ..DeclaredNames::default() };
     let spec = GatewaySpec::read(&mut document.root, &names, &mut problems);
     spec.check(&mut problems);
     assert!(problems.is_empty(), "{problems:?}");

@@ -13,10 +13,10 @@ use futures_util::stream::{BoxStream, StreamExt};
 use gateway::spec::GatewaySpec;
 use gateway::{FlowEntry, Gateway, GatewayState, Identity};
 use pipeline::spec::{Problems, Sources};
-use pipeline::testing::{MemoryTransport, Wrapped};
+use pipeline::testing::{MemoryTransport, TransportWrapper};
 use pipeline::{
-    Body, BodyOf, BoxError, Claim, Content, Digest, Names, Outcome, OutcomeKind, RequestId, Token, Transport,
-    TransportError,
+    Body, BodyOwner, BoxError, Claim, Content, DeclaredNames, Digest, Outcome, OutcomeKind, RequestId, Token,
+    Transport, TransportError,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -36,14 +36,14 @@ struct Discarding {
 }
 
 #[async_trait]
-impl Wrapped for Discarding {
+impl TransportWrapper for Discarding {
     fn within(&self) -> &dyn Transport {
         &self.kept
     }
 
     async fn put_claim(
         &self,
-        _: BodyOf<'_>,
+        _: BodyOwner<'_>,
         mut body: BoxStream<'_, Result<Bytes, BoxError>>,
     ) -> Result<Claim, TransportError> {
         let mut length = 0;
@@ -94,7 +94,7 @@ fn state(transport: Arc<Discarding>) -> GatewayState {
     let mut sources = Sources::default();
     sources.add("test.toml", CONFIG);
     let mut problems = Problems::default();
-    let names = Names { flows: ["describe".to_owned()].into(), ..Names::default() };
+    let names = DeclaredNames { flows: ["describe".to_owned()].into(), ..DeclaredNames::default() };
     let spec = GatewaySpec::read(&mut sources.parse(&mut problems).root, &names, &mut problems);
     spec.check(&mut problems);
     assert!(problems.is_empty(), "{problems:?}");
@@ -109,14 +109,14 @@ fn state(transport: Arc<Discarding>) -> GatewayState {
     };
     GatewayState::new(Gateway {
         spans: None,
-        caller: None,
+        webhook_caller: None,
         transport,
         identity: Identity::open(&spec.auth).unwrap(),
         service: spec.service,
         limits: spec.limits,
         routes: spec.routes,
         flows: vec![flow],
-        figures: Arc::new(Vec::new),
+        flow_stats: Arc::new(Vec::new),
         checks: Vec::new(),
         render_metrics: Arc::new(|| Box::pin(async { Ok(String::new()) })),
     })

@@ -9,8 +9,9 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::BoxStream;
 use pipeline::{
-    Backlog, BodyOf, BoxError, Claim, DeadLetter, Entry, FlowName, KeptLetter, Lane, News, Outcome, OutcomeKind,
-    Published, Record, RequestId, Source, SourceBounds, Submission, Submitted, Token, Transport, TransportError, Watch,
+    Backlog, BodyOwner, BoxError, Claim, DeadLetter, Entry, FlowName, Lane, LedgerUpdate, Outcome, OutcomeKind, Record,
+    RequestId, ResultAck, Source, SourceBounds, StoredDeadLetter, Submission, SubmitAck, Token, Transport,
+    TransportError, Watch,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
@@ -83,7 +84,7 @@ impl JetStream {
 
 #[async_trait]
 impl Transport for JetStream {
-    async fn submit(&self, submission: Submission) -> Result<Submitted, TransportError> {
+    async fn submit(&self, submission: Submission) -> Result<SubmitAck, TransportError> {
         submit::submit(&self.broker, submission).await
     }
 
@@ -96,9 +97,9 @@ impl Transport for JetStream {
         source::open(&self.broker, flow, lane, bounds).await
     }
 
-    async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<Published, TransportError> {
+    async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<ResultAck, TransportError> {
         let published = results::publish_outcome(&self.broker, request, outcome).await?;
-        if published == Published::Stored && outcome.kind == OutcomeKind::Cancelled {
+        if published == ResultAck::Stored && outcome.kind == OutcomeKind::Cancelled {
             cancellations::announce(&self.broker, request).await;
         }
         Ok(published)
@@ -122,7 +123,7 @@ impl Transport for JetStream {
 
     async fn put_claim(
         &self,
-        of: BodyOf<'_>,
+        of: BodyOwner<'_>,
         body: BoxStream<'_, Result<Bytes, BoxError>>,
     ) -> Result<Claim, TransportError> {
         self.claims.put(of, body).await
@@ -145,7 +146,7 @@ impl Transport for JetStream {
         flow: Option<&FlowName>,
         from: u64,
         limit: usize,
-    ) -> Result<Vec<KeptLetter>, TransportError> {
+    ) -> Result<Vec<StoredDeadLetter>, TransportError> {
         dead_letters::list(&self.broker, flow, from, limit).await
     }
 
@@ -157,7 +158,7 @@ impl Transport for JetStream {
         ledger::append(&self.broker, entries).await
     }
 
-    async fn ended(&self) -> Result<mpsc::Receiver<News>, TransportError> {
+    async fn ended(&self) -> Result<mpsc::Receiver<LedgerUpdate>, TransportError> {
         ledger::read(&self.broker).await
     }
 

@@ -49,7 +49,7 @@ pub struct NatsSpec {
     /// Bytes of all bodies in the object store; when full, further bodies are refused.
     pub claims_max_bytes: ByteSize,
     /// Time after which a body without an event is orphaned and removed. Must be longer than the longest upload.
-    pub claims_unused_s: u64,
+    pub claims_orphaned_after_s: u64,
     /// Age at which dead letters expire.
     pub dead_max_age_hours: u64,
     /// Bytes of all dead letters; when full, the oldest are dropped.
@@ -68,7 +68,7 @@ const RESULTS_MAX_AGE_HOURS: u64 = 24;
 /// A body is needed while its event waits, and afterwards by its dead letter.
 const CLAIMS_MAX_AGE_HOURS: u64 = DEAD_MAX_AGE_HOURS;
 /// An upload takes minutes at most, whichever time limits the gateway is given.
-const CLAIMS_UNUSED_S: u64 = 3600;
+const CLAIMS_ORPHANED_AFTER_S: u64 = 3600;
 /// People look at dead letters at least once a month.
 const DEAD_MAX_AGE_HOURS: u64 = 30 * 24;
 /// Streams are on disk; only consumers of results are in memory, a few KB each.
@@ -90,7 +90,7 @@ impl Default for NatsSpec {
             results_max_bytes: ByteSize::mib(2 << 10),
             claims_max_age_hours: CLAIMS_MAX_AGE_HOURS,
             claims_max_bytes: ByteSize::mib(8 << 10),
-            claims_unused_s: CLAIMS_UNUSED_S,
+            claims_orphaned_after_s: CLAIMS_ORPHANED_AFTER_S,
             dead_max_age_hours: DEAD_MAX_AGE_HOURS,
             dead_max_bytes: ByteSize::mib(1 << 10),
             records_max_bytes: ByteSize::mib(1 << 10),
@@ -147,9 +147,10 @@ impl NatsSpec {
                 format!("claims_max_age_hours is {claims}, but dead letters need their bodies for {dead} hours");
             report("claims_max_age_hours", message, "raise it, or lower dead_max_age_hours");
         }
-        if self.claims_unused_s == 0 {
-            let message = "claims_unused_s is 0, which would remove bodies before their event is submitted".to_owned();
-            report("claims_unused_s", message, "give more seconds than the longest upload takes");
+        if self.claims_orphaned_after_s == 0 {
+            let message =
+                "claims_orphaned_after_s is 0, which would remove bodies before their event is submitted".to_owned();
+            report("claims_orphaned_after_s", message, "give more seconds than the longest upload takes");
         }
         for (key, hours) in [
             ("results_max_age_hours", self.results_max_age_hours),
@@ -185,7 +186,7 @@ impl NatsSpec {
             results_max_bytes: self.results_max_bytes,
             claims_max_age: hours(self.claims_max_age_hours),
             claims_max_bytes: self.claims_max_bytes,
-            claims_unused: Duration::from_secs(self.claims_unused_s),
+            claims_orphaned_after: Duration::from_secs(self.claims_orphaned_after_s),
             dead_max_age: hours(self.dead_max_age_hours),
             dead_max_bytes: self.dead_max_bytes,
             records_max_bytes: self.records_max_bytes,
@@ -208,7 +209,7 @@ pub struct Limits {
     /// Bytes of bodies; when full, further bodies are refused.
     pub claims_max_bytes: ByteSize,
     /// Time after which a body without an event is orphaned and removed.
-    pub claims_unused: Duration,
+    pub claims_orphaned_after: Duration,
     /// Age at which dead letters expire.
     pub dead_max_age: Duration,
     /// Bytes of dead letters; when full, the oldest are dropped.

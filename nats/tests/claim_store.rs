@@ -17,12 +17,13 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use nats::JetStream;
 use pipeline::{
-    Body, BodyOf, BoxError, Claim, Content, DeadLetter, Lane, Payload, Rejection, Settlement, Transport, TransportError,
+    Body, BodyOwner, BoxError, Claim, Content, DeadLetter, Lane, Payload, Rejection, Settlement, Transport,
+    TransportError,
 };
 use support::*;
 
 async fn put(transport: &JetStream, body: BoxStream<'_, Result<Bytes, BoxError>>) -> Result<Claim, TransportError> {
-    transport.put_claim(BodyOf::Event(&token("f")), body).await
+    transport.put_claim(BodyOwner::Event(&token("f")), body).await
 }
 
 fn body(pieces: Vec<Bytes>) -> BoxStream<'static, Result<Bytes, BoxError>> {
@@ -109,7 +110,7 @@ async fn an_upload_that_breaks_off_leaves_no_chunks() {
 async fn the_body_of_a_result_expires_after_the_result() {
     let broker = Broker::start().await;
     let transport = broker.connect(topology(&[])).await;
-    let claim = transport.put_claim(BodyOf::Result, body(vec![noise(300_000)])).await.unwrap();
+    let claim = transport.put_claim(BodyOwner::Result, body(vec![noise(300_000)])).await.unwrap();
     let stored = store(&broker).await.get_raw_message(1).await.unwrap();
     let ttl: u64 = stored.headers.get("Nats-TTL").unwrap().as_str().parse().unwrap();
     assert!(ttl > limits().results_max_age.as_secs());
@@ -118,7 +119,7 @@ async fn the_body_of_a_result_expires_after_the_result() {
 
 async fn put_of(transport: &JetStream, flow: &str) -> Arc<Claim> {
     let flow = token(flow);
-    Arc::new(transport.put_claim(BodyOf::Event(&flow), body(vec![noise(300_000)])).await.unwrap())
+    Arc::new(transport.put_claim(BodyOwner::Event(&flow), body(vec![noise(300_000)])).await.unwrap())
 }
 
 fn claimed(claim: &Arc<Claim>) -> Payload {
@@ -133,7 +134,7 @@ async fn is_there(transport: &JetStream, claim: &Claim) -> bool {
 async fn a_body_without_an_event_or_a_dead_letter_is_removed() {
     let broker = Broker::start().await;
     let mut topology = topology(&[("waits", 10), ("died", 10)]);
-    topology.limits.claims_unused = Duration::from_secs(1);
+    topology.limits.claims_orphaned_after = Duration::from_secs(1);
     let transport = broker.connect(topology).await;
     let (waiting, in_letter) = (put_of(&transport, "waits").await, put_of(&transport, "died").await);
     transport.submit(event("waits", "w", claimed(&waiting))).await.unwrap();
@@ -152,12 +153,12 @@ async fn a_body_without_an_event_or_a_dead_letter_is_removed() {
     // Stored later than the two, and no event refers to them. While an event waits in a flow, none of its bodies is
     // removed.
     let (beside, alone) = (put_of(&transport, "waits").await, put_of(&transport, "died").await);
-    assert!(delivery.ack.settle(Settlement::DoneForSure).await);
+    assert!(delivery.ack.settle(Settlement::DoneConfirmed).await);
     eventually("the orphan is removed", || async { !is_there(&transport, &alone).await }).await;
     assert!(is_there(&transport, &in_letter).await, "its dead letter needs it");
     assert!(is_there(&transport, &waiting).await && is_there(&transport, &beside).await, "an event waits");
     let mut source = open(&transport, "waits", Lane::Interactive, bounds(1)).await;
     let delivery = next(&mut source).await;
-    assert!(delivery.ack.settle(Settlement::DoneForSure).await);
+    assert!(delivery.ack.settle(Settlement::DoneConfirmed).await);
     eventually("the other orphan is removed", || async { !is_there(&transport, &beside).await }).await;
 }

@@ -11,7 +11,7 @@ mod support;
 use std::time::Duration;
 
 use nats::Topology;
-use pipeline::{End, Entry, Lane, Ledger, News, Settlement, SourceBounds, Submission, Submitted, Transport};
+use pipeline::{End, Entry, Lane, Ledger, LedgerUpdate, Settlement, SourceBounds, Submission, SubmitAck, Transport};
 use rustix::process::{Pid, Signal, kill_process};
 use support::*;
 use tokio::sync::mpsc;
@@ -21,9 +21,9 @@ fn entry(id: &str) -> Entry {
 }
 
 /// Adds the entries to `ledger` until all that are stored have been read.
-async fn read_all(ledger: &Ledger, news: &mut mpsc::Receiver<News>) {
+async fn read_all(ledger: &Ledger, news: &mut mpsc::Receiver<LedgerUpdate>) {
     let reading = async {
-        while let Some(News::Noted(at, entries)) = news.recv().await {
+        while let Some(LedgerUpdate::Noted(at, entries)) = news.recv().await {
             ledger.note(at, &entries);
         }
     };
@@ -37,7 +37,7 @@ async fn every_process_reads_all_ended_events_also_after_the_server_was_killed()
     let mut news = transport.ended().await.unwrap();
     let ledger = Ledger::default();
     read_all(&ledger, &mut news).await;
-    assert_eq!(ledger.figures().0, 0, "an empty ledger is read at once");
+    assert_eq!(ledger.stats().0, 0, "an empty ledger is read at once");
 
     let many: Vec<Entry> = (0..1_000).map(|number| entry(&format!("e{number}"))).collect();
     for chunk in many.chunks(300) {
@@ -51,7 +51,7 @@ async fn every_process_reads_all_ended_events_also_after_the_server_was_killed()
     // A reader that was connected all the time, and one that connects later.
     let listening = async {
         while ledger.look_up(&token("f"), &token("late")).is_none() {
-            if let Some(News::Noted(at, entries)) = news.recv().await {
+            if let Some(LedgerUpdate::Noted(at, entries)) = news.recv().await {
                 ledger.note(at, &entries);
             }
         }
@@ -61,7 +61,7 @@ async fn every_process_reads_all_ended_events_also_after_the_server_was_killed()
     let another = broker.connect(topology(&[("f", 10)])).await;
     read_all(&fresh, &mut another.ended().await.unwrap()).await;
     for known in [&ledger, &fresh] {
-        assert_eq!(known.figures().0, 1_001);
+        assert_eq!(known.stats().0, 1_001);
         assert_eq!(known.look_up(&token("f"), &token("e999")), Some(End::Settled));
         assert_eq!(known.look_up(&token("f"), &token("e1000")), None);
     }
@@ -99,10 +99,10 @@ async fn events_of_one_key_are_delivered_in_order_across_retries_and_processes()
     for number in 0..4 {
         for device in ["a", "b c"] {
             let id = format!("{}{number}", &device[..1]);
-            assert_eq!(transport.submit(reading(&id, device)).await.unwrap(), Submitted::Stored);
+            assert_eq!(transport.submit(reading(&id, device)).await.unwrap(), SubmitAck::Stored);
         }
     }
-    assert_eq!(transport.submit(reading("a0", "a")).await.unwrap(), Submitted::Known);
+    assert_eq!(transport.submit(reading("a0", "a")).await.unwrap(), SubmitAck::Duplicate);
     let backlog = transport.backlog(&token("f")).await.unwrap();
     assert_eq!((backlog.interactive, backlog.ended), (8, 0));
     let bounds = SourceBounds { ordered: true, ..bounds(16) };
@@ -147,6 +147,6 @@ async fn a_changed_order_is_refused_while_events_from_before_it_wait() {
     assert!(error.to_string().contains("run once with order_by as it was"), "{error}");
     let again = broker.connect(topology(&[("f", 100)])).await;
     let mut source = open(&again, "f", Lane::Interactive, bounds(4)).await;
-    next(&mut source).await.ack.settle(Settlement::DoneForSure).await;
+    next(&mut source).await.ack.settle(Settlement::DoneConfirmed).await;
     nats::connect(options).await.unwrap();
 }

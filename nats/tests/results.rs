@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use nats::{Limits, Topology};
 use pipeline::spec::ByteSize;
-use pipeline::{Body, Claim, Content, Digest, Outcome, OutcomeKind, Published, Transport};
+use pipeline::{Body, Claim, Content, Digest, Outcome, OutcomeKind, ResultAck, Transport};
 use support::*;
 
 #[tokio::test]
@@ -25,16 +25,16 @@ async fn the_first_terminal_wins_and_nothing_follows_it() {
         let (transport, request) = (transport.clone(), request.clone());
         async move { transport.publish_outcome(&request, &outcome).await.unwrap() }
     };
-    assert_eq!(publish(&transport, outcome(OutcomeKind::Accepted, 0, "")).await, Published::Stored);
-    assert_eq!(publish(&transport, outcome(OutcomeKind::Data, 1, "mine")).await, Published::Stored);
-    assert_eq!(publish(&other, outcome(OutcomeKind::Data, 1, "of another attempt")).await, Published::Refused);
+    assert_eq!(publish(&transport, outcome(OutcomeKind::Accepted, 0, "")).await, ResultAck::Stored);
+    assert_eq!(publish(&transport, outcome(OutcomeKind::Data, 1, "mine")).await, ResultAck::Stored);
+    assert_eq!(publish(&other, outcome(OutcomeKind::Data, 1, "of another attempt")).await, ResultAck::Refused);
     let (first, second) = tokio::join!(
         publish(&transport, outcome(OutcomeKind::Done, 2, "a")),
         publish(&other, outcome(OutcomeKind::Failed, 2, "b"))
     );
     assert_ne!(first, second, "exactly one terminal is stored");
-    assert_eq!(publish(&transport, outcome(OutcomeKind::Cancelled, 3, "")).await, Published::Refused);
-    assert_eq!(publish(&other, outcome(OutcomeKind::Data, 3, "late")).await, Published::Refused);
+    assert_eq!(publish(&transport, outcome(OutcomeKind::Cancelled, 3, "")).await, ResultAck::Refused);
+    assert_eq!(publish(&other, outcome(OutcomeKind::Data, 3, "late")).await, ResultAck::Refused);
     let stored = transport.outcomes(&request).await.unwrap();
     assert_eq!(stored.len(), 3);
     assert!(matches!(&stored[1].content.body, Body::Inline(bytes) if bytes == "mine"));

@@ -7,16 +7,16 @@ use crate::fault::BoxError;
 use crate::names::FlowName;
 use crate::payload::{Body, Content, Part, Payload, wire_form};
 use crate::pixel_budget::PixelRoom;
-use crate::transport::{BodyOf, INLINE_LIMIT, Transport, TransportError};
+use crate::transport::{BodyOwner, INLINE_LIMIT, Transport, TransportError};
 
 /// Reads a body: up to [`INLINE_LIMIT`] it stays in memory, beyond that it streams on into the object store. Memory is
 /// bounded by the inline limit plus the chunks that the store has in flight.
 ///
 /// # Errors
 /// [`TransportError::Body`] if the stream fails, otherwise the error of the store.
-pub async fn keep(
+pub async fn store(
     transport: &dyn Transport,
-    of: BodyOf<'_>,
+    of: BodyOwner<'_>,
     media_type: &str,
     mut body: BoxStream<'_, Result<Bytes, BoxError>>,
 ) -> Result<Content, TransportError> {
@@ -39,16 +39,16 @@ pub async fn keep(
 ///
 /// # Errors
 /// The error of the store.
-pub async fn keep_bytes(
+pub async fn store_bytes(
     transport: &dyn Transport,
-    of: BodyOf<'_>,
+    of: BodyOwner<'_>,
     media_type: &str,
     bytes: Bytes,
 ) -> Result<Content, TransportError> {
     if bytes.len() <= INLINE_LIMIT {
         return Ok(Content::inline(media_type, bytes));
     }
-    keep(transport, of, media_type, stream::iter([Ok(bytes)]).boxed()).await
+    store(transport, of, media_type, stream::iter([Ok(bytes)]).boxed()).await
 }
 
 /// The bytes of `content`, fetched from the store if it is a reference.
@@ -92,7 +92,7 @@ pub async fn storable(transport: &dyn Transport, to: &FlowName, payload: &Payloa
         Payload::Bytes(content) => content.clone(),
         Payload::Image(image) => {
             let pieces = stream::iter(wire_form::encode_image(image).map(Ok)).boxed();
-            let content = keep(transport, BodyOf::Event(to), wire_form::IMAGE_TYPE, pieces).await?;
+            let content = store(transport, BodyOwner::Event(to), wire_form::IMAGE_TYPE, pieces).await?;
             return Ok(Payload::Bytes(content));
         }
         Payload::Vector(vector) => wire_form::encode_vector(vector),
@@ -111,7 +111,7 @@ pub async fn storable(transport: &dyn Transport, to: &FlowName, payload: &Payloa
 /// The same content with a body of its own: in the store if it is long, inline if it is short.
 async fn copied(transport: &dyn Transport, to: &FlowName, content: &Content) -> Result<Content, TransportError> {
     let bytes = fetch(transport, content).await?;
-    keep_bytes(transport, BodyOf::Event(to), &content.media_type, bytes).await
+    store_bytes(transport, BodyOwner::Event(to), &content.media_type, bytes).await
 }
 
 /// Removes the bodies that a payload refers to; one that cannot be removed is found as orphaned later.

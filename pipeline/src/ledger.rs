@@ -20,7 +20,7 @@ pub enum End {
     /// Done or failed. Only its result is left.
     Settled,
     /// Dead-lettered. The bodies it refers to are stored with the dead letter.
-    Kept,
+    DeadLettered,
 }
 
 /// One ended event: 127 bits of SHA-256 over flow and id, and in the lowest bit how it ended.
@@ -65,7 +65,7 @@ impl Entry {
             Sha256::new().chain_update(flow.as_str()).chain_update([0]).chain_update(event.as_str()).finalize();
         let mut head = [0; ENTRY_BYTES];
         head.copy_from_slice(&digest[..ENTRY_BYTES]);
-        let kept = u128::from(end == End::Kept);
+        let kept = u128::from(end == End::DeadLettered);
         Self(u128::from_be_bytes(head) & !1 | kept)
     }
 
@@ -88,7 +88,7 @@ impl Entry {
 
 /// What a process reads from the stored ledger.
 #[derive(Clone, Debug)]
-pub enum News {
+pub enum LedgerUpdate {
     /// Entries that were stored at this time.
     Noted(OffsetDateTime, Vec<Entry>),
     /// Everything stored before the reading began has been sent.
@@ -171,12 +171,12 @@ impl Ledger {
         if state.known.contains(&settled) {
             return Some(End::Settled);
         }
-        state.known.contains(&settled.kept()).then_some(End::Kept)
+        state.known.contains(&settled.kept()).then_some(End::DeadLettered)
     }
 
     /// Entries held, and entries that were forgotten early because of the limit.
     #[must_use]
-    pub fn figures(&self) -> (usize, u64) {
+    pub fn stats(&self) -> (usize, u64) {
         let state = self.lock();
         (state.known.len(), state.forgotten_early)
     }
@@ -201,16 +201,16 @@ mod tests {
     #[test]
     fn an_event_is_known_by_flow_and_id_with_its_end() {
         let ledger = Ledger::default();
-        ledger.note(OffsetDateTime::UNIX_EPOCH, &[entry("a", End::Settled), entry("b", End::Kept)]);
+        ledger.note(OffsetDateTime::UNIX_EPOCH, &[entry("a", End::Settled), entry("b", End::DeadLettered)]);
         assert_eq!(ledger.look_up(&token("f"), &token("a")), Some(End::Settled));
-        assert_eq!(ledger.look_up(&token("f"), &token("b")), Some(End::Kept));
+        assert_eq!(ledger.look_up(&token("f"), &token("b")), Some(End::DeadLettered));
         assert_eq!(ledger.look_up(&token("f"), &token("c")), None);
         assert_eq!(ledger.look_up(&token("g"), &token("a")), None);
     }
 
     #[test]
     fn an_entry_survives_the_wire() {
-        let sent = entry("a", End::Kept);
+        let sent = entry("a", End::DeadLettered);
         assert_eq!(Entry::from_bytes(sent.to_bytes()), sent);
     }
 
@@ -221,12 +221,12 @@ mod tests {
         ledger.note(at(0), &[entry("old", End::Settled)]);
         ledger.note(at(11), &[entry("a", End::Settled)]);
         assert_eq!(ledger.look_up(&token("f"), &token("old")), None);
-        assert_eq!(ledger.figures(), (1, 0));
+        assert_eq!(ledger.stats(), (1, 0));
         for id in ["b", "c", "d"] {
             ledger.note(at(12), &[entry(id, End::Settled)]);
         }
         assert_eq!(ledger.look_up(&token("f"), &token("a")), None);
-        assert_eq!(ledger.figures(), (3, 1));
+        assert_eq!(ledger.stats(), (3, 1));
     }
 
     #[test]
@@ -234,6 +234,6 @@ mod tests {
         let ledger = Ledger::default();
         ledger.note(OffsetDateTime::UNIX_EPOCH, &[entry("a", End::Settled)]);
         ledger.note(OffsetDateTime::UNIX_EPOCH, &[entry("a", End::Settled)]);
-        assert_eq!(ledger.figures().0, 1);
+        assert_eq!(ledger.stats().0, 1);
     }
 }

@@ -56,18 +56,18 @@ pub use compute::{Compute, lower_priority};
 pub use envelope::{Envelope, Lane, Params, TENANT_PARAM};
 pub use event::Event;
 pub use fault::{BoxError, Fault, Rejection};
-pub use ledger::{ENTRY_BYTES, End, Entry, Ledger, LedgerLimits, News};
+pub use ledger::{ENTRY_BYTES, End, Entry, Ledger, LedgerLimits, LedgerUpdate};
 pub use names::{EventId, FlowName, MAX_TOKEN_BYTES, RequestId, Token, TokenError};
-pub use operator::{Batching, Ends, Gives, Operator, Output, take_kind};
-pub use operator_kind::{Complaint, Names, OperatorKind, OperatorSpec};
+pub use operator::{Batching, Emits, Operator, Output, StageTypes, take_kind};
+pub use operator_kind::{DeclaredNames, KeyProblem, OperatorKind, OperatorSpec};
 pub use outcome::{Outcome, OutcomeKind};
 pub use payload::{Body, Claim, Content, Digest, Image, Part, Payload, PayloadKind, Vector};
 pub use pixel_budget::{PixelBudget, PixelRoom};
 pub use registry::{Need, ProcessResources, Service, ServiceError, Services};
 pub use services::{Hit, ImageModel, IndexError, ModelCard, Nearest, Point, Space, VectorIndex, point_id};
 pub use services::{documents, templates, webhook};
-pub use trace::{Span, SpanKind, SpanValue, Spans, TraceContext, Worked, wall_time};
+pub use trace::{Span, SpanKind, SpanValue, Spans, StageTiming, TraceContext, wall_time};
 pub use transport::{
-    Acknowledge, Backlog, BodyOf, DeadLetter, Delivery, INLINE_LIMIT, KeptLetter, Published, Record, Settlement,
-    Source, SourceBounds, Submission, Submitted, Transport, TransportError, Watch,
+    Acknowledge, Backlog, BodyOwner, DeadLetter, Delivery, INLINE_LIMIT, Record, ResultAck, Settlement, Source,
+    SourceBounds, StoredDeadLetter, Submission, SubmitAck, Transport, TransportError, Watch,
 };

@@ -32,16 +32,16 @@ impl Batching {
 
 /// The payload types that a stage takes and gives, checked when the config is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ends {
+pub struct StageTypes {
     /// Payload types it accepts.
     pub takes: &'static [PayloadKind],
     /// What it emits.
-    pub gives: Gives,
+    pub gives: Emits,
 }
 
 /// The payload type that a stage emits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gives {
+pub enum Emits {
     /// Always this type.
     Kind(PayloadKind),
     /// The type that came in.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::{Problems, Section};
 use crate::fault::BoxError;
-use crate::operator::{Batching, Ends, Operator};
+use crate::operator::{Batching, Operator, StageTypes};
 use crate::registry::{Need, Services};
 
 /// One kind of operator, as the config names it.
@@ -35,7 +35,7 @@ impl OperatorKind {
 
 /// Names that a spec may refer to.
 #[derive(Clone, Debug, Default)]
-pub struct Names {
+pub struct DeclaredNames {
     /// `[flow.NAME]`.
     pub flows: BTreeSet<String>,
     /// Sections that declare services, each with its names: `model` has `photo` where the config has `[model.photo]`. A
@@ -45,7 +45,7 @@ pub struct Names {
 
 /// A mistake in one key that only shows when the whole config is known.
 #[derive(Clone, Debug)]
-pub struct Complaint {
+pub struct KeyProblem {
     /// The key it is about.
     pub key: &'static str,
     /// What is wrong.
@@ -54,8 +54,8 @@ pub struct Complaint {
     pub remedy: String,
 }
 
-impl Complaint {
-    /// The complaint that `key` names something undeclared, or none if it is declared.
+impl KeyProblem {
+    /// The problem that `key` names something undeclared, or none if it is declared.
     #[must_use]
     pub fn unless_declared(key: &'static str, what: &str, name: &str, declared: &BTreeSet<String>) -> Option<Self> {
         if declared.contains(name) {
@@ -72,8 +72,8 @@ impl Complaint {
         })
     }
 
-    /// The complaint that no section declares a service that a stage needs, or none if one does.
-    fn unless_met(need: &Need, names: &Names) -> Option<Self> {
+    /// The problem that no section declares a service that a stage needs, or none if one does.
+    fn unless_met(need: &Need, names: &DeclaredNames) -> Option<Self> {
         let declared = names.sections.get(need.section);
         if let Some(named) = &need.named {
             let none = BTreeSet::new();
@@ -90,7 +90,7 @@ impl Complaint {
 /// What a user wrote for one stage, ready to be checked and built.
 pub trait OperatorSpec: Send + Sync {
     /// The stage's types.
-    fn ends(&self) -> Ends;
+    fn types(&self) -> StageTypes;
 
     /// Batching where the config says nothing.
     fn batching(&self) -> Batching {
@@ -104,7 +104,7 @@ pub trait OperatorSpec: Send + Sync {
     }
 
     /// Mistakes that show in the light of the whole config; services are checked by [`needs`](Self::needs). No I/O.
-    fn check(&self, names: &Names) -> Vec<Complaint> {
+    fn check(&self, names: &DeclaredNames) -> Vec<KeyProblem> {
         let _ = names;
         Vec::new()
     }
@@ -130,8 +130,8 @@ impl dyn OperatorSpec {
     /// Every mistake of the stage in the light of the whole config: services it needs that are not declared, and what
     /// [`check`](OperatorSpec::check) finds.
     #[must_use]
-    pub fn complaints(&self, names: &Names) -> Vec<Complaint> {
-        let unmet = self.needs().into_iter().filter_map(|need| Complaint::unless_met(&need, names));
+    pub fn key_problems(&self, names: &DeclaredNames) -> Vec<KeyProblem> {
+        let unmet = self.needs().into_iter().filter_map(|need| KeyProblem::unless_met(&need, names));
         unmet.chain(self.check(names)).collect()
     }
 }
@@ -139,7 +139,7 @@ impl dyn OperatorSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operator::Gives;
+    use crate::operator::Emits;
     use crate::registry::Service;
 
     trait Lamp: Send + Sync {}
@@ -160,8 +160,8 @@ mod tests {
     struct Needy(Vec<Need>);
 
     impl OperatorSpec for Needy {
-        fn ends(&self) -> Ends {
-            Ends { takes: &[], gives: Gives::Nothing }
+        fn types(&self) -> StageTypes {
+            StageTypes { takes: &[], gives: Emits::Nothing }
         }
         fn needs(&self) -> Vec<Need> {
             self.0.clone()
@@ -171,19 +171,19 @@ mod tests {
         }
     }
 
-    fn complaints(need: Need, names: &Names) -> Vec<Complaint> {
+    fn key_problems(need: Need, names: &DeclaredNames) -> Vec<KeyProblem> {
         let spec: &dyn OperatorSpec = &Needy(vec![need]);
-        spec.complaints(names)
+        spec.key_problems(names)
     }
 
-    fn declaring(section: &'static str, names: &[&str]) -> Names {
+    fn declaring(section: &'static str, names: &[&str]) -> DeclaredNames {
         let names = names.iter().map(|name| (*name).to_owned()).collect();
-        Names { sections: [(section, names)].into(), ..Names::default() }
+        DeclaredNames { sections: [(section, names)].into(), ..DeclaredNames::default() }
     }
 
     #[test]
-    fn a_name_that_no_section_declares_is_complained_about_at_its_key() {
-        let found = complaints(Need::named::<dyn Lamp>("light", "hall"), &declaring("lamp", &["desk"]));
+    fn a_name_that_no_section_declares_is_a_problem_at_its_key() {
+        let found = key_problems(Need::named::<dyn Lamp>("light", "hall"), &declaring("lamp", &["desk"]));
         assert_eq!((found.len(), found[0].key), (1, "light"));
         assert_eq!(found[0].message, "no lamp is named \"hall\"");
         assert_eq!(found[0].remedy, "add a section [lamp.hall], or use one of: desk");
@@ -191,18 +191,18 @@ mod tests {
 
     #[test]
     fn a_declared_name_is_fine() {
-        assert!(complaints(Need::named::<dyn Lamp>("light", "desk"), &declaring("lamp", &["desk"])).is_empty());
+        assert!(key_problems(Need::named::<dyn Lamp>("light", "desk"), &declaring("lamp", &["desk"])).is_empty());
     }
 
     #[test]
-    fn a_section_that_is_not_there_is_complained_about_at_the_kind() {
-        let found = complaints(Need::of::<dyn Lamp>(), &Names::default());
+    fn a_section_that_is_not_there_is_a_problem_at_the_kind() {
+        let found = key_problems(Need::of::<dyn Lamp>(), &DeclaredNames::default());
         assert_eq!((found[0].key, &*found[0].remedy), ("use", "add a section [lamp]"));
-        assert!(complaints(Need::of::<dyn Lamp>(), &declaring("lamp", &[])).is_empty());
+        assert!(key_problems(Need::of::<dyn Lamp>(), &declaring("lamp", &[])).is_empty());
     }
 
     #[test]
     fn a_service_with_defaults_needs_no_section() {
-        assert!(complaints(Need::of::<dyn Socket>(), &Names::default()).is_empty());
+        assert!(key_problems(Need::of::<dyn Socket>(), &DeclaredNames::default()).is_empty());
     }
 }

@@ -72,7 +72,7 @@ pub struct Outcome {
     pub time: OffsetDateTime,
     /// The time each stage took; set in a terminal result. Covers the part of the flow that made the result, not the parts
     /// before it.
-    pub worked: Vec<(Arc<str>, Duration)>,
+    pub stage_times: Vec<(Arc<str>, Duration)>,
     /// `done` carries the answer, `failed` a [`Rejection`](crate::Rejection) as JSON.
     pub content: Content,
 }
@@ -81,6 +81,6 @@ impl Outcome {
     /// A result made now.
     #[must_use]
     pub fn new(kind: OutcomeKind, ordinal: u32, flow: FlowName, content: Content) -> Self {
-        Self { kind, ordinal, flow, time: OffsetDateTime::now_utc(), worked: Vec::new(), content }
+        Self { kind, ordinal, flow, time: OffsetDateTime::now_utc(), stage_times: Vec::new(), content }
     }
 }

@@ -127,7 +127,7 @@ pub trait Spans: Send + Sync {
 
 /// The work of one stage on the descendants of one event.
 #[derive(Clone, Debug)]
-pub struct Worked {
+pub struct StageTiming {
     /// The stage.
     pub stage: Arc<str>,
     /// When a worker first took one of them.
@@ -138,7 +138,7 @@ pub struct Worked {
     pub events: u32,
 }
 
-impl Worked {
+impl StageTiming {
     /// From the first beginning to the last end.
     #[must_use]
     pub fn took(&self) -> Duration {

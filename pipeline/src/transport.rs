@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::envelope::{Envelope, Lane};
 use crate::fault::{BoxError, Rejection};
-use crate::ledger::{Entry, News};
+use crate::ledger::{Entry, LedgerUpdate};
 use crate::names::{FlowName, RequestId, Token};
 use crate::outcome::Outcome;
 use crate::payload::{Claim, Payload};
@@ -67,11 +67,11 @@ pub struct Submission {
 
 /// Whether a submission was the first of its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Submitted {
+pub enum SubmitAck {
     /// It is in the queue now, or an earlier attempt of this call had stored it.
     Stored,
     /// The broker has seen this id before: the claims of this submission are orphaned.
-    Known,
+    Duplicate,
 }
 
 /// The bounds of a source.
@@ -96,7 +96,7 @@ pub enum Settlement {
     /// Every effect is confirmed: acknowledge it.
     Done,
     /// The same, and wait until the broker has confirmed: then it will not be redelivered.
-    DoneForSure,
+    DoneConfirmed,
     /// Redeliver it after this long, and why: a short text without line breaks, for people who look at the broker.
     Retry(Duration, Arc<str>),
 }
@@ -130,7 +130,7 @@ pub trait Source: Send {
 
 /// Whether a result was stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Published {
+pub enum ResultAck {
     /// It was stored.
     Stored,
     /// It was refused: the request already has its terminal result, or this ordinal is taken.
@@ -156,7 +156,7 @@ pub struct DeadLetter {
 
 /// A stored dead letter.
 #[derive(Clone, Debug)]
-pub struct KeptLetter {
+pub struct StoredDeadLetter {
     /// Its id; later letters have higher ids.
     pub id: u64,
     /// The letter. `envelope.attempt` is the number of its last delivery.
@@ -202,7 +202,7 @@ pub struct Record {
 
 /// What a stored body belongs to, which decides how long it is stored.
 #[derive(Clone, Copy, Debug)]
-pub enum BodyOf<'a> {
+pub enum BodyOwner<'a> {
     /// An event of this flow. It is removed when the event has ended, or with its dead letter if it has one; and after a
     /// while if no event refers to it.
     Event(&'a FlowName),
@@ -228,7 +228,7 @@ pub struct Watch {
 pub trait Transport: Send + Sync {
     /// Stores an event at the end of its lane. `Ok` promises that it is stored durably. A repeat with the same id within the
     /// broker's window is stored once.
-    async fn submit(&self, submission: Submission) -> Result<Submitted, TransportError>;
+    async fn submit(&self, submission: Submission) -> Result<SubmitAck, TransportError>;
 
     /// Opens a source of a lane.
     async fn source(
@@ -239,7 +239,7 @@ pub trait Transport: Send + Sync {
     ) -> Result<Box<dyn Source>, TransportError>;
 
     /// Stores a result; stored when it returns. The first terminal result wins; everything after it is refused.
-    async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<Published, TransportError>;
+    async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<ResultAck, TransportError>;
 
     /// All results stored for a request so far, in order; empty if the id was never accepted or its results have expired.
     async fn outcomes(&self, request: &RequestId) -> Result<Vec<Outcome>, TransportError>;
@@ -260,7 +260,7 @@ pub trait Transport: Send + Sync {
     /// of it is removed.
     async fn put_claim(
         &self,
-        of: BodyOf<'_>,
+        of: BodyOwner<'_>,
         body: BoxStream<'_, Result<Bytes, BoxError>>,
     ) -> Result<Claim, TransportError>;
 
@@ -279,7 +279,7 @@ pub trait Transport: Send + Sync {
         flow: Option<&FlowName>,
         from: u64,
         limit: usize,
-    ) -> Result<Vec<KeptLetter>, TransportError>;
+    ) -> Result<Vec<StoredDeadLetter>, TransportError>;
 
     /// Removes a dead letter but not its claims; no error if it is gone.
     async fn remove_dead_letter(&self, id: u64) -> Result<(), TransportError>;
@@ -287,9 +287,9 @@ pub trait Transport: Send + Sync {
     /// Stores ledger entries of events that have ended, so that a later copy is recognised. Stored when it returns.
     async fn note_ended(&self, entries: &[Entry]) -> Result<(), TransportError>;
 
-    /// The ledger: all stored entries, then [`News::CaughtUp`], then the entries that any process stores. Waits through
+    /// The ledger: all stored entries, then [`LedgerUpdate::CaughtUp`], then the entries that any process stores. Waits through
     /// interruptions of the broker; an entry may be sent twice.
-    async fn ended(&self) -> Result<mpsc::Receiver<News>, TransportError>;
+    async fn ended(&self) -> Result<mpsc::Receiver<LedgerUpdate>, TransportError>;
 
     /// Writes a record of a named store, replacing the last one; returns its revision.
     async fn put_record(&self, store: &Token, key: &Token, value: Bytes) -> Result<u64, TransportError>;

@@ -9,10 +9,10 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use futures_util::FutureExt;
-use gateway::{Check, Door, FlowEntry, Gateway, GatewayState, Identity, Tls};
+use gateway::{FlowEntry, Gateway, GatewayState, Identity, Listener, ReadinessCheck, Tls};
 use pipeline::documents::Converter;
 use pipeline::engine::Running;
-use pipeline::webhook::Caller;
+use pipeline::webhook::WebhookCaller;
 use pipeline::{Spans, VectorIndex};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -90,7 +90,7 @@ async fn serve(mut plan: Plan, parts: &Parts, extras: &Extras) -> anyhow::Result
     let mut assembly = assembly::open(&mut plan, parts, extras, spans).await?;
     let running = assembly.start_flows();
     let state = gateway_state(&plan, &assembly, &running, metrics, entries, identity);
-    let serving = tokio::spawn(gateway::serve(Door { listener, tls }, state, stop.clone()));
+    let serving = tokio::spawn(gateway::serve(Listener { listener, tls }, state, stop.clone()));
     writeln!(std::io::stdout(), "ready {scheme}://{address}")?;
     tracing::info!(%address, service = plan.gateway.service.name, "ready");
     let Assembly { broker, jetstream, services, .. } = assembly;
@@ -119,7 +119,7 @@ fn gateway_state(
     identity: Identity,
 ) -> GatewayState {
     let engine = running.engine();
-    let figures_of = engine.clone();
+    let stats_of = engine.clone();
     let broker = BrokerMetrics {
         jetstream: Arc::clone(&assembly.jetstream),
         flows: flows.iter().map(|flow| flow.name.clone()).collect(),
@@ -132,8 +132,8 @@ fn gateway_state(
         routes: plan.gateway.routes.clone(),
         flows,
         spans: assembly.services.process.spans.clone(),
-        caller: assembly.services.get::<dyn Caller>().ok(),
-        figures: Arc::new(move || figures_of.figures()),
+        webhook_caller: assembly.services.get::<dyn WebhookCaller>().ok(),
+        flow_stats: Arc::new(move || stats_of.stats()),
         checks: checks(assembly),
         render_metrics: metrics::renderer(metrics, engine, Arc::clone(&assembly.services), broker),
     })
@@ -142,7 +142,7 @@ fn gateway_state(
 /// Waits for a stop signal or a fatal operator error, then drains the flows.
 async fn work(mut running: Running, stop: &CancellationToken, grace: Duration) -> anyhow::Result<()> {
     // Without flows, `ended` would return at once.
-    let works = !running.engine().figures().is_empty();
+    let works = !running.engine().stats().is_empty();
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),
         ended = running.ended(), if works => ended.map_err(|error| anyhow!(error)),
@@ -161,22 +161,22 @@ async fn work(mut running: Running, stop: &CancellationToken, grace: Duration) -
 }
 
 /// The checks behind `/ready`.
-fn checks(assembly: &Assembly) -> Vec<(String, Check)> {
+fn checks(assembly: &Assembly) -> Vec<(String, ReadinessCheck)> {
     let transport = assembly.transport.clone();
-    let broker: Check = Arc::new(move || {
+    let broker: ReadinessCheck = Arc::new(move || {
         let transport = transport.clone();
         async move { transport.ready().await.map_err(|error| error.to_string()) }.boxed()
     });
-    let mut checks: Vec<(String, Check)> = vec![("broker".into(), broker)];
+    let mut checks: Vec<(String, ReadinessCheck)> = vec![("broker".into(), broker)];
     if let Ok(converter) = assembly.services.get::<dyn Converter>() {
-        let documents: Check = Arc::new(move || {
+        let documents: ReadinessCheck = Arc::new(move || {
             let converter = Arc::clone(&converter);
             async move { converter.ready().await.map_err(|error| error.to_string()) }.boxed()
         });
         checks.push(("documents".into(), documents));
     }
     if let Ok(index) = assembly.services.get::<dyn VectorIndex>() {
-        let index: Check = Arc::new(move || {
+        let index: ReadinessCheck = Arc::new(move || {
             let index = Arc::clone(&index);
             async move { index.ready().await.map_err(|error| error.to_string()) }.boxed()
         });

@@ -29,11 +29,19 @@ const COUNTERS: [(&str, &str); 19] = [
 const GAUGES: [(&str, Unit, &str); 21] = [
     ("caudal_broker_reachable", Unit::Count, "1 if the broker answered this scrape, otherwise 0."),
     ("caudal_broker_storage_bytes", Unit::Bytes, "Disk space that streams use in the broker."),
-    ("caudal_broker_storage_limit_bytes", Unit::Bytes, "Disk space that streams may use in the broker, if it is limited."),
+    (
+        "caudal_broker_storage_limit_bytes",
+        Unit::Bytes,
+        "Disk space that streams may use in the broker, if it is limited.",
+    ),
     ("caudal_build_info", Unit::Count, "Always 1; the version is a label."),
     ("caudal_dead_letters", Unit::Count, "Dead letters stored, by flow."),
     ("caudal_decoded_image_bytes", Unit::Bytes, "Memory of decoded images."),
-    ("caudal_flow_backlog_events", Unit::Count, "Events in the broker's queue of a flow, by lane; in-flight events included."),
+    (
+        "caudal_flow_backlog_events",
+        Unit::Count,
+        "Events in the broker's queue of a flow, by lane; in-flight events included.",
+    ),
     ("caudal_flow_in_flight_events", Unit::Count, "Events delivered and not settled."),
     ("caudal_index_log_bytes", Unit::Bytes, "Size of the log of a collection of the embedded index."),
     ("caudal_index_points", Unit::Count, "Approximate number of points in a collection of the embedded index."),
@@ -46,7 +54,11 @@ const GAUGES: [(&str, Unit, &str); 21] = [
     ("caudal_stage_queue_limit_events", Unit::Count, "Capacity of a stage's queue in events."),
     ("caudal_stage_queued_bytes", Unit::Bytes, "Memory of the events in a stage's queue."),
     ("caudal_stage_queued_events", Unit::Count, "Events in a stage's queue."),
-    ("caudal_stage_waits_for_dependency", Unit::Count, "1 while a dependency of the stage is unreachable, otherwise 0."),
+    (
+        "caudal_stage_waits_for_dependency",
+        Unit::Count,
+        "1 while a dependency of the stage is unreachable, otherwise 0.",
+    ),
     ("caudal_stage_workers", Unit::Count, "Workers of a stage."),
 ];
 

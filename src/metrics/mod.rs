@@ -11,7 +11,7 @@ use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 use pipeline::Services;
-use pipeline::engine::{Engine, FlowFigures};
+use pipeline::engine::{Engine, FlowStats};
 
 pub use broker::BrokerMetrics;
 
@@ -33,7 +33,7 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
         .set_buckets_for_metric(Matcher::Suffix("_images".into()), &EVENTS)?
         .install_recorder()?;
     descriptions::register();
-    gateway::describe();
+    gateway::describe_metrics();
     Collector::default().describe();
     gauge!("caudal_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
@@ -60,7 +60,7 @@ pub fn renderer(
 }
 
 fn render(handle: &PrometheusHandle, engine: &Engine, services: &Services) -> String {
-    engine.figures().iter().for_each(publish);
+    engine.stats().iter().for_each(publish);
     publish_shared(services);
     Collector::default().collect();
     handle.run_upkeep();
@@ -81,7 +81,7 @@ fn with_fractional_counters(text: &str) -> String {
     typed
 }
 
-fn publish(flow: &FlowFigures) {
+fn publish(flow: &FlowStats) {
     let ends = [("done", flow.done), ("failed", flow.failed), ("retried", flow.retried), ("repeated", flow.repeated)];
     for (result, count) in ends {
         counter!("caudal_flow_events_total", "flow" => flow.name.clone(), "result" => result).absolute(count);
@@ -107,7 +107,7 @@ fn publish(flow: &FlowFigures) {
 
 /// Metrics that all flows of the process share.
 fn publish_shared(services: &Services) {
-    let (known, forgotten_early) = services.process.ledger.figures();
+    let (known, forgotten_early) = services.process.ledger.stats();
     gauge!("caudal_ledger_events").set(known as f64);
     counter!("caudal_ledger_forgotten_early_total").absolute(forgotten_early);
     gauge!("caudal_decoded_image_bytes").set(services.process.pixels.taken() as f64);
@@ -124,7 +124,8 @@ mod tests {
 
     #[test]
     fn counters_of_seconds_are_declared_as_counters() {
-        let text = "# HELP a_seconds_total A.\n# TYPE a_seconds_total gauge\na_seconds_total 1.5\n# TYPE b gauge\nb 1\n";
+        let text =
+            "# HELP a_seconds_total A.\n# TYPE a_seconds_total gauge\na_seconds_total 1.5\n# TYPE b gauge\nb 1\n";
         let expected = text.replace("a_seconds_total gauge", "a_seconds_total counter");
         assert_eq!(with_fractional_counters(text), expected);
     }

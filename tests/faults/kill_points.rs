@@ -92,7 +92,7 @@ impl Baseline {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_hundred_events_survive_a_death_at_every_point_of_every_flow() {
     let mut set: Vec<String> = FLOWS.iter().map(|flow| format!("flow.{flow}.ack_wait_ms=1500")).collect();
-    set.push("nats.claims_unused_s=8".into());
+    set.push("nats.claims_orphaned_after_s=8".into());
     let cluster = Cluster::new("config/petalert.toml", &set.iter().map(String::as_str).collect::<Vec<_>>());
     let mut process = cluster.start().await;
     let baseline = Baseline::of(&cluster);
@@ -173,7 +173,7 @@ async fn a_worker_death_leaves_no_body_in_the_claim_store() {
 /// A body that was stored but whose event was never submitted is garbage-collected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_death_before_submission_leaves_no_body_in_the_claim_store() {
-    let cluster = Cluster::new("tests/faults/flows.toml", &["nats.claims_unused_s=3"]);
+    let cluster = Cluster::new("tests/faults/flows.toml", &["nats.claims_orphaned_after_s=3"]);
     let gateway = cluster.start().await;
     let mut oracle = Oracle::default();
     cluster.arm("claimed", "*", 2);

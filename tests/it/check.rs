@@ -87,3 +87,30 @@ async fn doctor_reports_versions_and_remedies() {
     let broker = findings.iter().find(|finding| finding["part"] == "nats-server").unwrap();
     assert!(broker["remedy"].as_str().unwrap().contains("make setup"));
 }
+
+/// `caudal check` of a config, with more arguments.
+async fn check(config: &str, args: &[&str]) -> std::process::Output {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("service.toml");
+    std::fs::write(&file, config).unwrap();
+    program().arg("check").args(args).arg(&file).output().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_key_with_a_new_name_still_works_and_is_warned_of_with_its_line() {
+    let config = "[office]\ninsist = false\n";
+    let output = check(config, &["--json"]).await;
+    assert_eq!(output.status.code(), Some(0));
+    let warnings: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((warnings.len(), &warnings[0]["severity"], &warnings[0]["line"]), (1, &"warning".into(), &2.into()));
+    let text = String::from_utf8(check(config, &[]).await.stdout).unwrap();
+    assert!(text.contains("require_sandbox") && text.contains("no problems"), "{text}");
+}
+
+#[tokio::test]
+async fn an_index_kind_that_contradicts_its_keys_is_a_problem() {
+    let output = check("[index]\nkind = \"embedded\"\nurl = \"http://127.0.0.1:6334\"\n", &[]).await;
+    assert_eq!(output.status.code(), Some(3));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("url") && text.contains("qdrant"), "{text}");
+}

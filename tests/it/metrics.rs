@@ -6,20 +6,22 @@ use crate::caudal::Caudal;
 use crate::test_images::{jpeg, scene};
 
 /// All labels. None holds an id, an address or anything else that clients choose.
-const LABELS: [&str; 13] = [
+const LABELS: [&str; 15] = [
     "collection",
+    "component",
     "connection",
     "flow",
+    "lane",
     "le",
     "method",
     "model",
     "outcome",
-    "part",
     "quantile",
     "result",
     "route",
     "stage",
     "status",
+    "version",
 ];
 
 /// Units, one of which a histogram's name ends in.
@@ -59,6 +61,8 @@ impl Metrics {
             for wrong in ["_ms", "_millis", "_kib", "_mib", "_minutes", "_percent"] {
                 assert!(!name.ends_with(wrong) && !name.contains(&format!("{wrong}_")), "{name} is not in a base unit");
             }
+            assert!(name.starts_with("caudal_") || name.starts_with("process_"), "{name} lacks the prefix");
+            assert_eq!(name.ends_with("_total"), kind == "counter", "{name} is a {kind}");
             match kind.as_str() {
                 "counter" => assert!(name.ends_with("_total"), "{name} only grows"),
                 "histogram" => assert!(UNITS.iter().any(|unit| name.ends_with(unit)), "{name} names no unit"),
@@ -109,7 +113,18 @@ async fn every_metric_is_described_in_base_units_and_clients_cannot_add_series()
     }
     let before = Metrics::of(&caudal).await;
     before.check();
-    for needed in ["http_requests_total", "caudal_stage_events_total", "model_embed_seconds", "index_points_total"] {
+    for needed in [
+        "caudal_broker_storage_bytes",
+        "caudal_build_info",
+        "caudal_dead_letters",
+        "caudal_flow_backlog_events",
+        "caudal_http_requests_total",
+        "caudal_index_points",
+        "caudal_model_embed_seconds",
+        "caudal_stage_events_total",
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+    ] {
         assert!(before.kinds.contains_key(needed), "{needed} is missing: the requests did not reach enough parts");
     }
     for number in 4..24 {

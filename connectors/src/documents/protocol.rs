@@ -31,7 +31,7 @@ pub struct Setup {
     /// What the self-test tries to reach.
     pub canary: Canary,
     /// Refuse to work if the self-test finds a leak.
-    pub insist: bool,
+    pub require_sandbox: bool,
 }
 
 /// Which engine a worker runs.
@@ -101,7 +101,7 @@ pub enum Reply {
         rss: u64,
         /// Sandbox layers that the kernel does not support, with the reason.
         missing: Vec<String>,
-        /// What the self-test found open; empty unless `insist` is off.
+        /// What the self-test found open; empty unless `require_sandbox` is off.
         leaks: Vec<SandboxLeak>,
     },
     /// The sandbox leaks, so the engine was not loaded.

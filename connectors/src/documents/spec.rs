@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pipeline::Complaint;
+use pipeline::KeyProblem;
 use pipeline::spec::ByteSize;
 use serde::Deserialize;
 
@@ -39,7 +39,7 @@ pub struct OfficeSpec {
     /// How long a document that crashed two workers is refused, in milliseconds.
     pub quarantine_ms: u64,
     /// Refuse to start if the sandbox leaks. `false` logs the leak and starts anyway: for kernels without the features.
-    pub insist: bool,
+    pub require_sandbox: bool,
 }
 
 impl Default for OfficeSpec {
@@ -55,7 +55,7 @@ impl Default for OfficeSpec {
             max_output: ByteSize::mib(50),
             max_pages: 500,
             quarantine_ms: 600_000,
-            insist: true,
+            require_sandbox: true,
         }
     }
 }
@@ -63,7 +63,7 @@ impl Default for OfficeSpec {
 impl OfficeSpec {
     /// Everything that is wrong with the section.
     #[must_use]
-    pub fn check(&self) -> Vec<Complaint> {
+    pub fn check(&self) -> Vec<KeyProblem> {
         let at_least = [
             ("timeout_ms", self.timeout_ms, 1_000),
             ("recycle_after", u64::from(self.recycle_after), 1),
@@ -73,8 +73,8 @@ impl OfficeSpec {
             ("max_pages", u64::from(self.max_pages), 1),
         ];
         let too_low = at_least.into_iter().filter(|(_, value, least)| value < least);
-        let mut complaints: Vec<Complaint> = too_low
-            .map(|(key, value, least)| Complaint {
+        let mut key_problems: Vec<KeyProblem> = too_low
+            .map(|(key, value, least)| KeyProblem {
                 key,
                 message: format!("{key} is {value}"),
                 remedy: format!("give at least {least}"),
@@ -82,9 +82,9 @@ impl OfficeSpec {
             .collect();
         if self.workers > MAX_WORKERS {
             let message = format!("workers is {}", self.workers);
-            complaints.push(Complaint { key: "workers", message, remedy: format!("give at most {MAX_WORKERS}") });
+            key_problems.push(KeyProblem { key: "workers", message, remedy: format!("give at most {MAX_WORKERS}") });
         }
-        complaints
+        key_problems
     }
 
     /// Finds LibreOffice's library.
@@ -118,7 +118,7 @@ impl OfficeSpec {
             most_pages: self.max_pages,
             recycle: Recycle { jobs: self.recycle_after, rss: self.recycle_memory.0, ..Recycle::default() },
             quarantine: Duration::from_millis(self.quarantine_ms),
-            insist: self.insist,
+            require_sandbox: self.require_sandbox,
             ..defaults
         }
     }
@@ -147,7 +147,7 @@ mod tests {
             "timeout_ms": 0, "recycle_memory": "1 MiB", "max_pages": 0, "workers": 1000
         }))
         .unwrap();
-        let keys: Vec<_> = spec.check().iter().map(|complaint| complaint.key).collect();
+        let keys: Vec<_> = spec.check().iter().map(|problem| problem.key).collect();
         assert_eq!(keys, ["timeout_ms", "recycle_memory", "max_pages", "workers"]);
         assert!(OfficeSpec::default().check().is_empty());
     }

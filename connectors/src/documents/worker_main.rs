@@ -50,7 +50,7 @@ fn run(parent: u32) -> io::Result<()> {
     set_up_folder(&setup)?;
     let missing = sandbox::enter(setup.layers, setup.limits, &allowed_paths(&setup), parent)?;
     let leaks = sandbox_leaks(&setup.canary);
-    if setup.insist && !leaks.is_empty() {
+    if setup.require_sandbox && !leaks.is_empty() {
         return send(&mut pipe, &Reply::Refused { leaks, missing });
     }
     let mut kit = match load(&setup, &usage) {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use pipeline::{Complaint, VectorIndex};
+use pipeline::{KeyProblem, VectorIndex};
 
 use super::error::OpenError;
 use super::spec::IndexSpec;
@@ -23,7 +23,7 @@ pub struct IndexKind {
     /// Whether a section without `kind` means this one.
     pub is_implied_by: fn(&IndexSpec) -> bool,
     /// What is wrong with the values of its keys. No I/O.
-    pub check: fn(&IndexSpec) -> Vec<Complaint>,
+    pub check: fn(&IndexSpec) -> Vec<KeyProblem>,
     /// Opens the index; `data_dir` is where an index that lives on this machine makes its folder. May block.
     pub open: OpenIndex,
 }

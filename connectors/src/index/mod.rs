@@ -14,7 +14,7 @@ mod spec;
 use std::path::Path;
 use std::sync::Arc;
 
-use pipeline::{Complaint, VectorIndex};
+use pipeline::{KeyProblem, VectorIndex};
 
 pub use embedded::{EmbeddedIndex, Limits};
 pub use error::OpenError;
@@ -56,23 +56,23 @@ impl IndexSpec {
 
     /// Everything that is wrong with the section, as far as can be told without files or a connection.
     #[must_use]
-    pub fn check(&self) -> Vec<Complaint> {
+    pub fn check(&self) -> Vec<KeyProblem> {
         let Some(kind) = self.index_kind() else {
             let message = format!("{:?} is not a kind of index", self.kind.as_deref().unwrap_or_default());
-            return vec![Complaint { key: "kind", message, remedy: format!("use one of: {}", kind_names()) }];
+            return vec![KeyProblem { key: "kind", message, remedy: format!("use one of: {}", kind_names()) }];
         };
         let foreign_keys = self.present_keys().into_iter().filter(|key| !kind.keys.contains(key));
-        let mut complaints: Vec<Complaint> = foreign_keys.map(|key| foreign_key(key, kind)).collect();
-        complaints.extend((kind.check)(self));
-        complaints
+        let mut key_problems: Vec<KeyProblem> = foreign_keys.map(|key| foreign_key(key, kind)).collect();
+        key_problems.extend((kind.check)(self));
+        key_problems
     }
 }
 
-/// The complaint about a key that belongs to another kind.
-fn foreign_key(key: &'static str, kind: &IndexKind) -> Complaint {
+/// The problem about a key that belongs to another kind.
+fn foreign_key(key: &'static str, kind: &IndexKind) -> KeyProblem {
     let owners = KINDS.iter().filter(|other| other.keys.contains(&key));
     let owners: Vec<String> = owners.map(|owner| format!("kind = {:?}", owner.name)).collect();
-    Complaint {
+    KeyProblem {
         key,
         message: format!("the {} index does not take `{key}`", kind.name),
         remedy: format!("remove `{key}`, or use {}", owners.join(" or ")),
@@ -94,14 +94,14 @@ mod tests {
     }
 
     fn complaint_keys(json: serde_json::Value) -> Vec<&'static str> {
-        spec(json).check().iter().map(|complaint| complaint.key).collect()
+        spec(json).check().iter().map(|problem| problem.key).collect()
     }
 
-    /// The only complaint about the section.
-    fn complaint(json: serde_json::Value) -> Complaint {
-        let mut complaints = spec(json).check();
-        assert_eq!(complaints.len(), 1, "{complaints:?}");
-        complaints.remove(0)
+    /// The only problem about the section.
+    fn problem(json: serde_json::Value) -> KeyProblem {
+        let mut key_problems = spec(json).check();
+        assert_eq!(key_problems.len(), 1, "{key_problems:?}");
+        key_problems.remove(0)
     }
 
     fn kind_of(json: serde_json::Value) -> &'static str {
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_right_section_has_no_complaints() {
+    fn a_right_section_has_no_key_problems() {
         for right in [
             json!({}),
             json!({"kind": "embedded"}),
@@ -151,24 +151,24 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_is_refused_with_the_kinds_there_are() {
-        let complaint = complaint(json!({"kind": "milvus", "url": "http://127.0.0.1:19530"}));
-        assert_eq!(complaint.key, "kind");
-        assert!(complaint.message.contains("milvus"), "{}", complaint.message);
-        assert!(complaint.remedy.contains("embedded, qdrant"), "{}", complaint.remedy);
+        let problem = problem(json!({"kind": "milvus", "url": "http://127.0.0.1:19530"}));
+        assert_eq!(problem.key, "kind");
+        assert!(problem.message.contains("milvus"), "{}", problem.message);
+        assert!(problem.remedy.contains("embedded, qdrant"), "{}", problem.remedy);
     }
 
     #[test]
     fn an_embedded_index_takes_no_url() {
-        let complaint = complaint(json!({"kind": "embedded", "url": "http://127.0.0.1:6334"}));
-        assert_eq!(complaint.key, "url");
-        assert!(complaint.remedy.contains("remove `url`") && complaint.remedy.contains("kind = \"qdrant\""));
+        let problem = problem(json!({"kind": "embedded", "url": "http://127.0.0.1:6334"}));
+        assert_eq!(problem.key, "url");
+        assert!(problem.remedy.contains("remove `url`") && problem.remedy.contains("kind = \"qdrant\""));
     }
 
     #[test]
     fn an_embedded_index_takes_no_api_key() {
-        let complaint = complaint(json!({"kind": "embedded", "api_key": {"env": "K"}}));
-        assert_eq!(complaint.key, "api_key");
-        assert!(complaint.remedy.contains("remove `api_key`") && complaint.remedy.contains("kind = \"qdrant\""));
+        let problem = problem(json!({"kind": "embedded", "api_key": {"env": "K"}}));
+        assert_eq!(problem.key, "api_key");
+        assert!(problem.remedy.contains("remove `api_key`") && problem.remedy.contains("kind = \"qdrant\""));
     }
 
     #[test]
@@ -178,9 +178,9 @@ mod tests {
 
     #[test]
     fn qdrant_needs_a_url() {
-        let complaint = complaint(json!({"kind": "qdrant", "api_key": {"env": "K"}}));
-        assert_eq!(complaint.key, "url");
-        assert!(complaint.remedy.contains("url = \"http://HOST:6334\""), "{}", complaint.remedy);
+        let problem = problem(json!({"kind": "qdrant", "api_key": {"env": "K"}}));
+        assert_eq!(problem.key, "url");
+        assert!(problem.remedy.contains("url = \"http://HOST:6334\""), "{}", problem.remedy);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pipeline::spec::Secret;
-use pipeline::{BoxError, Complaint, Hit, IndexError, Nearest, Point, Space, TENANT_PARAM, VectorIndex};
+use pipeline::{BoxError, Hit, IndexError, KeyProblem, Nearest, Point, Space, TENANT_PARAM, VectorIndex};
 use qdrant_client::qdrant::r#match::MatchValue;
 use qdrant_client::qdrant::point_id::PointIdOptions;
 use qdrant_client::qdrant::vectors_config::Config;
@@ -254,15 +254,15 @@ fn into_index_error(error: QdrantError) -> IndexError {
     }
 }
 
-fn check(spec: &IndexSpec) -> Vec<Complaint> {
-    let complaint = |message: String, remedy: &str| vec![Complaint { key: "url", message, remedy: remedy.into() }];
+fn check(spec: &IndexSpec) -> Vec<KeyProblem> {
+    let problem = |message: String, remedy: &str| vec![KeyProblem { key: "url", message, remedy: remedy.into() }];
     match &spec.url {
         Some(url) if is_server_address(url) => Vec::new(),
-        Some(url) => complaint(
+        Some(url) => problem(
             format!("{url:?} is not the address of a server"),
             "write it as http://HOST:6334 (the gRPC port), or https://…",
         ),
-        None => complaint(
+        None => problem(
             "a Qdrant index needs the address of its server".into(),
             "add url = \"http://HOST:6334\" (the gRPC port), or use kind = \"embedded\"",
         ),

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use pipeline::{Complaint, Digest};
+use pipeline::{Digest, KeyProblem};
 use sha2::{Digest as _, Sha256};
 
 use super::error::ModelError;
@@ -37,18 +37,18 @@ impl ModelSpec {
     }
 }
 
-fn check(spec: &ModelSpec) -> Vec<Complaint> {
-    let complaint = |key, message: String, remedy: &str| Complaint { key, message, remedy: remedy.into() };
-    let mut complaints = Vec::new();
+fn check(spec: &ModelSpec) -> Vec<KeyProblem> {
+    let problem = |key, message: String, remedy: &str| KeyProblem { key, message, remedy: remedy.into() };
+    let mut key_problems = Vec::new();
     if spec.source != DESCRIPTOR {
         let message = format!("there is no built-in model {:?}", spec.source);
-        complaints.push(complaint("source", message, "use builtin:descriptor, or a model directory"));
+        key_problems.push(problem("source", message, "use builtin:descriptor, or a model directory"));
     }
     if spec.file.is_some() {
         let message = "a built-in model has no files to choose from".into();
-        complaints.push(complaint("file", message, "remove `file`, or name a model directory as `source`"));
+        key_problems.push(problem("file", message, "remove `file`, or name a model directory as `source`"));
     }
-    complaints
+    key_problems
 }
 
 fn read(spec: &ModelSpec, _base: &Path) -> Result<ModelParts, ModelError> {
@@ -68,11 +68,11 @@ mod tests {
     use super::*;
 
     fn complaint_keys(spec: &ModelSpec) -> Vec<&'static str> {
-        check(spec).iter().map(|complaint| complaint.key).collect()
+        check(spec).iter().map(|problem| problem.key).collect()
     }
 
     #[test]
-    fn the_descriptor_has_no_complaints() {
+    fn the_descriptor_has_no_key_problems() {
         assert_eq!(complaint_keys(&ModelSpec::descriptor()), [""; 0]);
     }
 

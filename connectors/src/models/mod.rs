@@ -20,7 +20,7 @@ mod spec;
 use std::path::Path;
 use std::sync::Arc;
 
-use pipeline::{Complaint, Compute, ImageModel};
+use pipeline::{Compute, ImageModel, KeyProblem};
 
 use self::model_source::ModelSource;
 use self::onnx_model::OnnxModel;
@@ -56,24 +56,24 @@ impl ModelSpec {
 
     /// Everything that is wrong with the section, as far as can be told without reading files.
     #[must_use]
-    pub fn check(&self) -> Vec<Complaint> {
-        let mut complaints = (self.model_source().check)(self);
+    pub fn check(&self) -> Vec<KeyProblem> {
+        let mut key_problems = (self.model_source().check)(self);
         if self.source.is_empty() {
             let remedy = format!("use {}", SOURCES.map(|source| source.notation).join(", or "));
-            complaints.push(Complaint { key: "source", message: "source is empty".into(), remedy });
+            key_problems.push(KeyProblem { key: "source", message: "source is empty".into(), remedy });
         }
         if let Some(file) = &self.file
             && (file.is_absolute() || file.components().any(|part| part.as_os_str() == ".."))
         {
             let message = format!("{} is not inside the model directory", file.display());
             let remedy = "give a path relative to `source`, as onnx/model.onnx".into();
-            complaints.push(Complaint { key: "file", message, remedy });
+            key_problems.push(KeyProblem { key: "file", message, remedy });
         }
         if self.batch.get() > MAX_BATCH {
             let message = format!("a batch of {} images is too large, the limit is {MAX_BATCH}", self.batch);
-            complaints.push(Complaint { key: "batch", message, remedy: "use 8 or 16".into() });
+            key_problems.push(KeyProblem { key: "batch", message, remedy: "use 8 or 16".into() });
         }
-        complaints
+        key_problems
     }
 }
 
@@ -85,7 +85,7 @@ mod tests {
 
     fn complaint_keys(json: serde_json::Value) -> Vec<&'static str> {
         let spec: ModelSpec = serde_json::from_value(json).unwrap();
-        spec.check().iter().map(|complaint| complaint.key).collect()
+        spec.check().iter().map(|problem| problem.key).collect()
     }
 
     #[test]
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn the_built_in_model_and_a_directory_have_no_complaints() {
+    fn the_built_in_model_and_a_directory_have_no_key_problems() {
         assert_eq!(complaint_keys(json!({"source": "builtin:descriptor"})), [""; 0]);
         assert_eq!(complaint_keys(json!({"source": "models/clip", "file": "onnx/model.onnx"})), [""; 0]);
     }
@@ -103,9 +103,9 @@ mod tests {
     #[test]
     fn an_empty_source_is_refused_with_the_sources_there_are() {
         let spec = ModelSpec { source: String::new(), ..ModelSpec::descriptor() };
-        let complaints = spec.check();
-        assert_eq!((complaints.len(), complaints[0].key), (1, "source"));
-        assert_eq!(complaints[0].remedy, "use builtin:descriptor, or a model directory");
+        let key_problems = spec.check();
+        assert_eq!((key_problems.len(), key_problems[0].key), (1, "source"));
+        assert_eq!(key_problems[0].remedy, "use builtin:descriptor, or a model directory");
     }
 
     #[test]

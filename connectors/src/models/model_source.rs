@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pipeline::{Complaint, Digest};
+use pipeline::{Digest, KeyProblem};
 
 use super::error::ModelError;
 use super::preprocess::Preprocessing;
@@ -16,7 +16,7 @@ pub(super) struct ModelSource {
     /// Whether the section's `source` is of this kind.
     pub(super) takes: fn(&ModelSpec) -> bool,
     /// What is wrong with the section. No I/O.
-    pub(super) check: fn(&ModelSpec) -> Vec<Complaint>,
+    pub(super) check: fn(&ModelSpec) -> Vec<KeyProblem>,
     /// Reads the model; a relative path is taken from the given folder. Blocks.
     pub(super) read: fn(&ModelSpec, &Path) -> Result<ModelParts, ModelError>,
 }

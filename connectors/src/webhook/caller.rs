@@ -12,7 +12,7 @@ use hyper::client::conn::http1;
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use pipeline::Rejection;
-use pipeline::webhook::{Call, CallError, Caller, Method};
+use pipeline::webhook::{CallError, Method, WebhookCall, WebhookCaller};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -79,7 +79,7 @@ impl HttpCaller {
 }
 
 #[async_trait]
-impl Caller for HttpCaller {
+impl WebhookCaller for HttpCaller {
     fn check_url(&self, url: &str) -> Result<(), Rejection> {
         self.allow_list.check_url(url).map(|_| ())
     }
@@ -88,7 +88,7 @@ impl Caller for HttpCaller {
         headers::read(headers).map(|_| ())
     }
 
-    async fn call(&self, call: Call) -> Result<(), CallError> {
+    async fn call(&self, call: WebhookCall) -> Result<(), CallError> {
         let target = self.allow_list.check_url(&call.url).map_err(CallError::Refused)?;
         let request = request(&target, call).map_err(CallError::Refused)?;
         let deadline = Instant::now() + self.timeout;
@@ -99,7 +99,7 @@ impl Caller for HttpCaller {
     }
 }
 
-fn request(target: &TargetUrl, call: Call) -> Result<Request<Full<Bytes>>, Rejection> {
+fn request(target: &TargetUrl, call: WebhookCall) -> Result<Request<Full<Bytes>>, Rejection> {
     let lines = headers::of(&call, &target.authority())?;
     let mut request = Request::new(Full::new(call.body));
     *request.method_mut() = match call.method {

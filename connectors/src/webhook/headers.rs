@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pipeline::Rejection;
-use pipeline::webhook::Call;
+use pipeline::webhook::WebhookCall;
 
 /// Most headers that a requester may add.
 const MAX_HEADERS: usize = 16;
@@ -88,7 +88,7 @@ fn ascii_value(text: &str) -> Option<HeaderValue> {
 ///
 /// # Errors
 /// As [`read`].
-pub fn of(call: &Call, authority: &str) -> Result<HeaderMap, Rejection> {
+pub fn of(call: &WebhookCall, authority: &str) -> Result<HeaderMap, Rejection> {
     let theirs = read(&call.headers)?;
     let disposition = call.file_name.as_ref().map(|name| format!("attachment; filename=\"{name}\""));
     let media_type = ascii_value(&call.media_type).unwrap_or(HeaderValue::from_static("application/octet-stream"));

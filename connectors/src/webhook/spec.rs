@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pipeline::Complaint;
+use pipeline::KeyProblem;
 use serde::Deserialize;
 
 use super::allow_entry::AllowEntry;
@@ -38,10 +38,10 @@ impl Default for WebhookSpec {
 impl WebhookSpec {
     /// Everything that is wrong with the section.
     #[must_use]
-    pub fn check(&self) -> Vec<Complaint> {
+    pub fn check(&self) -> Vec<KeyProblem> {
         let wrong = self.allow.iter().filter_map(|text| Some((text, AllowEntry::parse(text).err()?)));
-        let mut complaints: Vec<Complaint> = wrong
-            .map(|(text, why)| Complaint {
+        let mut key_problems: Vec<KeyProblem> = wrong
+            .map(|(text, why)| KeyProblem {
                 key: "allow",
                 message: format!("{text:?} is not a valid entry: {why}"),
                 remedy: "write, for example, \"hooks.example.org\", \"*.internal.example\" or \"10.0.0.0/8:8080\""
@@ -50,13 +50,13 @@ impl WebhookSpec {
             .collect();
         if !(MIN_TIMEOUT_MS..=MAX_TIMEOUT_MS).contains(&self.timeout_ms) {
             let message = format!("timeout_ms is {}", self.timeout_ms);
-            complaints.push(Complaint {
+            key_problems.push(KeyProblem {
                 key: "timeout_ms",
                 message,
                 remedy: format!("give {MIN_TIMEOUT_MS} to {MAX_TIMEOUT_MS}"),
             });
         }
-        complaints
+        key_problems
     }
 
     /// The valid entries; [`check`](Self::check) reports the others.
@@ -80,7 +80,7 @@ mod tests {
         assert!(WebhookSpec::default().check().is_empty());
         assert!(spec(json!({"allow": ["a.example", "*.b.example:*", "[fd00::/8]:8080"]})).check().is_empty());
         let wrong = spec(json!({"allow": ["a.example", "https://a.example/", "0.0.0.0/0"], "timeout_ms": 5})).check();
-        let keys: Vec<_> = wrong.iter().map(|complaint| complaint.key).collect();
+        let keys: Vec<_> = wrong.iter().map(|problem| problem.key).collect();
         assert_eq!(keys, ["allow", "allow", "timeout_ms"]);
         assert!(wrong[0].message.contains("https://a.example/") && wrong[1].message.contains("/8"));
         assert!(serde_json::from_value::<WebhookSpec>(json!({"deny": []})).is_err());

@@ -46,7 +46,7 @@ async fn a_pool_refuses_to_start_while_its_sandbox_leaks() {
 async fn a_leak_can_be_accepted_and_is_reported() {
     let pool = TestPool::with_test_engine(|config| {
         config.layers.landlock = false;
-        config.insist = false;
+        config.require_sandbox = false;
     })
     .await;
     assert_eq!(pool.pool.containment().leaks, [SandboxLeak::Read, SandboxLeak::Write]);
@@ -145,7 +145,7 @@ fn image_file(folder: &Path) -> String {
 async fn pool_with(layers: Layers) -> TestPool {
     TestPool::with_libreoffice(|config| {
         config.layers = layers;
-        config.insist = false;
+        config.require_sandbox = false;
     })
     .await
 }

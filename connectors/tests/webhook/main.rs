@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use connectors::webhook::{HttpCaller, Resolve, WebhookSpec};
-use pipeline::webhook::{Call, CallError, Caller, Method};
+use pipeline::webhook::{CallError, Method, WebhookCall, WebhookCaller};
 use pipeline::{Rejection, Token};
 use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
 use receiver::{Answer, Receiver};
@@ -59,8 +59,8 @@ fn caller_of(spec: WebhookSpec) -> HttpCaller {
     HttpCaller::open(&spec).unwrap().with_resolver(RebindingResolver::new(&[&["127.0.0.1"]]))
 }
 
-fn call(url: String) -> Call {
-    Call {
+fn call(url: String) -> WebhookCall {
+    WebhookCall {
         method: Method::Post,
         url,
         headers: BTreeMap::new(),
@@ -94,7 +94,7 @@ fn failed(outcome: Result<(), CallError>) -> String {
 async fn a_result_arrives_byte_by_byte_with_its_headers() {
     let receiver = Receiver::new(Answer::status(204)).await;
     let body: Vec<u8> = (0..1 << 20).map(|n: u32| (n % 251) as u8).collect();
-    let call = Call {
+    let call = WebhookCall {
         method: Method::Put,
         headers: [("X-Key".into(), "k".into()), ("authorization".into(), "Bearer t".into())].into(),
         file_name: Some("r1.pdf".into()),
@@ -129,11 +129,11 @@ async fn a_requester_may_set_file_name_and_trace_but_no_framing_headers() {
     let theirs = [("Content-Disposition", "attachment; filename=\"mine.pdf\""), ("Gotenberg-Trace", "t1")];
     let headers = theirs.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let file_name = Some("r1.pdf".into());
-    caller().call(Call { headers, file_name, ..call(hooks(&receiver)) }).await.unwrap();
+    caller().call(WebhookCall { headers, file_name, ..call(hooks(&receiver)) }).await.unwrap();
     let head = receiver.requests()[0].head.join("\n");
     assert!(head.contains("filename=\"mine.pdf\"") && !head.contains("r1.pdf") && head.contains("gotenberg-trace: t1"));
     let headers = [("Host".to_owned(), "metadata.google.internal".to_owned())].into();
-    let why = refused(caller().call(Call { headers, ..call(hooks(&receiver)) }).await);
+    let why = refused(caller().call(WebhookCall { headers, ..call(hooks(&receiver)) }).await);
     assert_eq!((why.status, &*why.code), (400, "webhook_header"));
     assert_eq!(receiver.connections(), 1);
 }
@@ -141,7 +141,7 @@ async fn a_requester_may_set_file_name_and_trace_but_no_framing_headers() {
 #[tokio::test]
 async fn an_empty_body_and_an_invalid_media_type_are_sent_anyway() {
     let receiver = Receiver::new(Answer::status(200)).await;
-    let call = Call { body: Bytes::new(), media_type: "text/\r\nX: y".into(), ..call(hooks(&receiver)) };
+    let call = WebhookCall { body: Bytes::new(), media_type: "text/\r\nX: y".into(), ..call(hooks(&receiver)) };
     caller().call(call).await.unwrap();
     let head = &receiver.requests()[0].head;
     assert!(head.contains(&"content-length: 0".to_owned()), "{head:?}");

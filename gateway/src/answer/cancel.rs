@@ -1,6 +1,6 @@
 //! Cancels requests: on demand, and when their client disconnects.
 
-use pipeline::{Content, FlowName, Outcome, OutcomeKind, Published, RequestId, Transport, TransportError};
+use pipeline::{Content, FlowName, Outcome, OutcomeKind, RequestId, ResultAck, Transport, TransportError};
 use serde_json::json;
 
 use super::status::decisive;
@@ -31,7 +31,7 @@ pub async fn publish_cancelled(
         // Ordinal 0 is reserved for `accepted`, which may still be on its way.
         let ordinal = outcomes.last().map_or(1, |last| last.ordinal + 1);
         let outcome = Outcome::new(OutcomeKind::Cancelled, ordinal, flow.clone(), Content::json(&json!({})));
-        if transport.publish_outcome(request, &outcome).await? == Published::Stored {
+        if transport.publish_outcome(request, &outcome).await? == ResultAck::Stored {
             return Ok(Cancellation::Stored);
         }
     }

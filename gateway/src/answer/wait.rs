@@ -44,7 +44,7 @@ impl PendingAnswer<'_> {
             match outcome {
                 Ok(Some(outcome)) if outcome.kind.is_terminal() => {
                     let mut response = terminal(self.state, &outcome, status).await?;
-                    response.extensions_mut().insert(StageTimes(outcome.worked));
+                    response.extensions_mut().insert(StageTimes(outcome.stage_times));
                     return Ok(response);
                 }
                 Ok(Some(outcome)) => current = status_of(outcome.kind),

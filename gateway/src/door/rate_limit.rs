@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::identity::caller::{Caller, Client};
 use crate::problem::Problem;
-use crate::spec::{AUTH, Classes, LimitsSpec, Rate};
+use crate::spec::{AUTH, LimitsSpec, Rate, RateClasses};
 
 /// Clients with a bucket of their own, per class.
 const MAX_KEYS: usize = 16_384;
@@ -147,7 +147,7 @@ impl RateLimits {
     pub fn new(limits: &LimitsSpec) -> Self {
         let classes = limits.classes.iter();
         let classes = classes.map(|(name, rate)| (name.to_owned(), Arc::new(ClientLimit::new(name, rate))));
-        let failures = limits.classes.rate(AUTH).or_else(|| Classes::default().rate(AUTH));
+        let failures = limits.classes.rate(AUTH).or_else(|| RateClasses::default().rate(AUTH));
         let failures = ClientLimit::new(AUTH, failures.expect("the class is built in"));
         Self { classes: classes.collect(), failures }
     }

@@ -53,7 +53,7 @@ mod tests {
     use async_trait::async_trait;
     use axum::http::header;
     use axum::response::IntoResponse;
-    use pipeline::testing::{MemoryTransport, Wrapped};
+    use pipeline::testing::{MemoryTransport, TransportWrapper};
     use pipeline::{Backlog, Transport};
 
     use super::*;
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[async_trait]
-    impl Wrapped for Backlogged {
+    impl TransportWrapper for Backlogged {
         fn within(&self) -> &dyn Transport {
             &self.inner
         }

@@ -85,7 +85,7 @@ impl RouteHandler<'_> {
         let (parts, body) = request.into_parts();
         let (mut envelope, head) = self.check(id, path, &parts)?;
         let webhook = if route.spec.webhook {
-            webhook_headers::read(&parts.headers, &mut envelope.params, state.caller.as_deref())?
+            webhook_headers::read(&parts.headers, &mut envelope.params, state.webhook_caller.as_deref())?
         } else {
             None
         };

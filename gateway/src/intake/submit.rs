@@ -10,7 +10,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::StatusCode;
 use bytes::Bytes;
-use pipeline::{Envelope, Payload, RequestId, Submission, Submitted, TransportError};
+use pipeline::{Envelope, Payload, RequestId, Submission, SubmitAck, TransportError};
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
@@ -168,7 +168,7 @@ impl NewRequest {
         }
         let record = record.map(|record| record.value);
         // Of an event that the broker knew already, the bodies are those of the first submission.
-        let bodies = if submitted == Submitted::Stored { Bodies::Needed } else { Bodies::Unneeded };
+        let bodies = if submitted == SubmitAck::Stored { Bodies::Needed } else { Bodies::Unneeded };
         (Ok(StoredRequest { id, status: QUEUED, record, on_disconnect }), bodies)
     }
 

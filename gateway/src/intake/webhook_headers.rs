@@ -5,7 +5,7 @@
 
 use axum::http::{HeaderMap, Uri};
 use pipeline::Params;
-use pipeline::webhook::{Caller, WEBHOOK_PARAM, Webhook};
+use pipeline::webhook::{WEBHOOK_PARAM, Webhook, WebhookCaller};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -30,7 +30,11 @@ pub enum Dialect {
 ///
 /// # Errors
 /// 400 naming the header.
-pub fn read(headers: &HeaderMap, params: &mut Params, caller: Option<&dyn Caller>) -> Result<Option<Dialect>, Problem> {
+pub fn read(
+    headers: &HeaderMap,
+    params: &mut Params,
+    caller: Option<&dyn WebhookCaller>,
+) -> Result<Option<Dialect>, Problem> {
     for (dialect, prefix) in [(Dialect::Own, "caudal"), (Dialect::Gotenberg, "gotenberg")] {
         let given = WebhookHeaders { headers, prefix };
         if let Some(webhook) = given.webhook()? {

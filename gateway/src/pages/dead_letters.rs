@@ -9,7 +9,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use pipeline::{
-    Body, Content, DeadLetter, KeptLetter, Payload, RequestId, Submission, Submitted, TransportError, claims,
+    Body, Content, DeadLetter, Payload, RequestId, StoredDeadLetter, Submission, SubmitAck, TransportError, claims,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -105,7 +105,7 @@ pub async fn drop(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn resubmit(state: &GatewayState, found: &KeptLetter) -> Result<RequestId, Problem> {
+async fn resubmit(state: &GatewayState, found: &StoredDeadLetter) -> Result<RequestId, Problem> {
     let DeadLetter { mut envelope, payload, .. } = found.letter.clone();
     envelope.id = envelope.id.child(RETRY, u32::try_from(found.id).unwrap_or(u32::MAX));
     if let Some(tenant) = envelope.tenant() {
@@ -118,8 +118,8 @@ async fn resubmit(state: &GatewayState, found: &KeptLetter) -> Result<RequestId,
     let payload = claims::storable(&*state.transport, &flow, &payload).await?;
     let copies = payload.claims();
     match state.transport.submit(Submission { envelope, payload }).await {
-        Ok(Submitted::Stored) => {}
-        Ok(Submitted::Known) => discard(&*state.transport, copies).await,
+        Ok(SubmitAck::Stored) => {}
+        Ok(SubmitAck::Duplicate) => discard(&*state.transport, copies).await,
         // The event may be stored: it needs its bodies.
         Err(error @ TransportError::Unavailable(_)) => return Err(admission::refusal(state, error, lane)),
         Err(error) => {
@@ -131,7 +131,7 @@ async fn resubmit(state: &GatewayState, found: &KeptLetter) -> Result<RequestId,
     Ok(request)
 }
 
-async fn find(state: &GatewayState, id: &str) -> Result<KeptLetter, Problem> {
+async fn find(state: &GatewayState, id: &str) -> Result<StoredDeadLetter, Problem> {
     let shown: String = id.chars().take(32).collect();
     let id: u64 = id.parse().map_err(|_| {
         Problem::malformed("bad_parameter", format!("the id of a dead letter is a number, {shown:?} is not"))
@@ -143,7 +143,7 @@ async fn find(state: &GatewayState, id: &str) -> Result<KeptLetter, Problem> {
         .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no_dead_letter", format!("no dead letter has the id {id}")))
 }
 
-fn describe(found: &KeptLetter) -> Value {
+fn describe(found: &StoredDeadLetter) -> Value {
     let DeadLetter { envelope, payload, stage, faults, cause, error } = &found.letter;
     let length: u64 = match payload {
         Payload::Bytes(content) => content.length(),

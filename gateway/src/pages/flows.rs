@@ -14,14 +14,14 @@ use crate::state::GatewayState;
 
 /// Every declared flow with its backlog and, if it runs in this process, its metrics; every route.
 pub async fn list(State(state): State<GatewayState>) -> Json<Value> {
-    let figures = (state.figures)();
+    let stats = (state.flow_stats)();
     let mut entries: Vec<&FlowEntry> = state.flows.values().collect();
     // Flows that run here, in the engine's order, then the others by name.
-    let place = |flow: &FlowEntry| figures.iter().position(|figure| figure.name == flow.name.as_str());
+    let place = |flow: &FlowEntry| stats.iter().position(|stats| stats.name == flow.name.as_str());
     entries.sort_by_key(|flow| (place(flow).unwrap_or(usize::MAX), flow.name.clone()));
     let flows = join_all(entries.into_iter().map(|flow| {
-        let figures = figures.iter().find(|figures| figures.name == flow.name.as_str());
-        let members = figures.and_then(|figures| serde_json::to_value(figures).ok());
+        let stats = stats.iter().find(|stats| stats.name == flow.name.as_str());
+        let members = stats.and_then(|stats| serde_json::to_value(stats).ok());
         describe(&state, flow, members)
     }));
     let flows: Vec<Value> = flows.await;

@@ -38,7 +38,7 @@ async fn health(State(ProbeState { state, .. }): State<ProbeState>) -> Json<serd
 /// What is degraded: flows that refuse events or do not drain, stages that wait for a dependency.
 fn degraded(state: &GatewayState) -> Vec<String> {
     let mut degraded = state.drain_rates.troubles();
-    for flow in (state.figures)() {
+    for flow in (state.flow_stats)() {
         for stage in flow.stages.iter().filter(|stage| stage.waits) {
             degraded.push(format!("stage {} of flow {} waits for a dependency", stage.name, flow.name));
         }

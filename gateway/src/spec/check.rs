@@ -56,7 +56,7 @@ pub fn check_bodies(routes: &[RouteSpec], flows: &[FlowSpec], problems: &mut Pro
     for route in routes {
         let Some(flow) = flows.iter().find(|flow| Some(&flow.name) == route.flow.as_ref()) else { continue };
         let Some(first) = flow.stages.first() else { continue };
-        let (gives, takes) = (route.body.kind.gives(), first.operator.ends().takes);
+        let (gives, takes) = (route.body.kind.gives(), first.operator.types().takes);
         if !takes.contains(&gives) {
             let takes: Vec<String> = takes.iter().map(ToString::to_string).collect();
             let message = format!(

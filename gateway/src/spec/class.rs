@@ -15,7 +15,7 @@ const BUILT_IN: [(&str, &str); 3] = [("ai", "60/min"), ("crud", "600/min"), (AUT
 
 /// The rate of each class, by name.
 #[derive(Clone, Debug)]
-pub struct Classes(BTreeMap<String, Rate>);
+pub struct RateClasses(BTreeMap<String, Rate>);
 
 /// `[limits.class.NAME]` as written in TOML.
 #[derive(Deserialize)]
@@ -24,14 +24,14 @@ struct ClassToml {
     rate: String,
 }
 
-impl Default for Classes {
+impl Default for RateClasses {
     fn default() -> Self {
         let rate = |text: &str| text.parse().expect("a built-in rate is valid");
         Self(BUILT_IN.iter().map(|(name, text)| ((*name).to_owned(), rate(text))).collect())
     }
 }
 
-impl Classes {
+impl RateClasses {
     /// Takes the tables of classes out of `[limits]`.
     pub fn read(limits: &mut Section<'_>, problems: &mut Problems) -> Self {
         let mut classes = Self::default();

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use pipeline::spec::{ByteSize, Problems, Section};
 use serde::Deserialize;
 
-use super::Classes;
+use super::RateClasses;
 
 /// `[limits]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -13,7 +13,7 @@ use super::Classes;
 pub struct LimitsSpec {
     /// `[limits.class.NAME]`.
     #[serde(skip)]
-    pub classes: Classes,
+    pub classes: RateClasses,
     /// Whether the `limit` and `class` of routes apply; `false` for load tests. The other limits always apply.
     pub enabled: bool,
     /// Connections at once; further ones wait to be accepted.
@@ -61,7 +61,7 @@ const LEAST_HEADER_BYTES: ByteSize = ByteSize(8 << 10);
 impl LimitsSpec {
     pub(super) fn read(mut section: Section<'_>, problems: &mut Problems) -> Self {
         let places = section.places();
-        let classes = Classes::read(&mut section, problems);
+        let classes = RateClasses::read(&mut section, problems);
         let limits: Self = section.read(problems).unwrap_or_default();
         if limits.header_bytes < LEAST_HEADER_BYTES || limits.header_bytes > ByteSize::mib(1) {
             let message = format!("header_bytes is {}", limits.header_bytes);
@@ -84,7 +84,7 @@ impl LimitsSpec {
 impl Default for LimitsSpec {
     fn default() -> Self {
         Self {
-            classes: Classes::default(),
+            classes: RateClasses::default(),
             enabled: true,
             connections: 1024,
             connections_per_peer: None,

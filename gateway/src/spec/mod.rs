@@ -15,13 +15,13 @@ mod route;
 mod service;
 
 use pipeline::spec::{Places, Problems, Section};
-use pipeline::{Complaint, Names};
+use pipeline::{DeclaredNames, KeyProblem};
 
 pub use auth::{AuthSpec, KeySource, KeySpec};
 pub use body::{BodyKind, BodySpec};
 pub use check::check_bodies;
 pub(crate) use class::AUTH;
-pub use class::Classes;
+pub use class::RateClasses;
 pub use jwt::{IssuerKeys, IssuerSpec, SetSource, TenantSource};
 pub use limits::LimitsSpec;
 pub use loopback::is_loopback;
@@ -50,7 +50,7 @@ pub struct GatewaySpec {
 impl GatewaySpec {
     /// Takes `service`, `auth`, `limits` and `route` out of the config's top level; `names` are the declared flows. A
     /// section that cannot be read is reported and left out.
-    pub fn read(root: &mut Section<'_>, names: &Names, problems: &mut Problems) -> Self {
+    pub fn read(root: &mut Section<'_>, names: &DeclaredNames, problems: &mut Problems) -> Self {
         let section = root.take_section("service", problems);
         let service_places = section.as_ref().map(Section::places).unwrap_or_default();
         let service = section.map_or_else(Default::default, |section| section.read(problems).unwrap_or_default());
@@ -69,11 +69,11 @@ impl GatewaySpec {
         self.limits.classes.check(&self.routes, problems);
     }
 
-    /// A complaint if the service can be reached from other machines without authentication.
+    /// A problem if the service can be reached from other machines without authentication.
     #[must_use]
-    pub fn exposure(&self) -> Option<Complaint> {
+    pub fn exposure(&self) -> Option<KeyProblem> {
         let ServiceSpec { listen, insecure, .. } = &self.service;
-        (!self.auth.is_on() && !insecure && !is_loopback(listen)).then(|| Complaint {
+        (!self.auth.is_on() && !insecure && !is_loopback(listen)).then(|| KeyProblem {
             key: "listen",
             message: format!("{listen} can be reached from other machines, and authentication is off"),
             remedy: "add [auth] with a key or an issuer, listen on 127.0.0.1, or set [service] insecure = true".into(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::routing::MethodFilter;
 use pipeline::spec::{Places, Problems, Section};
-use pipeline::{Complaint, FlowName, Lane, Names, Token};
+use pipeline::{DeclaredNames, FlowName, KeyProblem, Lane, Token};
 use serde::Deserialize;
 
 use super::body::BodyToml;
@@ -73,7 +73,7 @@ pub enum Method {
 }
 
 impl Method {
-    fn parse(text: &str) -> Result<Self, KeyProblem> {
+    fn parse(text: &str) -> Result<Self, ValueError> {
         match text.to_ascii_uppercase().as_str() {
             "GET" => Ok(Self::Get),
             "POST" => Ok(Self::Post),
@@ -145,13 +145,13 @@ fn default_wait_ms() -> u64 {
     DEFAULT_WAIT_MS
 }
 
-fn parse_flow(name: Option<&str>) -> Result<Option<FlowName>, KeyProblem> {
+fn parse_flow(name: Option<&str>) -> Result<Option<FlowName>, ValueError> {
     let wrong = |why| (format!("flow name {why}"), "name a flow that is declared".into());
     name.map(FlowName::new).transpose().map_err(wrong)
 }
 
 /// What is wrong with a key, and the remedy.
-type KeyProblem = (String, String);
+type ValueError = (String, String);
 
 /// Collects the problems of a route's keys, so that all of them are reported.
 struct ProblemCollector<'a> {
@@ -160,20 +160,20 @@ struct ProblemCollector<'a> {
 }
 
 impl ProblemCollector<'_> {
-    fn take<T>(&mut self, key: &str, result: Result<T, KeyProblem>) -> Option<T> {
+    fn take<T>(&mut self, key: &str, result: Result<T, ValueError>) -> Option<T> {
         result.map_err(|(message, remedy)| self.problems.add(self.places.of(key), message, remedy)).ok()
     }
 }
 
 impl RouteSpec {
     /// Reads one `[[route]]` and reports every problem in it. `names` are the declared flows.
-    pub fn read(section: Section<'_>, names: &Names, problems: &mut Problems) -> Option<Self> {
+    pub fn read(section: Section<'_>, names: &DeclaredNames, problems: &mut Problems) -> Option<Self> {
         let places = section.places();
         let flow: Option<String> = section.peek("flow");
         if let Some(flow) = &flow
-            && let Some(complaint) = Complaint::unless_declared("flow", "flow", flow, &names.flows)
+            && let Some(problem) = KeyProblem::unless_declared("flow", "flow", flow, &names.flows)
         {
-            problems.add(places.of("flow"), complaint.message, complaint.remedy);
+            problems.add(places.of("flow"), problem.message, problem.remedy);
         }
         let text: RouteToml = section.read(problems)?;
         let mut collector = ProblemCollector { places: &places, problems };

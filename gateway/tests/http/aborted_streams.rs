@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use pipeline::testing::{MemoryTransport, Wrapped};
+use pipeline::testing::{MemoryTransport, TransportWrapper};
 use pipeline::{Outcome, OutcomeKind, RequestId, Transport, TransportError, Watch};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -25,7 +25,7 @@ struct Forgetful {
 }
 
 #[async_trait]
-impl Wrapped for Forgetful {
+impl TransportWrapper for Forgetful {
     fn within(&self) -> &dyn Transport {
         &self.kept
     }

@@ -218,9 +218,9 @@ async fn a_file_comes_with_its_type_also_from_the_store() {
     let asking = tokio::spawn(service.post("/ask/x").json(&json!({})).send());
     let delivery = soon(source.next()).await.unwrap();
     let id = delivery.envelope.request.clone().unwrap();
-    let content = pipeline::claims::keep_bytes(
+    let content = pipeline::claims::store_bytes(
         &service.transport,
-        pipeline::BodyOf::Result,
+        pipeline::BodyOwner::Result,
         "application/pdf",
         file.clone().into(),
     )

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use gateway::Check;
+use gateway::ReadinessCheck;
 use pipeline::testing::MemoryTransport;
 use pipeline::{Content, DeadLetter, Envelope, OutcomeKind, Payload, Rejection, RequestId, Transport};
 use reqwest::RequestBuilder;
@@ -69,7 +69,7 @@ impl Walk {
     async fn start(config: &str, token: Option<String>) -> Self {
         let transport = MemoryTransport::with_flows(FLOWS);
         let asked = transport.clone();
-        let broker: Check = Arc::new(move || {
+        let broker: ReadinessCheck = Arc::new(move || {
             let asked = asked.clone();
             Box::pin(async move { asked.ready().await.map_err(|error| error.to_string()) })
         });

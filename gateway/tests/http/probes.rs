@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
-use gateway::Check;
+use gateway::ReadinessCheck;
 use pipeline::testing::MemoryTransport;
 use serde_json::{Value, json};
 
@@ -14,12 +14,12 @@ use crate::service::{FLOWS, Service, problem};
 async fn readiness_names_the_component_and_checks_once_for_many() {
     let (asked, broken) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(true)));
     let (counter, switch) = (Arc::clone(&asked), Arc::clone(&broken));
-    let index: Check = Arc::new(move || {
+    let index: ReadinessCheck = Arc::new(move || {
         counter.fetch_add(1, Ordering::SeqCst);
         let result = if switch.load(Ordering::SeqCst) { Err("disk /dev/sda1 is full".to_owned()) } else { Ok(()) };
         Box::pin(async move { result })
     });
-    let fine: Check = Arc::new(|| Box::pin(async { Ok(()) }));
+    let fine: ReadinessCheck = Arc::new(|| Box::pin(async { Ok(()) }));
     let checks = vec![("index".to_owned(), index), ("broker".to_owned(), fine)];
     let service = Service::start_on(MemoryTransport::with_flows(FLOWS), "", checks.clone()).await;
     let answers = join_all((0..20).map(|_| service.get("/ready").send())).await;

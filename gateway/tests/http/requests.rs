@@ -1,6 +1,6 @@
 //! `/v1/requests`: status, events from anywhere, results, cancellation.
 
-use pipeline::{Content, OutcomeKind, Published, RequestId, Transport};
+use pipeline::{Content, OutcomeKind, RequestId, ResultAck, Transport};
 use serde_json::{Value, json};
 
 use crate::service::{Service, problem, read_events, soon, token};
@@ -104,7 +104,7 @@ async fn a_cancellation_is_the_one_terminal() {
     assert_eq!(cancelled.status(), 200);
     assert_eq!(cancelled.json::<Value>().await.unwrap()["status"], "cancelled");
     let late = service.publish(&id, OutcomeKind::Done, 3, Content::json(&json!({}))).await;
-    assert_eq!(late, Published::Refused);
+    assert_eq!(late, ResultAck::Refused);
     problem(service.client.delete(service.url(&path)).send().await.unwrap(), 409, "already_ended").await;
     let standing: Value = service.get(&path).send().await.unwrap().json().await.unwrap();
     assert_eq!((&standing["status"], &standing["error"]["code"]), (&json!("cancelled"), &json!("cancelled")));

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::spec::GatewaySpec;
-use gateway::{Check, Door, FlowEntry, Gateway, GatewayState, Identity, Tls};
+use gateway::{FlowEntry, Gateway, GatewayState, Identity, Listener, ReadinessCheck, Tls};
 use pipeline::spec::{Problems, Sources};
 use pipeline::testing::{MemoryTransport, PATIENCE};
 use pipeline::{
-    Content, Delivery, FlowName, Lane, Names, Outcome, OutcomeKind, Published, RequestId, Settlement, Source,
+    Content, DeclaredNames, Delivery, FlowName, Lane, Outcome, OutcomeKind, RequestId, ResultAck, Settlement, Source,
     SourceBounds, Token, Transport,
 };
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ impl Service {
         Self::start_on(MemoryTransport::with_flows(FLOWS), config, Vec::new()).await
     }
 
-    pub async fn start_on(transport: MemoryTransport, config: &str, checks: Vec<(String, Check)>) -> Self {
+    pub async fn start_on(transport: MemoryTransport, config: &str, checks: Vec<(String, ReadinessCheck)>) -> Self {
         Self::start_with(transport, config, checks, None).await
     }
 
@@ -54,7 +54,7 @@ impl Service {
     pub async fn start_with(
         transport: MemoryTransport,
         config: &str,
-        checks: Vec<(String, Check)>,
+        checks: Vec<(String, ReadinessCheck)>,
         tls: Option<Tls>,
     ) -> Self {
         let state = state(transport.clone(), config, checks);
@@ -66,7 +66,7 @@ impl Service {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let served = tokio::spawn(gateway::serve(Door { listener, tls }, state, stop.clone()));
+        let served = tokio::spawn(gateway::serve(Listener { listener, tls }, state, stop.clone()));
         // The client needs a crypto provider even for plain HTTP.
         drop(ring::default_provider().install_default());
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
@@ -121,7 +121,7 @@ impl Service {
     }
 
     /// Publishes one result of a request.
-    pub async fn publish(&self, request: &RequestId, kind: OutcomeKind, ordinal: u32, content: Content) -> Published {
+    pub async fn publish(&self, request: &RequestId, kind: OutcomeKind, ordinal: u32, content: Content) -> ResultAck {
         let outcome = Outcome::new(kind, ordinal, token("describe"), content);
         self.transport.publish_outcome(request, &outcome).await.unwrap()
     }
@@ -150,7 +150,7 @@ impl Service {
 }
 
 /// The state of a gateway that serves `config`, TOML text.
-pub fn state(transport: impl Transport + 'static, config: &str, checks: Vec<(String, Check)>) -> GatewayState {
+pub fn state(transport: impl Transport + 'static, config: &str, checks: Vec<(String, ReadinessCheck)>) -> GatewayState {
     let spec = read(config);
     let flow = |name: &str| FlowEntry {
         name: token(name),
@@ -163,14 +163,14 @@ pub fn state(transport: impl Transport + 'static, config: &str, checks: Vec<(Str
     };
     GatewayState::new(Gateway {
         spans: None,
-        caller: None,
+        webhook_caller: None,
         transport: Arc::new(transport),
         identity: Identity::open(&spec.auth).unwrap(),
         service: spec.service,
         limits: spec.limits,
         routes: spec.routes,
         flows: FLOWS.iter().map(|(name, _)| flow(name)).collect(),
-        figures: Arc::new(Vec::new),
+        flow_stats: Arc::new(Vec::new),
         checks,
         render_metrics: Arc::new(|| Box::pin(async { Ok("caudal_up 1\n".to_owned()) })),
     })
@@ -189,7 +189,8 @@ pub fn read_checked(config: &str) -> (GatewaySpec, Vec<String>) {
     sources.add("test.toml", config);
     let mut problems = Problems::default();
     let mut document = sources.parse(&mut problems);
-    let names = Names { flows: FLOWS.iter().map(|(name, _)| (*name).to_owned()).collect(), ..Names::default() };
+    let names =
+        DeclaredNames { flows: FLOWS.iter().map(|(name, _)| (*name).to_owned()).collect(), ..DeclaredNames::default() };
     let spec = GatewaySpec::read(&mut document.root, &names, &mut problems);
     spec.check(&mut problems);
     let lines = problems.sorted().iter().map(|problem| format!("{}; {}", problem.message, problem.remedy)).collect();

@@ -146,7 +146,7 @@ impl InFlightEvent {
     pub async fn settle(mut self, settlement: Settlement) -> bool {
         self.settled = true;
         let answer = match settlement {
-            Settlement::DoneForSure => {
+            Settlement::DoneConfirmed => {
                 let request = self.in_flight.client.request(self.reply.clone(), ACK);
                 return matches!(timeout_if_pending(CONFIRM_TIMEOUT, request).await, Ok(Ok(_)));
             }

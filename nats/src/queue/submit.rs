@@ -1,6 +1,6 @@
 //! Stores an event in the queue of its flow.
 
-use pipeline::{Envelope, Submission, Submitted, Token, TransportError};
+use pipeline::{Envelope, Submission, SubmitAck, Token, TransportError};
 
 use crate::link::broker::Broker;
 use crate::link::publish::{OutgoingMessage, publish};
@@ -9,7 +9,7 @@ use crate::wire::payload;
 use crate::wire::subjects;
 
 /// Stores an event. Events with the same id within ten minutes are stored once.
-pub async fn submit(broker: &Broker, submission: Submission) -> Result<Submitted, TransportError> {
+pub async fn submit(broker: &Broker, submission: Submission) -> Result<SubmitAck, TransportError> {
     let envelope = &submission.envelope;
     let flow = broker.flow(&envelope.flow)?;
     let subject = match &flow.topology.order_by {
@@ -23,8 +23,8 @@ pub async fn submit(broker: &Broker, submission: Submission) -> Result<Submitted
     };
     match publish(&broker.publishing.context, build).await {
         // If our first send was not confirmed, the duplicate that the broker reports may be that one.
-        Ok(confirmation) if confirmation.duplicate && !confirmation.repeated => Ok(Submitted::Known),
-        Ok(_) => Ok(Submitted::Stored),
+        Ok(confirmation) if confirmation.duplicate && !confirmation.repeated => Ok(SubmitAck::Duplicate),
+        Ok(_) => Ok(SubmitAck::Stored),
         Err(failure) => Err(failure.of_flow(&envelope.flow)),
     }
 }

@@ -14,7 +14,7 @@ use async_nats::{HeaderMap, Subject};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use pipeline::{BodyOf, BoxError, Claim, Digest, Token, TransportError};
+use pipeline::{BodyOwner, BoxError, Claim, Digest, Token, TransportError};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
@@ -51,7 +51,7 @@ impl ClaimStore {
     /// Stores a body. Returns after the last chunk was acknowledged.
     pub async fn put(
         &self,
-        of: BodyOf<'_>,
+        of: BodyOwner<'_>,
         body: BoxStream<'_, Result<Bytes, BoxError>>,
     ) -> Result<Claim, TransportError> {
         let id = Token::random();
@@ -103,12 +103,12 @@ impl ClaimStore {
 }
 
 /// Value of `Nats-TTL` for the chunks of a body: seconds or `never`; `None` for the age limit of the stream.
-fn time_to_live(of: BodyOf<'_>, results_max_age: Duration) -> Option<String> {
+fn time_to_live(of: BodyOwner<'_>, results_max_age: Duration) -> Option<String> {
     match of {
-        BodyOf::Event(_) => None,
-        BodyOf::Result => Some((results_max_age + RESULT_MARGIN).as_secs().to_string()),
+        BodyOwner::Event(_) => None,
+        BodyOwner::Result => Some((results_max_age + RESULT_MARGIN).as_secs().to_string()),
         // Exempt from the age limit of the stream (ADR-43 of NATS).
-        BodyOf::Template => Some("never".to_owned()),
+        BodyOwner::Template => Some("never".to_owned()),
     }
 }
 
@@ -278,12 +278,12 @@ mod tests {
 
     #[test]
     fn the_body_of_a_result_outlives_the_result() {
-        let ttl = time_to_live(BodyOf::Result, Duration::from_secs(60));
+        let ttl = time_to_live(BodyOwner::Result, Duration::from_secs(60));
         assert_eq!(ttl.as_deref(), Some("660"));
     }
 
     #[test]
     fn a_template_never_expires() {
-        assert_eq!(time_to_live(BodyOf::Template, Duration::ZERO).as_deref(), Some("never"));
+        assert_eq!(time_to_live(BodyOwner::Template, Duration::ZERO).as_deref(), Some("never"));
     }
 }

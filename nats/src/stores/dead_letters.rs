@@ -7,7 +7,9 @@
 use std::collections::HashSet;
 
 use async_nats::{HeaderMap, Message};
-use pipeline::{Content, DeadLetter, Envelope, FlowName, KeptLetter, Lane, Payload, Rejection, Token, TransportError};
+use pipeline::{
+    Content, DeadLetter, Envelope, FlowName, Lane, Payload, Rejection, StoredDeadLetter, Token, TransportError,
+};
 
 use crate::link::broker::Broker;
 use crate::link::direct_get::{self, Page, StoredMessage};
@@ -114,7 +116,7 @@ pub async fn list(
     flow: Option<&FlowName>,
     from: u64,
     limit: usize,
-) -> Result<Vec<KeptLetter>, TransportError> {
+) -> Result<Vec<StoredDeadLetter>, TransportError> {
     if limit == 0 {
         return Ok(Vec::new());
     }
@@ -145,7 +147,7 @@ pub async fn claimed_bodies(broker: &Broker, flow: &FlowName) -> Result<HashSet<
     Ok(found)
 }
 
-fn decode(stored: StoredMessage) -> Option<KeptLetter> {
+fn decode(stored: StoredMessage) -> Option<StoredDeadLetter> {
     let subject = headers::get(&stored.headers, "Nats-Subject")?;
     let flow = subjects::parse_dead_letter_flow(subject)?;
     let stage = headers::get(&stored.headers, STAGE).unwrap_or("unknown").into();
@@ -171,7 +173,10 @@ fn decode(stored: StoredMessage) -> Option<KeptLetter> {
     };
     let faults = headers::get(&stored.headers, FAULTS).and_then(|text| text.parse().ok()).unwrap_or(0);
     let error = headers::get(&stored.headers, ERROR).map(Into::into);
-    Some(KeptLetter { id: stored.sequence, letter: DeadLetter { envelope, payload, stage, faults, cause, error } })
+    Some(StoredDeadLetter {
+        id: stored.sequence,
+        letter: DeadLetter { envelope, payload, stage, faults, cause, error },
+    })
 }
 
 /// Stands for an event that could not be decoded: its bytes, with an id made from its position.

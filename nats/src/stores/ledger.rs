@@ -4,7 +4,7 @@
 use async_nats::{HeaderMap, Message};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use pipeline::{ENTRY_BYTES, Entry, News, Token, TransportError};
+use pipeline::{ENTRY_BYTES, Entry, LedgerUpdate, Token, TransportError};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::mpsc;
@@ -34,7 +34,7 @@ pub async fn append(broker: &Broker, entries: &[Entry]) -> Result<(), TransportE
 }
 
 /// Reads the ledger from its oldest message on, until the receiver is dropped.
-pub async fn read(broker: &Broker) -> Result<mpsc::Receiver<News>, TransportError> {
+pub async fn read(broker: &Broker) -> Result<mpsc::Receiver<LedgerUpdate>, TransportError> {
     let (sender, news) = mpsc::channel(WAITING);
     let stop = broker.stop.child_token();
     let reader = LedgerReader { news: sender.clone() };
@@ -50,7 +50,7 @@ pub async fn read(broker: &Broker) -> Result<mpsc::Receiver<News>, TransportErro
 }
 
 struct LedgerReader {
-    news: mpsc::Sender<News>,
+    news: mpsc::Sender<LedgerUpdate>,
 }
 
 #[async_trait]
@@ -58,11 +58,11 @@ impl StreamReader for LedgerReader {
     async fn read(&mut self, message: Message) {
         let noted = noted_at(message.headers.as_ref()).unwrap_or_else(OffsetDateTime::now_utc);
         // Fails only if the receiver was dropped.
-        let _ = self.news.send(News::Noted(noted, decode(&message.payload))).await;
+        let _ = self.news.send(LedgerUpdate::Noted(noted, decode(&message.payload))).await;
     }
 
     async fn caught_up(&mut self) {
-        let _ = self.news.send(News::CaughtUp).await;
+        let _ = self.news.send(LedgerUpdate::CaughtUp).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! Removes orphaned bodies: those in the claim store to which no event and no dead letter refers.
 //!
 //! A process that stores a body and dies before it submits the event leaves an orphan. An event is submitted within
-//! `claims_unused_s` of its body, or never. So a body is orphaned if the oldest event in its flow's queue was stored
+//! `claims_orphaned_after_s` of its body, or never. So a body is orphaned if the oldest event in its flow's queue was stored
 //! more than that time after the body was first seen, or if the queue is empty and that time has passed; unless one of
 //! the flow's dead letters refers to the body. All times are read from the broker's clock. The queue is looked at
 //! before the dead letters, because an event becomes a dead letter before it leaves the queue.
@@ -49,7 +49,7 @@ type FirstSeen = HashMap<Token, OffsetDateTime>;
 
 /// Collects orphans again and again, until the transport stops.
 pub async fn run(broker: Arc<Broker>) {
-    let orphaned_after = broker.limits.claims_unused;
+    let orphaned_after = broker.limits.claims_orphaned_after;
     let pause = orphaned_after / COLLECTIONS;
     let mut flows = HashMap::new();
     loop {

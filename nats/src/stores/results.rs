@@ -12,7 +12,7 @@ use async_nats::header::{HeaderName, HeaderValue, NATS_EXPECTED_LAST_SUBJECT_SEQ
 use async_nats::{HeaderMap, Subject};
 use bytes::Bytes;
 use pipeline::{
-    Body, Claim, Content, FlowName, Outcome, OutcomeKind, Published, Rejection, RequestId, Token, TransportError,
+    Body, Claim, Content, FlowName, Outcome, OutcomeKind, Rejection, RequestId, ResultAck, Token, TransportError,
 };
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -29,7 +29,7 @@ const ORDINAL: &str = "Caudal-Ordinal";
 const FLOW: &str = "Caudal-Flow";
 const MARK: &str = "Caudal-Mark";
 /// Time that each stage took, in milliseconds: `decode=12.345,embed=30.120`.
-const STAGE_TIMES: &str = "Caudal-Worked";
+const STAGE_TIMES: &str = "Caudal-StageTiming";
 /// The subject to which `Nats-Expected-Last-Subject-Sequence` applies, if it is not the message's own.
 const FENCE_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
 
@@ -44,7 +44,7 @@ pub async fn publish_outcome(
     broker: &Broker,
     request: &RequestId,
     outcome: &Outcome,
-) -> Result<Published, TransportError> {
+) -> Result<ResultAck, TransportError> {
     let terminal = subjects::terminal_subject(request);
     let subject = match outcome.kind.is_terminal() {
         true => terminal.clone(),
@@ -63,20 +63,20 @@ pub async fn publish_outcome(
         Ok(OutgoingMessage { subject: subject.clone(), headers, payload: encoded.bytes.clone() })
     };
     match publish(&broker.results.context, build).await {
-        Ok(confirmed) if !confirmed.duplicate => Ok(Published::Stored),
-        Ok(confirmed) if !confirmed.repeated => Ok(Published::Refused),
-        Err(PublishFailure::Fenced { repeated: false }) => Ok(Published::Refused),
+        Ok(confirmed) if !confirmed.duplicate => Ok(ResultAck::Stored),
+        Ok(confirmed) if !confirmed.repeated => Ok(ResultAck::Refused),
+        Err(PublishFailure::Fenced { repeated: false }) => Ok(ResultAck::Refused),
         Ok(_) | Err(PublishFailure::Fenced { repeated: true }) => stored_by_us(broker, &subject, &mark).await,
         Err(failure) => Err(failure.of_store("results")),
     }
 }
 
-/// [`Published::Stored`] if the stored result has our `mark`. Asks the stream's leader, because a replica may be
+/// [`ResultAck::Stored`] if the stored result has our `mark`. Asks the stream's leader, because a replica may be
 /// behind.
-async fn stored_by_us(broker: &Broker, subject: &Subject, mark: &str) -> Result<Published, TransportError> {
+async fn stored_by_us(broker: &Broker, subject: &Subject, mark: &str) -> Result<ResultAck, TransportError> {
     let stored = direct_get::last(&broker.results.context, subjects::RESULTS, subject).await?;
     let ours = stored.is_some_and(|stored| headers::get(&stored.headers, MARK) == Some(mark));
-    Ok(if ours { Published::Stored } else { Published::Refused })
+    Ok(if ours { ResultAck::Stored } else { ResultAck::Refused })
 }
 
 fn encode_headers(outcome: &Outcome, mark: &str) -> Result<HeaderMap, TransportError> {
@@ -87,8 +87,8 @@ fn encode_headers(outcome: &Outcome, mark: &str) -> Result<HeaderMap, TransportE
     headers::put(&mut headers, headers::TIME, &headers::rfc3339(outcome.time)?)?;
     headers::put(&mut headers, headers::CONTENT_TYPE, &outcome.content.media_type)?;
     headers::put(&mut headers, MARK, mark)?;
-    if !outcome.worked.is_empty() {
-        headers::put(&mut headers, STAGE_TIMES, &write_stage_times(&outcome.worked))?;
+    if !outcome.stage_times.is_empty() {
+        headers::put(&mut headers, STAGE_TIMES, &write_stage_times(&outcome.stage_times))?;
     }
     if let Some(claim) = outcome.content.claim() {
         headers::put_claim(&mut headers, claim)?;
@@ -107,13 +107,13 @@ pub fn decode(headers: &HeaderMap, payload: Bytes) -> Option<Outcome> {
         None => Body::Inline(payload),
     };
     let media_type = headers::get(headers, headers::CONTENT_TYPE).unwrap_or("application/octet-stream").into();
-    let worked = headers::get(headers, STAGE_TIMES).map(read_stage_times).unwrap_or_default();
-    Some(Outcome { kind, ordinal, flow, time, worked, content: Content { media_type, body } })
+    let stage_times = headers::get(headers, STAGE_TIMES).map(read_stage_times).unwrap_or_default();
+    Some(Outcome { kind, ordinal, flow, time, stage_times, content: Content { media_type, body } })
 }
 
-fn write_stage_times(worked: &[(Arc<str>, Duration)]) -> String {
+fn write_stage_times(stage_times: &[(Arc<str>, Duration)]) -> String {
     let stage = |(stage, took): &(Arc<str>, Duration)| format!("{stage}={:.3}", took.as_secs_f64() * 1e3);
-    worked.iter().map(stage).collect::<Vec<_>>().join(",")
+    stage_times.iter().map(stage).collect::<Vec<_>>().join(",")
 }
 
 /// Times that cannot be parsed are left out; nothing depends on them.
@@ -162,9 +162,9 @@ mod tests {
     #[test]
     fn a_result_survives_encoding_and_decoding() {
         let flow = FlowName::new("f").unwrap();
-        let worked = vec![("decode".into(), Duration::from_micros(12_345)), ("embed".into(), Duration::ZERO)];
+        let stage_times = vec![("decode".into(), Duration::from_micros(12_345)), ("embed".into(), Duration::ZERO)];
         let data = Outcome::new(OutcomeKind::Data, 7, flow, Content::inline("text/plain", "x"));
-        let outcome = Outcome { worked, ..data };
+        let outcome = Outcome { stage_times, ..data };
         let read = decode(&encode_headers(&outcome, "m").unwrap(), "x".into()).unwrap();
         assert_eq!(format!("{read:?}"), format!("{outcome:?}"));
     }

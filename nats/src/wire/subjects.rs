@@ -2,7 +2,7 @@
 //! can hold a wildcard or a dot from outside.
 
 use async_nats::Subject;
-use pipeline::{BodyOf, FlowName, Lane, Token};
+use pipeline::{BodyOwner, FlowName, Lane, Token};
 
 /// Results of all requests: `res.<id>.<n>` and, once, `res.<id>.end`.
 pub const RESULTS: &str = "RES";
@@ -88,11 +88,11 @@ pub fn parse_result_request(subject: &str) -> Option<&str> {
 }
 
 /// Subject of the chunks of a body.
-pub fn blob_subject(of: BodyOf<'_>, id: &Token) -> Subject {
+pub fn blob_subject(of: BodyOwner<'_>, id: &Token) -> Subject {
     match of {
-        BodyOf::Event(flow) => format!("blob.{flow}.{id}").into(),
-        BodyOf::Result => format!("blob.{RESULT_BODY}.{id}").into(),
-        BodyOf::Template => format!("blob.{TEMPLATE_BODY}.{id}").into(),
+        BodyOwner::Event(flow) => format!("blob.{flow}.{id}").into(),
+        BodyOwner::Result => format!("blob.{RESULT_BODY}.{id}").into(),
+        BodyOwner::Template => format!("blob.{TEMPLATE_BODY}.{id}").into(),
     }
 }
 
@@ -162,13 +162,13 @@ mod tests {
     #[test]
     fn the_subject_of_an_events_body_gives_its_flow_and_id_back() {
         let (flow, id) = (token("f"), token("b1"));
-        let subject = blob_subject(BodyOf::Event(&flow), &id);
+        let subject = blob_subject(BodyOwner::Event(&flow), &id);
         assert_eq!(parse_event_blob(&subject), Some((flow, id)));
     }
 
     #[test]
     fn bodies_of_results_and_templates_belong_to_no_flow() {
-        for of in [BodyOf::Result, BodyOf::Template] {
+        for of in [BodyOwner::Result, BodyOwner::Template] {
             assert_eq!(parse_event_blob(&blob_subject(of, &token("b1"))), None);
         }
     }

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use pipeline::spec::ByteSize;
 use pipeline::templates::{Template, TemplateKind, Templates, Version};
 use pipeline::{
-    Body, BoxError, Compute, Content, Ends, Event, Fault, Gives, Operator, OperatorKind, OperatorSpec, Output, Payload,
-    PayloadKind, Rejection, Services,
+    Body, BoxError, Compute, Content, Emits, Event, Fault, Operator, OperatorKind, OperatorSpec, Output, Payload,
+    PayloadKind, Rejection, Services, StageTypes,
 };
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -63,11 +63,11 @@ fn default_max_bytes() -> ByteSize {
 }
 
 impl OperatorSpec for TemplateSpec {
-    fn ends(&self) -> Ends {
+    fn types(&self) -> StageTypes {
         match self.action {
-            Action::Put => Ends { takes: &[PayloadKind::Bytes], gives: Gives::Kind(PayloadKind::Json) },
-            Action::File => Ends { takes: &[PayloadKind::Json], gives: Gives::Kind(PayloadKind::Bytes) },
-            _ => Ends { takes: &[PayloadKind::Json], gives: Gives::Kind(PayloadKind::Json) },
+            Action::Put => StageTypes { takes: &[PayloadKind::Bytes], gives: Emits::Kind(PayloadKind::Json) },
+            Action::File => StageTypes { takes: &[PayloadKind::Json], gives: Emits::Kind(PayloadKind::Bytes) },
+            _ => StageTypes { takes: &[PayloadKind::Json], gives: Emits::Kind(PayloadKind::Json) },
         }
     }
 

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use pipeline::{
-    Batching, Body, BodyOf, BoxError, Complaint, Content, Ends, Envelope, Event, Fault, FlowName, Gives, Lane, Names,
-    Operator, OperatorKind, OperatorSpec, Output, Payload, PayloadKind, Services, Submission, Submitted, Transport,
-    TransportError, claims, take_kind,
+    Batching, Body, BodyOwner, BoxError, Content, DeclaredNames, Emits, Envelope, Event, Fault, FlowName, KeyProblem,
+    Lane, Operator, OperatorKind, OperatorSpec, Output, Payload, PayloadKind, Services, StageTypes, Submission,
+    SubmitAck, Transport, TransportError, claims, take_kind,
 };
 use serde::Deserialize;
 
@@ -39,16 +39,16 @@ fn default_lane() -> Lane {
 }
 
 impl OperatorSpec for PublishSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Bytes, PayloadKind::Json, PayloadKind::Vector], gives: Gives::Nothing }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Bytes, PayloadKind::Json, PayloadKind::Vector], gives: Emits::Nothing }
     }
 
     fn batching(&self) -> Batching {
         Batching::greedy(DEFAULT_BATCH)
     }
 
-    fn check(&self, names: &Names) -> Vec<Complaint> {
-        Complaint::unless_declared("flow", "flow", self.flow.as_str(), &names.flows).into_iter().collect()
+    fn check(&self, names: &DeclaredNames) -> Vec<KeyProblem> {
+        KeyProblem::unless_declared("flow", "flow", self.flow.as_str(), &names.flows).into_iter().collect()
     }
 
     fn build(&self, services: &Services) -> Result<Box<dyn Operator>, BoxError> {
@@ -87,12 +87,13 @@ impl Publish {
         let payload = match payload {
             // Bytes too long to be sent inside an event get a new claim: this event's claim is deleted with its flow.
             Payload::Bytes(Content { media_type, body: Body::Inline(bytes) }) => Payload::Bytes(
-                claims::keep_bytes(self.transport.as_ref(), BodyOf::Event(&self.spec.flow), &media_type, bytes).await?,
+                claims::store_bytes(self.transport.as_ref(), BodyOwner::Event(&self.spec.flow), &media_type, bytes)
+                    .await?,
             ),
             other => other,
         };
         let claims = payload.claims();
-        if self.transport.submit(Submission { envelope, payload }).await? == Submitted::Known {
+        if self.transport.submit(Submission { envelope, payload }).await? == SubmitAck::Duplicate {
             // The event stored by an earlier attempt has a claim of its own.
             for claim in claims {
                 self.transport.drop_claim(&claim).await?;
@@ -185,8 +186,8 @@ mod tests {
     }
 
     #[test]
-    fn an_undeclared_flow_is_complained_about() {
+    fn an_undeclared_flow_is_a_problem() {
         let spec: PublishSpec = serde_json::from_value(json!({"flow": "other"})).unwrap();
-        assert_eq!(spec.check(&Names::default())[0].key, "flow");
+        assert_eq!(spec.check(&DeclaredNames::default())[0].key, "flow");
     }
 }

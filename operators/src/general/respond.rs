@@ -5,8 +5,8 @@
 
 use async_trait::async_trait;
 use pipeline::{
-    Batching, BoxError, Content, Ends, Event, Fault, Gives, Operator, OperatorKind, OperatorSpec, Output, Payload,
-    PayloadKind, Services, take_kind,
+    Batching, BoxError, Content, Emits, Event, Fault, Operator, OperatorKind, OperatorSpec, Output, Payload,
+    PayloadKind, Services, StageTypes, take_kind,
 };
 use serde::Deserialize;
 
@@ -25,8 +25,8 @@ const DEFAULT_BATCH: usize = 64;
 pub struct RespondSpec {}
 
 impl OperatorSpec for RespondSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Bytes, PayloadKind::Json, PayloadKind::Vector], gives: Gives::Nothing }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Bytes, PayloadKind::Json, PayloadKind::Vector], gives: Emits::Nothing }
     }
 
     fn batching(&self) -> Batching {
@@ -78,7 +78,7 @@ mod tests {
         std::str::from_utf8(bytes).unwrap()
     }
 
-    async fn answers(payloads: Vec<Payload>) -> pipeline::testing::Ran {
+    async fn answers(payloads: Vec<Payload>) -> pipeline::testing::ProbeResult {
         let mut operator = RespondSpec {}.build(&Services::default()).unwrap();
         run(operator.as_mut(), Params::new(), payloads).await
     }
@@ -108,6 +108,6 @@ mod tests {
         let ran = answers(vec![Payload::Image(Arc::new(image_of_colour([1, 2, 3])))]).await;
         assert!(ran.responded.is_empty());
         assert_eq!(ran.rejected[0].1.status, 415);
-        assert!(!RespondSpec {}.ends().takes.contains(&PayloadKind::Image));
+        assert!(!RespondSpec {}.types().takes.contains(&PayloadKind::Image));
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use pipeline::{
-    BoxError, Ends, Event, Fault, Gives, Operator, OperatorKind, OperatorSpec, Output, Part, Payload, PayloadKind,
-    Rejection, Services, take_kind,
+    BoxError, Emits, Event, Fault, Operator, OperatorKind, OperatorSpec, Output, Part, Payload, PayloadKind, Rejection,
+    Services, StageTypes, take_kind,
 };
 use serde::Deserialize;
 
@@ -30,8 +30,8 @@ pub struct SplitSpec {
 }
 
 impl OperatorSpec for SplitSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Parts], gives: Gives::Kind(PayloadKind::Bytes) }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Parts], gives: Emits::Kind(PayloadKind::Bytes) }
     }
 
     fn multiplies(&self) -> bool {

@@ -1,7 +1,7 @@
 //! `use = "webhook"`: sends the result, or the failure, to the URL that the client gave.
 //!
 //! Delivery is at least once: an event that is redelivered, after a crash or because the receiver's response was lost,
-//! is sent again with the same `Caudal-Request`, so that the receiver can deduplicate. The [`Caller`] decides which
+//! is sent again with the same `Caudal-Request`, so that the receiver can deduplicate. The [`WebhookCaller`] decides which
 //! hosts may be called and how. Calls that may be retried are retried by the flow's `retry`.
 
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use pipeline::documents::Format;
-use pipeline::webhook::{Call, CallError, Caller, FAILED_PARAM, WEBHOOK_PARAM, Webhook};
+use pipeline::webhook::{CallError, FAILED_PARAM, WEBHOOK_PARAM, Webhook, WebhookCall, WebhookCaller};
 use pipeline::{
-    Body, BoxError, Content, Ends, Envelope, Event, Fault, Gives, Need, Operator, OperatorKind, OperatorSpec, Output,
-    Payload, PayloadKind, Rejection, Services,
+    Body, BoxError, Content, Emits, Envelope, Event, Fault, Need, Operator, OperatorKind, OperatorSpec, Output,
+    Payload, PayloadKind, Rejection, Services, StageTypes,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -29,25 +29,25 @@ pub const KIND: OperatorKind =
 pub struct WebhookSpec {}
 
 impl OperatorSpec for WebhookSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Bytes, PayloadKind::Json], gives: Gives::Nothing }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Bytes, PayloadKind::Json], gives: Emits::Nothing }
     }
 
     // Batches of one event (the default): a call that fails must not repeat the others of its batch.
 
     fn needs(&self) -> Vec<Need> {
-        vec![Need::of::<dyn Caller>()]
+        vec![Need::of::<dyn WebhookCaller>()]
     }
 
     fn build(&self, services: &Services) -> Result<Box<dyn Operator>, BoxError> {
-        let caller = services.get::<dyn Caller>()?;
+        let caller = services.get::<dyn WebhookCaller>()?;
         Ok(Box::new(Deliver { caller }))
     }
 }
 
 /// Shares the caller with the other instances.
 struct Deliver {
-    caller: Arc<dyn Caller>,
+    caller: Arc<dyn WebhookCaller>,
 }
 
 #[async_trait]
@@ -76,14 +76,14 @@ impl Deliver {
 }
 
 /// The call to make for an event; `None` for a failure without an `error_url`.
-fn call_of(event: &Event) -> Result<Option<Call>, Rejection> {
+fn call_of(event: &Event) -> Result<Option<WebhookCall>, Rejection> {
     let envelope = &event.envelope;
     let webhook: Webhook = param(envelope, WEBHOOK_PARAM)?.ok_or_else(|| {
         let detail = format!("parameter {WEBHOOK_PARAM:?} is missing; it holds the URL to send the result to");
         Rejection::new(400, "missing_parameter", detail)
     })?;
     let request = webhook.request.or_else(|| envelope.request.clone()).unwrap_or_else(|| envelope.id.clone());
-    let call_with = |method, url, file_name, media_type, body| Call {
+    let call_with = |method, url, file_name, media_type, body| WebhookCall {
         method,
         url,
         headers: webhook.headers,
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
     use crate::test_doubles::{image_of_colour, vector};
     use pipeline::Params;
-    use pipeline::testing::{Ran, run, run_events};
+    use pipeline::testing::{ProbeResult, run, run_events};
     use pipeline::webhook::Method;
     use serde_json::Value;
     use std::collections::BTreeMap;
@@ -151,11 +151,11 @@ mod tests {
     /// Records every call. The host `busy` fails, the host `gone` refuses.
     #[derive(Default)]
     struct CallerThatProvokes {
-        calls: Mutex<Vec<Call>>,
+        calls: Mutex<Vec<WebhookCall>>,
     }
 
     #[async_trait]
-    impl Caller for CallerThatProvokes {
+    impl WebhookCaller for CallerThatProvokes {
         fn check_url(&self, _: &str) -> Result<(), Rejection> {
             Ok(())
         }
@@ -164,7 +164,7 @@ mod tests {
             Ok(())
         }
 
-        async fn call(&self, call: Call) -> Result<(), CallError> {
+        async fn call(&self, call: WebhookCall) -> Result<(), CallError> {
             let url = call.url.clone();
             self.calls.lock().unwrap().push(call);
             match url.as_str() {
@@ -184,9 +184,9 @@ mod tests {
         Payload::Bytes(Content::inline("application/pdf", "%PDF-"))
     }
 
-    async fn deliver(events: Vec<(Params, Payload)>) -> (Ran, Vec<Call>) {
+    async fn deliver(events: Vec<(Params, Payload)>) -> (ProbeResult, Vec<WebhookCall>) {
         let caller = Arc::new(CallerThatProvokes::default());
-        let services = Services::default().offer::<dyn Caller>(caller.clone());
+        let services = Services::default().offer::<dyn WebhookCaller>(caller.clone());
         let ran = run_events(WebhookSpec {}.build(&services).unwrap().as_mut(), events).await;
         let calls = std::mem::take(&mut *caller.calls.lock().unwrap());
         (ran, calls)
@@ -262,7 +262,7 @@ mod tests {
     #[tokio::test]
     async fn a_repeat_is_the_same_call() {
         let caller = Arc::new(CallerThatProvokes::default());
-        let services = Services::default().offer::<dyn Caller>(caller.clone());
+        let services = Services::default().offer::<dyn WebhookCaller>(caller.clone());
         let mut operator = WebhookSpec {}.build(&services).unwrap();
         for _ in 0..2 {
             run(operator.as_mut(), to("https://a.example/"), vec![pdf()]).await;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use pipeline::{
-    Batching, BoxError, Ends, Event, Fault, Gives, Image, ImageModel, ModelCard, Need, Operator, OperatorKind,
-    OperatorSpec, Output, Payload, PayloadKind, Rejection, Services, Vector, take_kind,
+    Batching, BoxError, Emits, Event, Fault, Image, ImageModel, ModelCard, Need, Operator, OperatorKind, OperatorSpec,
+    Output, Payload, PayloadKind, Rejection, Services, StageTypes, Vector, take_kind,
 };
 use serde::Deserialize;
 
@@ -28,8 +28,8 @@ pub struct EmbedSpec {
 }
 
 impl OperatorSpec for EmbedSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Image], gives: Gives::Kind(PayloadKind::Vector) }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Image], gives: Emits::Kind(PayloadKind::Vector) }
     }
 
     fn batching(&self) -> Batching {
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
     use crate::test_doubles::{FailingModel, MeanModel, NanModel, ShortModel, image_of_colour, services_with};
     use pipeline::testing::run;
-    use pipeline::{Names, Params};
+    use pipeline::{DeclaredNames, Params};
 
     fn operator(model: Arc<dyn ImageModel>) -> Box<dyn Operator> {
         EmbedSpec { model: "photo".into() }.build(&services_with(model)).unwrap()
@@ -166,9 +166,10 @@ mod tests {
     }
 
     #[test]
-    fn an_undeclared_model_is_complained_about() {
+    fn an_undeclared_model_is_a_problem() {
         let spec = EmbedSpec { model: "phto".into() };
-        let names = Names { sections: [("model", ["photo".to_owned()].into())].into(), ..Names::default() };
-        assert!((&spec as &dyn OperatorSpec).complaints(&names)[0].remedy.contains("photo"));
+        let names =
+            DeclaredNames { sections: [("model", ["photo".to_owned()].into())].into(), ..DeclaredNames::default() };
+        assert!((&spec as &dyn OperatorSpec).key_problems(&names)[0].remedy.contains("photo"));
     }
 }

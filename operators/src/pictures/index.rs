@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use pipeline::{
-    Batching, BoxError, Complaint, Ends, Event, Fault, Gives, IndexError, Names, Need, Operator, OperatorKind,
-    OperatorSpec, Output, Payload, PayloadKind, Point, Rejection, Services, Space, TENANT_PARAM, Vector, VectorIndex,
-    point_id, take_kind,
+    Batching, BoxError, DeclaredNames, Emits, Event, Fault, IndexError, KeyProblem, Need, Operator, OperatorKind,
+    OperatorSpec, Output, Payload, PayloadKind, Point, Rejection, Services, Space, StageTypes, TENANT_PARAM, Vector,
+    VectorIndex, point_id, take_kind,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -42,8 +42,8 @@ pub struct IndexSpec {
 }
 
 impl OperatorSpec for IndexSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Vector], gives: Gives::Kind(PayloadKind::Json) }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Vector], gives: Emits::Kind(PayloadKind::Json) }
     }
 
     fn batching(&self) -> Batching {
@@ -54,12 +54,12 @@ impl OperatorSpec for IndexSpec {
         vec![Need::of::<dyn VectorIndex>()]
     }
 
-    fn check(&self, _: &Names) -> Vec<Complaint> {
+    fn check(&self, _: &DeclaredNames) -> Vec<KeyProblem> {
         let names =
             [&self.id].into_iter().map(|name| ("id", name)).chain(self.fields.iter().map(|name| ("fields", name)));
         let taken = names.filter(|(_, name)| name.starts_with('_')).map(|(key, name)| {
             let message = format!("{name:?} begins with _, which is reserved for the gateway's own parameters");
-            Complaint { key, message, remedy: "name a parameter of the route".into() }
+            KeyProblem { key, message, remedy: "name a parameter of the route".into() }
         });
         unless_collection(&self.collection).into_iter().chain(taken).collect()
     }
@@ -262,12 +262,12 @@ pub(crate) mod tests {
     #[test]
     fn a_parameter_of_the_gateway_cannot_be_a_field() {
         let spec = IndexSpec { fields: vec![TENANT_PARAM.into()], ..spec() };
-        assert_eq!(spec.check(&Names::default())[0].key, "fields");
+        assert_eq!(spec.check(&DeclaredNames::default())[0].key, "fields");
     }
 
     #[test]
-    fn a_collection_that_would_be_a_path_is_complained_about() {
+    fn a_collection_that_would_be_a_path_is_a_problem() {
         let spec = IndexSpec { collection: "../reports".into(), ..spec() };
-        assert_eq!(spec.check(&Names::default())[0].key, "collection");
+        assert_eq!(spec.check(&DeclaredNames::default())[0].key, "collection");
     }
 }

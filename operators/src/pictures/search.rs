@@ -10,9 +10,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use pipeline::{
-    Batching, BoxError, Complaint, Ends, Envelope, Event, Fault, Gives, Hit, IndexError, Names, Nearest, Need,
-    Operator, OperatorKind, OperatorSpec, Output, Params, Payload, PayloadKind, Rejection, Services, Vector,
-    VectorIndex, take_kind,
+    Batching, BoxError, DeclaredNames, Emits, Envelope, Event, Fault, Hit, IndexError, KeyProblem, Nearest, Need,
+    Operator, OperatorKind, OperatorSpec, Output, Params, Payload, PayloadKind, Rejection, Services, StageTypes,
+    Vector, VectorIndex, take_kind,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -64,8 +64,8 @@ fn default_max_limit() -> usize {
 }
 
 impl OperatorSpec for SearchSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Vector], gives: Gives::Kind(PayloadKind::Json) }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Vector], gives: Emits::Kind(PayloadKind::Json) }
     }
 
     fn batching(&self) -> Batching {
@@ -76,18 +76,18 @@ impl OperatorSpec for SearchSpec {
         vec![Need::of::<dyn VectorIndex>()]
     }
 
-    fn check(&self, _: &Names) -> Vec<Complaint> {
-        let mut complaints: Vec<Complaint> = unless_collection(&self.collection).into_iter().collect();
+    fn check(&self, _: &DeclaredNames) -> Vec<KeyProblem> {
+        let mut key_problems: Vec<KeyProblem> = unless_collection(&self.collection).into_iter().collect();
         if !(1..=MAX_FETCHED).contains(&self.max_limit) {
             let message = format!("max_limit is {}", self.max_limit);
             let remedy = format!("give a number from 1 to {MAX_FETCHED}");
-            complaints.push(Complaint { key: "max_limit", message, remedy });
+            key_problems.push(KeyProblem { key: "max_limit", message, remedy });
         } else if !(1..=self.max_limit).contains(&self.default_limit) {
             let message = format!("default_limit is {}", self.default_limit);
             let remedy = format!("give a number from 1 to max_limit, which is {}", self.max_limit);
-            complaints.push(Complaint { key: "default_limit", message, remedy });
+            key_problems.push(KeyProblem { key: "default_limit", message, remedy });
         }
-        complaints
+        key_problems
     }
 
     fn build(&self, services: &Services) -> Result<Box<dyn Operator>, BoxError> {
@@ -319,10 +319,10 @@ mod tests {
     }
 
     #[test]
-    fn limits_that_contradict_each_other_are_complained_about() {
+    fn limits_that_contradict_each_other_are_a_problem() {
         let spec = SearchSpec { default_limit: 200, ..spec() };
-        assert_eq!(spec.check(&Names::default())[0].key, "default_limit");
+        assert_eq!(spec.check(&DeclaredNames::default())[0].key, "default_limit");
         let spec = SearchSpec { max_limit: 0, ..spec };
-        assert_eq!(spec.check(&Names::default())[0].key, "max_limit");
+        assert_eq!(spec.check(&DeclaredNames::default())[0].key, "max_limit");
     }
 }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use pipeline::{Complaint, Payload, Rejection, Space, Vector};
+use pipeline::{KeyProblem, Payload, Rejection, Space, Vector};
 
 /// Complains about a collection name that is not valid both as a directory and as the name of a remote collection.
-pub(super) fn unless_collection(name: &str) -> Option<Complaint> {
+pub(super) fn unless_collection(name: &str) -> Option<KeyProblem> {
     let why = pipeline::Token::new(name).err()?;
     let (message, remedy) = (format!("collection name {name:?} {why}"), "rename it, for example \"reports\"".into());
-    Some(Complaint { key: "collection", message, remedy })
+    Some(KeyProblem { key: "collection", message, remedy })
 }
 
 pub(super) fn vector_of(payload: &Payload) -> Option<Arc<Vector>> {

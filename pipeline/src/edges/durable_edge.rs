@@ -18,7 +18,7 @@ use crate::envelope::Envelope;
 use crate::event::Event;
 use crate::fault::{Fault, Rejection};
 use crate::names::FlowName;
-use crate::transport::{Submission, Submitted, Transport, TransportError};
+use crate::transport::{Submission, SubmitAck, Transport, TransportError};
 
 /// Events being stored at once: enough to hide a round trip behind many.
 const IN_FLIGHT: usize = 256;
@@ -69,14 +69,14 @@ impl DurableEdge {
             claims::storable(&*self.transport, &self.to, &event.payload).await.map_err(StoreError::Failed)?;
         let stored = self.submit(event).await;
         // After a failure the event may be stored all the same, and then it needs its body.
-        if matches!(stored, Ok(Submitted::Known) | Err(StoreError::Obsolete(_))) {
+        if matches!(stored, Ok(SubmitAck::Duplicate) | Err(StoreError::Obsolete(_))) {
             // Orphaned: an earlier attempt's event has a body of its own.
             claims::drop_all(&*self.transport, &event.payload).await;
         }
         stored.map(|_| ())
     }
 
-    async fn submit(&self, event: &Event) -> Result<Submitted, StoreError> {
+    async fn submit(&self, event: &Event) -> Result<SubmitAck, StoreError> {
         let envelope =
             Envelope { id: event.id.clone(), flow: self.to.clone(), attempt: 1, ..(*event.envelope).clone() };
         loop {

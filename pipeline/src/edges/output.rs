@@ -119,7 +119,7 @@ impl Output {
 
     /// Ends this stage's work on an event: records its time and settles it.
     pub(crate) fn finish(&self, event: &Event) {
-        event.root.note_worked(&self.stage, self.begun);
+        event.root.record_stage_time(&self.stage, self.begun);
         event.root.finish();
     }
 

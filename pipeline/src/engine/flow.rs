@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::flow_metrics::FlowFigures;
+use super::flow_metrics::FlowStats;
 use super::flow_shared::FlowShared;
 use super::in_flight_limit::InFlightLimit;
 use super::settler;
@@ -164,8 +164,8 @@ pub struct FlowView {
 
 impl FlowView {
     /// The metrics now.
-    pub fn figures(&self) -> FlowFigures {
-        let stages = self.stages.iter().map(|stage| stage.figures()).collect();
-        self.shared.figures(stages)
+    pub fn stats(&self) -> FlowStats {
+        let stages = self.stages.iter().map(|stage| stage.stats()).collect();
+        self.shared.stats(stages)
     }
 }

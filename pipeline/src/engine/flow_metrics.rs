@@ -50,7 +50,7 @@ pub struct FlowMetrics {
 
 /// The metrics of one stage at one moment. Counters grow from the start of the process.
 #[derive(Clone, Debug, Serialize)]
-pub struct StageFigures {
+pub struct StageStats {
     /// Unique within the flow.
     pub name: String,
     /// The operator's kind.
@@ -84,7 +84,7 @@ pub struct StageFigures {
 
 /// The metrics of one flow at one moment.
 #[derive(Clone, Debug, Serialize)]
-pub struct FlowFigures {
+pub struct FlowStats {
     /// Name of the flow.
     pub name: String,
     /// As the config describes it.
@@ -106,7 +106,7 @@ pub struct FlowFigures {
     /// Events delivered and not settled.
     pub in_flight: u64,
     /// In order of the flow.
-    pub stages: Vec<StageFigures>,
+    pub stages: Vec<StageStats>,
 }
 
 /// Identifies a stage in its metrics.
@@ -173,9 +173,9 @@ impl StageMetrics {
     }
 
     /// The metrics now. `waits` is for the caller to set.
-    pub fn figures(&self, label: &StageLabel, queue: &Queue) -> StageFigures {
+    pub fn stats(&self, label: &StageLabel, queue: &Queue) -> StageStats {
         let seconds = |nanos: &AtomicU64| Duration::from_nanos(nanos.load(Ordering::Relaxed)).as_secs_f64();
-        StageFigures {
+        StageStats {
             name: label.name.to_string(),
             kind: label.kind,
             workers: label.workers,

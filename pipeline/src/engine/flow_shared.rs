@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use metrics::Histogram;
 
 use super::fault_counts::FaultCounts;
-use super::flow_metrics::{FlowFigures, FlowMetrics, StageFigures};
+use super::flow_metrics::{FlowMetrics, FlowStats, StageStats};
 use crate::completion::CompletionHook;
 use crate::event::{Cancellations, Root};
 use crate::fault::BoxError;
@@ -88,7 +88,7 @@ impl FlowShared {
         let counter = match settlement {
             Settlement::Retry(..) => &self.metrics.retried,
             _ if failed => &self.metrics.failed,
-            Settlement::Done | Settlement::DoneForSure => &self.metrics.done,
+            Settlement::Done | Settlement::DoneConfirmed => &self.metrics.done,
         };
         counter.fetch_add(1, Ordering::Relaxed);
         self.metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
@@ -96,9 +96,9 @@ impl FlowShared {
         root.dead.load(Ordering::Relaxed)
     }
     /// The metrics now, with those of its stages.
-    pub fn figures(&self, stages: Vec<StageFigures>) -> FlowFigures {
+    pub fn stats(&self, stages: Vec<StageStats>) -> FlowStats {
         let now = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        FlowFigures {
+        FlowStats {
             name: self.name.to_string(),
             about: self.about.clone(),
             open: self.open,

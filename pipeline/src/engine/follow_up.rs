@@ -10,7 +10,7 @@ use crate::claims;
 use crate::completion::{Completion, FollowUp};
 use crate::envelope::{Envelope, TENANT_PARAM};
 use crate::event::Root;
-use crate::transport::{Submission, Submitted, Transport, TransportError};
+use crate::transport::{Submission, SubmitAck, Transport, TransportError};
 
 /// Submits the event, where the flow names a flow for it and the hook makes one of this request.
 pub async fn submit(
@@ -33,7 +33,7 @@ pub async fn submit(
     let claims = payload.claims();
     let submitted = transport.submit(Submission { envelope, payload }).await;
     // Without an answer the event may be stored, and then needs its body.
-    if !matches!(submitted, Ok(Submitted::Stored) | Err(TransportError::Unavailable(_))) {
+    if !matches!(submitted, Ok(SubmitAck::Stored) | Err(TransportError::Unavailable(_))) {
         for claim in claims {
             transport.drop_claim(&claim).await?;
         }

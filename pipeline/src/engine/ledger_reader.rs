@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::interruption::Interruption;
-use crate::ledger::{Ledger, News};
+use crate::ledger::{Ledger, LedgerUpdate};
 use crate::transport::Transport;
 
 /// Pause before the ledger is read again after the broker refused.
@@ -39,8 +39,8 @@ async fn read(transport: &dyn Transport, ledger: &Ledger, caught_up: &Cancellati
                 }
                 while let Some(news) = news.recv().await {
                     match news {
-                        News::Noted(at, entries) => ledger.note(at, &entries),
-                        News::CaughtUp => caught_up.cancel(),
+                        LedgerUpdate::Noted(at, entries) => ledger.note(at, &entries),
+                        LedgerUpdate::CaughtUp => caught_up.cancel(),
                     }
                 }
             }

@@ -27,7 +27,7 @@ mod tasks;
 mod worker;
 
 pub use flow::{Busy, Flow};
-pub use flow_metrics::{FlowFigures, StageFigures};
+pub use flow_metrics::{FlowStats, StageStats};
 #[cfg(test)]
 pub(crate) use flow_shared::FlowShared;
 pub use running::{Engine, Running};

@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::flow::{Busy, Flow, FlowView, RunningFlow, Signals};
-use super::flow_metrics::FlowFigures;
+use super::flow_metrics::FlowStats;
 use super::tasks::Tasks;
 use super::{cancellation_listener, ledger_reader};
 use crate::fault::BoxError;
@@ -21,8 +21,8 @@ pub struct Engine {
 impl Engine {
     /// The metrics of every flow now, in order of the config.
     #[must_use]
-    pub fn figures(&self) -> Vec<FlowFigures> {
-        self.flows.iter().map(FlowView::figures).collect()
+    pub fn stats(&self) -> Vec<FlowStats> {
+        self.flows.iter().map(FlowView::stats).collect()
     }
 }
 

@@ -25,7 +25,7 @@ use crate::fault::Rejection;
 use crate::ledger::{End, Entry};
 use crate::outcome::{Outcome, OutcomeKind};
 use crate::payload::{Body, Content};
-use crate::transport::{Acknowledge, BodyOf, DeadLetter, Published, Settlement, Transport, TransportError};
+use crate::transport::{Acknowledge, BodyOwner, DeadLetter, ResultAck, Settlement, Transport, TransportError};
 
 /// Finished roots taken at once.
 const AT_ONCE: usize = 256;
@@ -128,7 +128,7 @@ impl Settler {
     /// Stores ends in the ledger; if that fails the events are redelivered, and their repeats find their results stored.
     async fn record(&self, finished: Vec<FinishedRoot>) -> Vec<(FinishedRoot, Settlement)> {
         let entry = |finished: &FinishedRoot| {
-            let end = if finished.root.dead.load(Ordering::Relaxed) { End::Kept } else { End::Settled };
+            let end = if finished.root.dead.load(Ordering::Relaxed) { End::DeadLettered } else { End::Settled };
             Entry::new(&self.flow.name, &finished.root.envelope.id, end)
         };
         let entries: Vec<Entry> = finished.iter().map(entry).collect();
@@ -193,7 +193,7 @@ impl Settler {
         follow_up::submit(&self.flow, &*self.transport, root, Completion::Done(&content)).await?;
         let outcome = self.outcome(root, OutcomeKind::Done, content.clone());
         let published = self.transport.publish_outcome(request, &outcome).await?;
-        if published == Published::Refused {
+        if published == ResultAck::Refused {
             self.flow.metrics.refused.fetch_add(1, Ordering::Relaxed);
             if let Some(claim) = content.claim() {
                 self.transport.drop_claim(claim).await?;
@@ -228,7 +228,7 @@ impl Settler {
         follow_up::submit(&self.flow, &*self.transport, root, Completion::Failed(&cause)).await?;
         let problem = serde_json::to_vec(&cause).map_err(TransportError::unavailable)?;
         let outcome = self.outcome(root, OutcomeKind::Failed, Content::inline("application/json", problem));
-        if self.transport.publish_outcome(request, &outcome).await? == Published::Refused {
+        if self.transport.publish_outcome(request, &outcome).await? == ResultAck::Refused {
             self.flow.metrics.refused.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
@@ -247,14 +247,15 @@ impl Settler {
 
     fn outcome(&self, root: &Root, kind: OutcomeKind, content: Content) -> Outcome {
         let ordinal = root.next_ordinal.load(Ordering::Relaxed);
-        let worked = root.worked().into_iter().map(|worked| (Arc::clone(&worked.stage), worked.took())).collect();
-        Outcome { worked, ..Outcome::new(kind, ordinal, self.flow.answers_for.clone(), content) }
+        let timings = root.stage_timings();
+        let stage_times = timings.iter().map(|timing| (Arc::clone(&timing.stage), timing.took())).collect();
+        Outcome { stage_times, ..Outcome::new(kind, ordinal, self.flow.answers_for.clone(), content) }
     }
 
     async fn within_inline_limit(&self, content: Content) -> Result<Content, TransportError> {
         match content.body {
             Body::Inline(bytes) => {
-                claims::keep_bytes(&*self.transport, BodyOf::Result, &content.media_type, bytes).await
+                claims::store_bytes(&*self.transport, BodyOwner::Result, &content.media_type, bytes).await
             }
             Body::Claim(_) => Ok(content),
         }

@@ -18,7 +18,7 @@ pub fn export(spans: &dyn Spans, flow: &FlowShared, root: &Root, settlement: &Se
         Settlement::Retry(_, why) => Some(why.to_string()),
         _ => root.failed.load(Ordering::Relaxed).then(|| "failed".to_owned()),
     };
-    for worked in root.worked() {
+    for worked in root.stage_timings() {
         spans.take(Span {
             context: own.child(),
             parent: Some(own.span),

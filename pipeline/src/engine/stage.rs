@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
 
-use super::flow_metrics::{StageFigures, StageLabel, StageMetrics};
+use super::flow_metrics::{StageLabel, StageMetrics, StageStats};
 use super::image_admission::ImageAdmission;
 use super::outage::Outage;
 use crate::edges::{Downstream, Queue};
@@ -70,9 +70,9 @@ impl Stage {
     }
 
     /// The metrics now.
-    pub fn figures(&self) -> StageFigures {
+    pub fn stats(&self) -> StageStats {
         let label = StageLabel { name: Arc::clone(&self.name), kind: self.kind, workers: self.workers };
-        StageFigures { waits: self.outage.is_waiting(), ..self.metrics.figures(&label, &self.queue) }
+        StageStats { waits: self.outage.is_waiting(), ..self.metrics.stats(&label, &self.queue) }
     }
 
     /// Waits until every event of the queue is done and every worker has ended. Nothing may be sent to it any more.

@@ -16,7 +16,7 @@ use crate::envelope::Envelope;
 use crate::fault::{BoxError, Rejection};
 use crate::names::EventId;
 use crate::payload::{Content, Payload};
-use crate::trace::{TraceContext, Worked};
+use crate::trace::{StageTiming, TraceContext};
 use crate::transport::{Acknowledge, Delivery};
 
 /// One answer to the requester, by the event that gave it.
@@ -91,7 +91,7 @@ pub struct Root {
     /// Events in work. Never 0 before the last one is settled, and never more than 0 again afterwards.
     pending: AtomicUsize,
     /// The time each stage took; `None` when no client waits and no trace is sampled.
-    worked: Option<Mutex<Vec<Worked>>>,
+    worked: Option<Mutex<Vec<StageTiming>>>,
     /// `None` once the settler has taken it.
     unsettled: Mutex<Option<Unsettled>>,
     settler: mpsc::Sender<Arc<Root>>,
@@ -157,7 +157,7 @@ impl Root {
     }
 
     /// Records that a stage has worked on a descendant from `begun` until now.
-    pub fn note_worked(&self, stage: &Arc<str>, begun: Instant) {
+    pub fn record_stage_time(&self, stage: &Arc<str>, begun: Instant) {
         let Some(worked) = &self.worked else { return };
         let ended = Instant::now();
         let mut worked = lock(worked);
@@ -166,12 +166,12 @@ impl Root {
             known.ended = ended;
             known.events += 1;
         } else if worked.len() < MOST_STAGES {
-            worked.push(Worked { stage: Arc::clone(stage), begun, ended, events: 1 });
+            worked.push(StageTiming { stage: Arc::clone(stage), begun, ended, events: 1 });
         }
     }
 
     /// The time each stage took, in the order in which the stages first ended.
-    pub fn worked(&self) -> Vec<Worked> {
+    pub fn stage_timings(&self) -> Vec<StageTiming> {
         self.worked.as_ref().map_or_else(Vec::new, |worked| lock(worked).clone())
     }
 

@@ -2,22 +2,22 @@
 
 use super::FlowSpec;
 use crate::config::{Place, Problems};
-use crate::operator::Gives;
-use crate::operator_kind::{Complaint, Names};
+use crate::operator::Emits;
+use crate::operator_kind::{DeclaredNames, KeyProblem};
 use crate::payload::PayloadKind;
 
 impl FlowSpec {
     /// Checks that need the whole config: names that are referred to, payload types between stages, limits.
-    pub fn check(&self, place: &Place, names: &Names, problems: &mut Problems) {
+    pub fn check(&self, place: &Place, names: &DeclaredNames, problems: &mut Problems) {
         for stage in &self.stages {
-            for complaint in stage.operator.complaints(names) {
-                problems.add(stage.places.of(complaint.key), complaint.message, complaint.remedy);
+            for problem in stage.operator.key_problems(names) {
+                problems.add(stage.places.of(problem.key), problem.message, problem.remedy);
             }
         }
         if let Some(to) = &self.settings.follow_ups
-            && let Some(complaint) = Complaint::unless_declared("webhooks", "flow", to.as_str(), &names.flows)
+            && let Some(problem) = KeyProblem::unless_declared("webhooks", "flow", to.as_str(), &names.flows)
         {
-            problems.add(place.clone(), complaint.message, complaint.remedy);
+            problems.add(place.clone(), problem.message, problem.remedy);
         }
         self.check_unique_names(problems);
         self.check_ends(problems);
@@ -57,7 +57,7 @@ impl FlowSpec {
     fn check_ends(&self, problems: &mut Problems) {
         let mut flowing: Option<(PayloadKind, &str)> = None;
         for (index, stage) in self.stages.iter().enumerate() {
-            let ends = stage.operator.ends();
+            let ends = stage.operator.types();
             if let Some((kind, before)) = flowing
                 && !ends.takes.contains(&kind)
             {
@@ -66,14 +66,14 @@ impl FlowSpec {
                 problems.add(stage.places.of("use"), message, "put a stage between them that turns one into the other");
             }
             flowing = match ends.gives {
-                Gives::Kind(kind) => Some((kind, &stage.name)),
-                Gives::Same => flowing,
-                Gives::Nothing if index + 1 < self.stages.len() => {
+                Emits::Kind(kind) => Some((kind, &stage.name)),
+                Emits::Same => flowing,
+                Emits::Nothing if index + 1 < self.stages.len() => {
                     let message = format!("{} gives nothing, so the stages after it never run", stage.name);
                     problems.add(stage.places.of("use"), message, "make it the last stage");
                     return;
                 }
-                Gives::Nothing => None,
+                Emits::Nothing => None,
             };
         }
     }

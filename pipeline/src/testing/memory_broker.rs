@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 
 use crate::envelope::Lane;
-use crate::ledger::{Entry, News};
+use crate::ledger::{Entry, LedgerUpdate};
 use crate::names::{FlowName, RequestId, Token};
 use crate::outcome::Outcome;
 use crate::transport::{DeadLetter, Record, Submission, TransportError};
@@ -36,7 +36,7 @@ pub struct State {
     /// The last revision of a record.
     pub writes: u64,
     pub ledger: Vec<Entry>,
-    pub ledger_readers: Vec<mpsc::Sender<News>>,
+    pub ledger_readers: Vec<mpsc::Sender<LedgerUpdate>>,
     /// Events acknowledged, by flow.
     pub ended: HashMap<FlowName, u64>,
     /// Why events were handed back, in order.

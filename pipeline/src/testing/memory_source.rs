@@ -65,7 +65,7 @@ impl MemoryAck {
 impl Acknowledge for MemoryAck {
     async fn settle(mut self: Box<Self>, settlement: Settlement) -> bool {
         match settlement {
-            Settlement::Done | Settlement::DoneForSure => {
+            Settlement::Done | Settlement::DoneConfirmed => {
                 self.event = None;
                 let mut state = self.broker.lock();
                 state.lanes.entry(self.key.clone()).or_default().in_flight -= 1;

@@ -18,13 +18,13 @@ use super::memory_broker::{MemoryBroker, State};
 use super::memory_source::MemorySource;
 use crate::envelope::Lane;
 use crate::fault::BoxError;
-use crate::ledger::{Entry, News};
+use crate::ledger::{Entry, LedgerUpdate};
 use crate::names::{FlowName, RequestId, Token};
 use crate::outcome::{Outcome, OutcomeKind};
 use crate::payload::{Claim, Digest};
 use crate::transport::{
-    Backlog, BodyOf, DeadLetter, KeptLetter, Published, Record, Source, SourceBounds, Submission, Submitted, Transport,
-    TransportError, Watch,
+    Backlog, BodyOwner, DeadLetter, Record, ResultAck, Source, SourceBounds, StoredDeadLetter, Submission, SubmitAck,
+    Transport, TransportError, Watch,
 };
 
 /// Results a watcher may be behind.
@@ -108,13 +108,13 @@ struct Unwatch;
 
 #[async_trait]
 impl Transport for MemoryTransport {
-    async fn submit(&self, submission: Submission) -> Result<Submitted, TransportError> {
+    async fn submit(&self, submission: Submission) -> Result<SubmitAck, TransportError> {
         let flow = submission.envelope.flow.clone();
         let mut state = self.up()?;
         let limit = *state.limits.get(&flow).ok_or_else(|| TransportError::NoFlow(flow.clone()))?;
         let lane = state.lanes.entry((flow.clone(), submission.envelope.lane)).or_default();
         if lane.known.contains(&submission.envelope.id) {
-            return Ok(Submitted::Known);
+            return Ok(SubmitAck::Duplicate);
         }
         if lane.waiting.len() as u64 + lane.in_flight >= limit as u64 {
             return Err(TransportError::Full { flow });
@@ -127,7 +127,7 @@ impl Transport for MemoryTransport {
         }
         drop(state);
         self.broker.filled.notify_waiters();
-        Ok(Submitted::Stored)
+        Ok(SubmitAck::Stored)
     }
 
     async fn source(&self, flow: &FlowName, lane: Lane, _: SourceBounds) -> Result<Box<dyn Source>, TransportError> {
@@ -137,13 +137,13 @@ impl Transport for MemoryTransport {
         Ok(Box::new(MemorySource { broker: self.broker.clone(), key: (flow.clone(), lane) }))
     }
 
-    async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<Published, TransportError> {
+    async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<ResultAck, TransportError> {
         let mut state = self.up()?;
         let stored = state.outcomes.entry(request.clone()).or_default();
         let ended = stored.values().any(|known| known.kind.is_terminal());
         // `accepted` may arrive after the end: it is stored, because it does not contradict the end.
         if (ended && outcome.ordinal != 0) || stored.contains_key(&outcome.ordinal) {
-            return Ok(Published::Refused);
+            return Ok(ResultAck::Refused);
         }
         stored.insert(outcome.ordinal, outcome.clone());
         if outcome.kind == OutcomeKind::Cancelled {
@@ -152,7 +152,7 @@ impl Transport for MemoryTransport {
         if let Some(watchers) = state.watchers.get_mut(request) {
             watchers.retain(|watcher| watcher.try_send(Arc::new(outcome.clone())).is_ok());
         }
-        Ok(Published::Stored)
+        Ok(ResultAck::Stored)
     }
 
     async fn outcomes(&self, request: &RequestId) -> Result<Vec<Outcome>, TransportError> {
@@ -181,7 +181,7 @@ impl Transport for MemoryTransport {
 
     async fn put_claim(
         &self,
-        _: BodyOf<'_>,
+        _: BodyOwner<'_>,
         mut body: BoxStream<'_, Result<Bytes, BoxError>>,
     ) -> Result<Claim, TransportError> {
         let mut whole = BytesMut::new();
@@ -221,9 +221,9 @@ impl Transport for MemoryTransport {
         flow: Option<&FlowName>,
         from: u64,
         limit: usize,
-    ) -> Result<Vec<KeptLetter>, TransportError> {
+    ) -> Result<Vec<StoredDeadLetter>, TransportError> {
         let state = self.up()?;
-        let letters = state.dead.range(from..).map(|(id, letter)| KeptLetter { id: *id, letter: letter.clone() });
+        let letters = state.dead.range(from..).map(|(id, letter)| StoredDeadLetter { id: *id, letter: letter.clone() });
         Ok(letters.filter(|kept| flow.is_none_or(|flow| kept.letter.envelope.flow == *flow)).take(limit).collect())
     }
 
@@ -235,16 +235,18 @@ impl Transport for MemoryTransport {
     async fn note_ended(&self, entries: &[Entry]) -> Result<(), TransportError> {
         let mut state = self.up()?;
         state.ledger.extend_from_slice(entries);
-        let news = News::Noted(OffsetDateTime::now_utc(), entries.to_vec());
+        let news = LedgerUpdate::Noted(OffsetDateTime::now_utc(), entries.to_vec());
         state.ledger_readers.retain(|reader| reader.try_send(news.clone()).is_ok());
         Ok(())
     }
 
-    async fn ended(&self) -> Result<mpsc::Receiver<News>, TransportError> {
+    async fn ended(&self) -> Result<mpsc::Receiver<LedgerUpdate>, TransportError> {
         let mut state = self.up()?;
         let (reader, news) = mpsc::channel(WATCH_BOUND);
-        let so_far = News::Noted(OffsetDateTime::now_utc(), state.ledger.clone());
-        [so_far, News::CaughtUp].into_iter().for_each(|news| reader.try_send(news).expect("the channel is new"));
+        let so_far = LedgerUpdate::Noted(OffsetDateTime::now_utc(), state.ledger.clone());
+        [so_far, LedgerUpdate::CaughtUp]
+            .into_iter()
+            .for_each(|news| reader.try_send(news).expect("the channel is new"));
         state.ledger_readers.push(reader);
         Ok(news)
     }

@@ -10,6 +10,6 @@ pub(crate) mod units;
 mod wrapped;
 
 pub use memory_transport::{MemoryTransport, PATIENCE};
-pub use probe::{Ran, run, run_events};
+pub use probe::{ProbeResult, run, run_events};
 pub use provoke::{Failing, Noop, Panicking, kinds};
-pub use wrapped::Wrapped;
+pub use wrapped::TransportWrapper;

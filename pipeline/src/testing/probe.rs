@@ -20,7 +20,7 @@ const ROOM: usize = 4096;
 
 /// The result of running an operator on a batch; events are named by their position in it.
 #[derive(Debug)]
-pub struct Ran {
+pub struct ProbeResult {
     /// Payloads handed to the next stage, in order, with the parent's position.
     pub emitted: Vec<(usize, Payload)>,
     /// Rejections.
@@ -42,7 +42,7 @@ impl Acknowledge for NoBroker {
 }
 
 /// Runs `operator` on one event for each payload, with the same parameters.
-pub async fn run(operator: &mut dyn Operator, params: Params, payloads: Vec<Payload>) -> Ran {
+pub async fn run(operator: &mut dyn Operator, params: Params, payloads: Vec<Payload>) -> ProbeResult {
     run_events(operator, payloads.into_iter().map(|payload| (params.clone(), payload)).collect()).await
 }
 
@@ -50,7 +50,7 @@ pub async fn run(operator: &mut dyn Operator, params: Params, payloads: Vec<Payl
 ///
 /// # Panics
 /// Never: the names it makes are valid tokens.
-pub async fn run_events(operator: &mut dyn Operator, events: Vec<(Params, Payload)>) -> Ran {
+pub async fn run_events(operator: &mut dyn Operator, events: Vec<(Params, Payload)>) -> ProbeResult {
     let (settler, _finished) = mpsc::channel(ROOM);
     let limits = QueueLimits { events: ROOM, bytes: usize::MAX >> 8, overflow: Overflow::Block };
     let queue = Arc::new(Queue::new("next".into(), limits, 1));
@@ -84,5 +84,5 @@ pub async fn run_events(operator: &mut dyn Operator, events: Vec<(Params, Payloa
         rejected.extend(unsettled.verdict.rejection.map(|(_, why)| (index, why)));
         responded.extend(unsettled.verdict.responses.into_iter().map(|response| (index, response.content)));
     }
-    Ran { emitted, rejected, responded, fault }
+    ProbeResult { emitted, rejected, responded, fault }
 }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::event::Event;
 use crate::fault::{BoxError, Fault};
-use crate::operator::{Batching, Ends, Gives, Operator, Output};
+use crate::operator::{Batching, Emits, Operator, Output, StageTypes};
 use crate::operator_kind::{OperatorKind, OperatorSpec};
 use crate::payload::{Payload, PayloadKind};
 use crate::registry::Services;
@@ -34,8 +34,8 @@ fn is_marked(event: &Event, marker: &str) -> bool {
 macro_rules! pass_through {
     ($spec:ident, $operator:ident { $($field:ident),* }) => {
         impl OperatorSpec for $spec {
-            fn ends(&self) -> Ends {
-                Ends { takes: ANY, gives: Gives::Same }
+            fn types(&self) -> StageTypes {
+                StageTypes { takes: ANY, gives: Emits::Same }
             }
             fn batching(&self) -> Batching {
                 Batching::greedy(256)

@@ -7,13 +7,13 @@ use tokio::sync::mpsc;
 
 use crate::envelope::Lane;
 use crate::fault::BoxError;
-use crate::ledger::{Entry, News};
+use crate::ledger::{Entry, LedgerUpdate};
 use crate::names::{FlowName, RequestId, Token};
 use crate::outcome::Outcome;
 use crate::payload::Claim;
 use crate::transport::{
-    Backlog, BodyOf, DeadLetter, KeptLetter, Published, Record, Source, SourceBounds, Submission, Submitted, Transport,
-    TransportError, Watch,
+    Backlog, BodyOwner, DeadLetter, Record, ResultAck, Source, SourceBounds, StoredDeadLetter, Submission, SubmitAck,
+    Transport, TransportError, Watch,
 };
 
 type Result<T> = std::result::Result<T, TransportError>;
@@ -21,11 +21,11 @@ type Result<T> = std::result::Result<T, TransportError>;
 /// Implement this to get a [`Transport`] that passes every method on which is not overridden.
 #[async_trait]
 #[expect(missing_docs, reason = "the methods of `Transport`, which documents them")]
-pub trait Wrapped: Send + Sync {
+pub trait TransportWrapper: Send + Sync {
     /// The transport within.
     fn within(&self) -> &dyn Transport;
 
-    async fn submit(&self, submission: Submission) -> Result<Submitted> {
+    async fn submit(&self, submission: Submission) -> Result<SubmitAck> {
         self.within().submit(submission).await
     }
 
@@ -33,7 +33,7 @@ pub trait Wrapped: Send + Sync {
         self.within().source(flow, lane, bounds).await
     }
 
-    async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<Published> {
+    async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<ResultAck> {
         self.within().publish_outcome(request, outcome).await
     }
 
@@ -55,7 +55,7 @@ pub trait Wrapped: Send + Sync {
 
     async fn put_claim(
         &self,
-        of: BodyOf<'_>,
+        of: BodyOwner<'_>,
         body: BoxStream<'_, std::result::Result<Bytes, BoxError>>,
     ) -> Result<Claim> {
         self.within().put_claim(of, body).await
@@ -73,7 +73,7 @@ pub trait Wrapped: Send + Sync {
         self.within().dead_letter(letter).await
     }
 
-    async fn dead_letters(&self, flow: Option<&FlowName>, from: u64, limit: usize) -> Result<Vec<KeptLetter>> {
+    async fn dead_letters(&self, flow: Option<&FlowName>, from: u64, limit: usize) -> Result<Vec<StoredDeadLetter>> {
         self.within().dead_letters(flow, from, limit).await
     }
 
@@ -85,7 +85,7 @@ pub trait Wrapped: Send + Sync {
         self.within().note_ended(entries).await
     }
 
-    async fn ended(&self) -> Result<mpsc::Receiver<News>> {
+    async fn ended(&self) -> Result<mpsc::Receiver<LedgerUpdate>> {
         self.within().ended().await
     }
 
@@ -111,88 +111,88 @@ pub trait Wrapped: Send + Sync {
 }
 
 #[async_trait]
-impl<T: Wrapped> Transport for T {
-    async fn submit(&self, submission: Submission) -> Result<Submitted> {
-        Wrapped::submit(self, submission).await
+impl<T: TransportWrapper> Transport for T {
+    async fn submit(&self, submission: Submission) -> Result<SubmitAck> {
+        TransportWrapper::submit(self, submission).await
     }
 
     async fn source(&self, flow: &FlowName, lane: Lane, bounds: SourceBounds) -> Result<Box<dyn Source>> {
-        Wrapped::source(self, flow, lane, bounds).await
+        TransportWrapper::source(self, flow, lane, bounds).await
     }
 
-    async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<Published> {
-        Wrapped::publish_outcome(self, request, outcome).await
+    async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<ResultAck> {
+        TransportWrapper::publish_outcome(self, request, outcome).await
     }
 
     async fn outcomes(&self, request: &RequestId) -> Result<Vec<Outcome>> {
-        Wrapped::outcomes(self, request).await
+        TransportWrapper::outcomes(self, request).await
     }
 
     async fn cancellations(&self) -> Result<mpsc::Receiver<RequestId>> {
-        Wrapped::cancellations(self).await
+        TransportWrapper::cancellations(self).await
     }
 
     async fn tail(&self, flow: &FlowName) -> Result<mpsc::Receiver<Submission>> {
-        Wrapped::tail(self, flow).await
+        TransportWrapper::tail(self, flow).await
     }
 
     fn watch(&self, request: &RequestId) -> Watch {
-        Wrapped::watch(self, request)
+        TransportWrapper::watch(self, request)
     }
 
     async fn put_claim(
         &self,
-        of: BodyOf<'_>,
+        of: BodyOwner<'_>,
         body: BoxStream<'_, std::result::Result<Bytes, BoxError>>,
     ) -> Result<Claim> {
-        Wrapped::put_claim(self, of, body).await
+        TransportWrapper::put_claim(self, of, body).await
     }
 
     async fn get_claim(&self, claim: &Claim) -> Result<Bytes> {
-        Wrapped::get_claim(self, claim).await
+        TransportWrapper::get_claim(self, claim).await
     }
 
     async fn drop_claim(&self, claim: &Claim) -> Result<()> {
-        Wrapped::drop_claim(self, claim).await
+        TransportWrapper::drop_claim(self, claim).await
     }
 
     async fn dead_letter(&self, letter: DeadLetter) -> Result<()> {
-        Wrapped::dead_letter(self, letter).await
+        TransportWrapper::dead_letter(self, letter).await
     }
 
-    async fn dead_letters(&self, flow: Option<&FlowName>, from: u64, limit: usize) -> Result<Vec<KeptLetter>> {
-        Wrapped::dead_letters(self, flow, from, limit).await
+    async fn dead_letters(&self, flow: Option<&FlowName>, from: u64, limit: usize) -> Result<Vec<StoredDeadLetter>> {
+        TransportWrapper::dead_letters(self, flow, from, limit).await
     }
 
     async fn remove_dead_letter(&self, id: u64) -> Result<()> {
-        Wrapped::remove_dead_letter(self, id).await
+        TransportWrapper::remove_dead_letter(self, id).await
     }
 
     async fn note_ended(&self, entries: &[Entry]) -> Result<()> {
-        Wrapped::note_ended(self, entries).await
+        TransportWrapper::note_ended(self, entries).await
     }
 
-    async fn ended(&self) -> Result<mpsc::Receiver<News>> {
-        Wrapped::ended(self).await
+    async fn ended(&self) -> Result<mpsc::Receiver<LedgerUpdate>> {
+        TransportWrapper::ended(self).await
     }
 
     async fn put_record(&self, store: &Token, key: &Token, value: Bytes) -> Result<u64> {
-        Wrapped::put_record(self, store, key, value).await
+        TransportWrapper::put_record(self, store, key, value).await
     }
 
     async fn replace_record(&self, store: &Token, key: &Token, revision: u64, value: Bytes) -> Result<bool> {
-        Wrapped::replace_record(self, store, key, revision, value).await
+        TransportWrapper::replace_record(self, store, key, revision, value).await
     }
 
     async fn get_record(&self, store: &Token, key: &Token) -> Result<Option<Record>> {
-        Wrapped::get_record(self, store, key).await
+        TransportWrapper::get_record(self, store, key).await
     }
 
     async fn backlog(&self, flow: &FlowName) -> Result<Backlog> {
-        Wrapped::backlog(self, flow).await
+        TransportWrapper::backlog(self, flow).await
     }
 
     async fn ready(&self) -> Result<()> {
-        Wrapped::ready(self).await
+        TransportWrapper::ready(self).await
     }
 }

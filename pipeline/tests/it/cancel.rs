@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use pipeline::testing::PATIENCE;
 use pipeline::{
-    BoxError, Content, Ends, Event, Fault, FlowName, Gives, Lane, Operator, OperatorKind, OperatorSpec, Outcome,
-    OutcomeKind, Output, PayloadKind, Published, Services, Transport,
+    BoxError, Content, Emits, Event, Fault, FlowName, Lane, Operator, OperatorKind, OperatorSpec, Outcome, OutcomeKind,
+    Output, PayloadKind, ResultAck, Services, StageTypes, Transport,
 };
 use serde::Deserialize;
 
@@ -21,8 +21,8 @@ struct PatientSpec {}
 struct Patient;
 
 impl OperatorSpec for PatientSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Bytes], gives: Gives::Same }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Bytes], gives: Emits::Same }
     }
     fn build(&self, _: &Services) -> Result<Box<dyn Operator>, BoxError> {
         Ok(Box::new(Patient))
@@ -50,14 +50,14 @@ async fn a_cancelled_request_is_not_begun_and_a_running_one_hears_of_it() {
         transport.submit(event(id, Lane::Interactive, "x")).await.unwrap();
     }
     eventually("one is at work, one waits", async || {
-        BEGUN.load(Ordering::SeqCst) == 1 && running.engine().figures()[0].stages[0].queued == 1
+        BEGUN.load(Ordering::SeqCst) == 1 && running.engine().stats()[0].stages[0].queued == 1
     })
     .await;
     // The words are heard in this order, so the second is heeded before the first event ends.
     for id in ["waiting", "running"] {
         let flow = FlowName::new("test").unwrap();
         let outcome = Outcome::new(OutcomeKind::Cancelled, 1, flow, Content::json(&serde_json::json!({})));
-        assert_eq!(transport.publish_outcome(&token(id), &outcome).await.unwrap(), Published::Stored);
+        assert_eq!(transport.publish_outcome(&token(id), &outcome).await.unwrap(), ResultAck::Stored);
     }
     eventually("both are settled", async || transport.backlog(&token("test")).await.unwrap().is_empty()).await;
     assert_eq!(BEGUN.load(Ordering::SeqCst), 1, "the waiting one was never begun");

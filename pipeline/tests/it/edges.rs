@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use pipeline::testing::{MemoryTransport, PATIENCE, Wrapped};
+use pipeline::testing::{MemoryTransport, PATIENCE, TransportWrapper};
 use pipeline::{
-    Body, BoxError, Content, Digest, Ends, Event, Fault, Gives, Image, Lane, Operator, OperatorKind, OperatorSpec,
-    OutcomeKind, Output, Payload, PayloadKind, Services, Submission, Submitted, Transport, TransportError, take_kind,
+    Body, BoxError, Content, Digest, Emits, Event, Fault, Image, Lane, Operator, OperatorKind, OperatorSpec,
+    OutcomeKind, Output, Payload, PayloadKind, Services, StageTypes, Submission, SubmitAck, Transport, TransportError,
+    take_kind,
 };
 use serde::Deserialize;
 
@@ -26,8 +27,8 @@ struct ReadSpec {}
 struct Read;
 
 impl OperatorSpec for PaintSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Bytes], gives: Gives::Kind(PayloadKind::Image) }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Bytes], gives: Emits::Kind(PayloadKind::Image) }
     }
     fn build(&self, _: &Services) -> Result<Box<dyn Operator>, BoxError> {
         Ok(Box::new(Paint))
@@ -35,8 +36,8 @@ impl OperatorSpec for PaintSpec {
 }
 
 impl OperatorSpec for ReadSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Image, PayloadKind::Vector], gives: Gives::Nothing }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Image, PayloadKind::Vector], gives: Emits::Nothing }
     }
     fn answers(&self) -> bool {
         true
@@ -106,9 +107,9 @@ async fn a_picture_crosses_the_edge_and_the_last_part_answers_once() {
         first.unwrap().is_empty() && second.unwrap().is_empty() && transport.claim_count() == 0
     })
     .await;
-    let figures = running.engine().figures();
+    let stats = running.engine().stats();
     assert_eq!(
-        figures.iter().map(|flow| (flow.name.as_str(), flow.done)).collect::<Vec<_>>(),
+        stats.iter().map(|flow| (flow.name.as_str(), flow.done)).collect::<Vec<_>>(),
         [("test", 3), ("test--read", 3)]
     );
     running.drain(PATIENCE).await.unwrap();
@@ -123,7 +124,7 @@ async fn a_repeat_of_the_first_part_is_stored_once_and_leaves_no_body() {
         let first = read_flows(FLOW, &KINDS).unwrap().remove(0).into_parts().remove(0);
         let running = start_flows(Arc::new(transport.clone()), vec![first]).await;
         transport.submit(event("a", Lane::Interactive, "x")).await.unwrap();
-        let done = async || running.engine().figures()[0].done == 1;
+        let done = async || running.engine().stats()[0].done == 1;
         eventually("the first part is done", done).await;
         running.drain(PATIENCE).await.unwrap();
         transport.forget_ids_of(&token("test"));
@@ -139,12 +140,12 @@ struct Unconfirmed {
 }
 
 #[async_trait]
-impl Wrapped for Unconfirmed {
+impl TransportWrapper for Unconfirmed {
     fn within(&self) -> &dyn Transport {
         &self.within
     }
 
-    async fn submit(&self, submission: Submission) -> Result<Submitted, TransportError> {
+    async fn submit(&self, submission: Submission) -> Result<SubmitAck, TransportError> {
         let crosses = submission.envelope.flow == token("test--read");
         let submitted = self.within.submit(submission).await?;
         match crosses && self.lost.fetch_add(1, Ordering::SeqCst) == 0 {
@@ -174,8 +175,8 @@ fn what_an_edge_cannot_do_is_said_at_load() {
     #[derive(Deserialize)]
     struct TwiceSpec {}
     impl OperatorSpec for TwiceSpec {
-        fn ends(&self) -> Ends {
-            Ends { takes: &[PayloadKind::Bytes], gives: Gives::Same }
+        fn types(&self) -> StageTypes {
+            StageTypes { takes: &[PayloadKind::Bytes], gives: Emits::Same }
         }
         fn multiplies(&self) -> bool {
             true

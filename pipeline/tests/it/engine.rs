@@ -8,8 +8,8 @@ use crate::support::{event, eventually, start, start_on, terminal, token};
 use async_trait::async_trait;
 use pipeline::testing::PATIENCE;
 use pipeline::{
-    Batching, BodyOf, BoxError, Content, Ends, Event, Fault, Gives, Lane, Operator, OperatorKind, OperatorSpec,
-    OutcomeKind, Output, Payload, PayloadKind, Rejection, Services, Transport,
+    Batching, BodyOwner, BoxError, Content, Emits, Event, Fault, Lane, Operator, OperatorKind, OperatorSpec,
+    OutcomeKind, Output, Payload, PayloadKind, Rejection, Services, StageTypes, Transport,
 };
 use serde::Deserialize;
 use tokio::sync::Semaphore;
@@ -25,9 +25,9 @@ async fn every_event_ends_in_one_terminal_result() {
     for n in 0..200 {
         assert_eq!(terminal(&transport, &format!("e{n}")).await.kind, OutcomeKind::Done);
     }
-    let figures = running.engine().figures().remove(0);
+    let stats = running.engine().stats().remove(0);
     running.drain(PATIENCE).await.unwrap();
-    assert_eq!((figures.delivered, figures.failed, figures.retried), (200, 0, 0));
+    assert_eq!((stats.delivered, stats.failed, stats.retried), (200, 0, 0));
     let backlog = transport.backlog(&token("test")).await.unwrap();
     assert!(backlog.is_empty());
 }
@@ -49,7 +49,7 @@ async fn a_poison_event_harms_only_itself() {
             let expected = if n == 7 { OutcomeKind::Failed } else { OutcomeKind::Done };
             assert_eq!(outcome.kind, expected, "{kind} e{n}");
         }
-        let retried = running.engine().figures()[0].retried;
+        let retried = running.engine().stats()[0].retried;
         running.drain(PATIENCE).await.unwrap();
         assert_eq!(retried, 2, "two retries, then given up");
         let dead = transport.letters();
@@ -82,8 +82,8 @@ struct GateSpec {
 }
 
 impl OperatorSpec for GateSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Bytes], gives: Gives::Same }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Bytes], gives: Emits::Same }
     }
     fn build(&self, _: &Services) -> Result<Box<dyn Operator>, BoxError> {
         Ok(Box::new(gate(&self.gate)))
@@ -115,9 +115,9 @@ async fn a_slow_stage_bounds_what_is_pulled_and_the_rest_is_refused() {
         transport.submit(event("e10", Lane::Interactive, "x")).await,
         Err(pipeline::TransportError::Full { .. })
     ));
-    eventually("the queue fills", async || running.engine().figures()[0].stages[0].queued == 4).await;
-    let figures = running.engine().figures().remove(0);
-    assert_eq!(figures.in_flight, 5, "four wait and one is in work");
+    eventually("the queue fills", async || running.engine().stats()[0].stages[0].queued == 4).await;
+    let stats = running.engine().stats().remove(0);
+    assert_eq!(stats.in_flight, 5, "four wait and one is in work");
     gate("slow").open.add_permits(100);
     for n in 0..10 {
         terminal(&transport, &format!("e{n}")).await;
@@ -136,13 +136,13 @@ async fn overflow(policy: &str) -> (Vec<OutcomeKind>, u64, usize) {
     for n in 1..8 {
         transport.submit(event(&format!("e{n}"), Lane::Interactive, "x")).await.unwrap();
     }
-    eventually("five are left out", async || running.engine().figures()[0].stages[0].dropped == 5).await;
+    eventually("five are left out", async || running.engine().stats()[0].stages[0].dropped == 5).await;
     gate(policy).open.add_permits(100);
     let mut kinds = Vec::new();
     for n in 0..8 {
         kinds.push(terminal(&transport, &format!("e{n}")).await.kind);
     }
-    let dropped = running.engine().figures()[0].stages[0].dropped;
+    let dropped = running.engine().stats()[0].stages[0].dropped;
     running.drain(PATIENCE).await.unwrap();
     (kinds, dropped, transport.letters().len())
 }
@@ -164,11 +164,11 @@ async fn an_interactive_event_overtakes_a_full_bulk_backlog() {
     for n in 0..50 {
         transport.submit(event(&format!("b{n}"), Lane::Bulk, "x")).await.unwrap();
     }
-    eventually("bulk fills its half", async || running.engine().figures()[0].stages[0].queued >= 3).await;
+    eventually("bulk fills its half", async || running.engine().stats()[0].stages[0].queued >= 3).await;
     transport.submit(event("now", Lane::Interactive, "x")).await.unwrap();
     eventually("it is pulled", async || transport.backlog(&token("test")).await.unwrap().interactive == 1).await;
     let before = gate("lanes").taken.load(Ordering::SeqCst);
-    eventually("it waits in the queue", async || running.engine().figures()[0].in_flight >= 5).await;
+    eventually("it waits in the queue", async || running.engine().stats()[0].in_flight >= 5).await;
     // One for the bulk event in work, one for the interactive one.
     gate("lanes").open.add_permits(2);
     terminal(&transport, "now").await;
@@ -199,8 +199,8 @@ struct SplitSpec {}
 struct Split;
 
 impl OperatorSpec for SplitSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Bytes], gives: Gives::Kind(PayloadKind::Bytes) }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Bytes], gives: Emits::Kind(PayloadKind::Bytes) }
     }
     fn batching(&self) -> Batching {
         Batching::greedy(8)
@@ -228,8 +228,8 @@ struct EchoSpec {
 }
 
 impl OperatorSpec for EchoSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Bytes], gives: Gives::Nothing }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Bytes], gives: Emits::Nothing }
     }
     fn build(&self, _: &Services) -> Result<Box<dyn Operator>, BoxError> {
         Ok(Box::new(Echo { reject: self.reject.clone() }))
@@ -304,9 +304,10 @@ async fn claims_are_fetched_for_the_stage_and_dropped_at_the_end() {
     let toml = "[[flow.test.stage]]\nuse = \"echo\"\n";
     let (transport, running) = start(toml, &[ECHO], 100).await;
     let body = bytes::Bytes::from(vec![b'7'; 300 << 10]);
-    let content = pipeline::claims::keep_bytes(&transport, BodyOf::Event(&token("test")), "text/plain", body.clone())
-        .await
-        .unwrap();
+    let content =
+        pipeline::claims::store_bytes(&transport, BodyOwner::Event(&token("test")), "text/plain", body.clone())
+            .await
+            .unwrap();
     assert_eq!(transport.claim_count(), 1);
     let mut large = event("large", Lane::Interactive, "");
     large.payload = Payload::Bytes(content);

@@ -43,7 +43,7 @@ async fn run_requests(transport: &MemoryTransport, requests: Vec<Submission>) {
         transport.submit(request).await.unwrap();
         assert_eq!(terminal(transport, id.as_str()).await.kind, OutcomeKind::Done);
     }
-    eventually("the requests are settled", async || running.engine().figures()[0].done == count).await;
+    eventually("the requests are settled", async || running.engine().stats()[0].done == count).await;
     running.drain(PATIENCE).await.unwrap();
 }
 

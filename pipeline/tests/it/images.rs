@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use pipeline::spec::ByteSize;
 use pipeline::testing::{MemoryTransport, PATIENCE};
 use pipeline::{
-    Body, BoxError, Content, Digest, Ends, Event, Fault, Gives, Image, Lane, Operator, OperatorKind, OperatorSpec,
-    OutcomeKind, Output, Payload, PayloadKind, PixelBudget, ProcessResources, Services, Transport, take_kind,
+    Body, BoxError, Content, Digest, Emits, Event, Fault, Image, Lane, Operator, OperatorKind, OperatorSpec,
+    OutcomeKind, Output, Payload, PayloadKind, PixelBudget, ProcessResources, Services, StageTypes, Transport,
+    take_kind,
 };
 use serde::Deserialize;
 
@@ -23,8 +24,8 @@ struct PaintSpec {}
 struct Paint(PixelBudget);
 
 impl OperatorSpec for PaintSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Bytes], gives: Gives::Kind(PayloadKind::Image) }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Bytes], gives: Emits::Kind(PayloadKind::Image) }
     }
     fn build(&self, services: &Services) -> Result<Box<dyn Operator>, BoxError> {
         Ok(Box::new(Paint(services.process.pixels.clone())))
@@ -51,8 +52,8 @@ struct InvertSpec {}
 struct Invert;
 
 impl OperatorSpec for InvertSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Image], gives: Gives::Kind(PayloadKind::Image) }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Image], gives: Emits::Kind(PayloadKind::Image) }
     }
     fn build(&self, _: &Services) -> Result<Box<dyn Operator>, BoxError> {
         Ok(Box::new(Invert))
@@ -78,8 +79,8 @@ struct WeighSpec {}
 struct Weigh(PixelBudget);
 
 impl OperatorSpec for WeighSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Image], gives: Gives::Nothing }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Image], gives: Emits::Nothing }
     }
     fn batching(&self) -> pipeline::Batching {
         pipeline::Batching::greedy(16)

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pipeline::testing::PATIENCE;
 use pipeline::{
-    Batching, BoxError, Ends, Event, Fault, Gives, Lane, Operator, OperatorKind, OperatorSpec, Output, PayloadKind,
-    Services, Transport,
+    Batching, BoxError, Emits, Event, Fault, Lane, Operator, OperatorKind, OperatorSpec, Output, PayloadKind, Services,
+    StageTypes, Transport,
 };
 use serde::Deserialize;
 use tokio::sync::Semaphore;
@@ -27,8 +27,8 @@ struct HoldingSpec {}
 struct Holding;
 
 impl OperatorSpec for HoldingSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Bytes], gives: Gives::Same }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Bytes], gives: Emits::Same }
     }
     fn batching(&self) -> Batching {
         Batching::greedy(4)
@@ -72,7 +72,7 @@ async fn one_worker_stays_free_while_interactive_work_comes() {
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     assert_eq!(BULK_AT_WORK.load(Ordering::SeqCst), 2, "nobody came for a second");
     LET_GO.add_permits(100);
-    eventually("all is done", async || running.engine().figures()[0].done == 22).await;
+    eventually("all is done", async || running.engine().stats()[0].done == 22).await;
     assert!(LARGEST_BULK_BATCH.load(Ordering::SeqCst) > 1);
     running.drain(PATIENCE).await.unwrap();
 }
@@ -88,8 +88,8 @@ struct TakingSpec {}
 struct Taking;
 
 impl OperatorSpec for TakingSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Bytes], gives: Gives::Same }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Bytes], gives: Emits::Same }
     }
     fn build(&self, _: &Services) -> Result<Box<dyn Operator>, BoxError> {
         Ok(Box::new(Taking))
@@ -117,7 +117,7 @@ async fn bulk_work_rests_while_interactive_work_comes() {
     for number in 0..20 {
         transport.submit(event(&format!("b{number}"), Lane::Bulk, "x")).await.unwrap();
     }
-    eventually("all is done", async || running.engine().figures()[0].done == 21).await;
+    eventually("all is done", async || running.engine().stats()[0].done == 21).await;
     let begun = BEGUN.lock().unwrap().clone();
     let pauses: Vec<Duration> = begun.windows(2).map(|two| two[1] - two[0]).collect();
     assert!(pauses[..3].iter().all(|pause| *pause >= 2 * TAKES), "{pauses:?}");

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use pipeline::testing::{MemoryTransport, PATIENCE, Wrapped};
-use pipeline::{Body, BodyOf, Content, Entry, Lane, OutcomeKind, Payload, Submission, Transport, TransportError};
+use pipeline::testing::{MemoryTransport, PATIENCE, TransportWrapper};
+use pipeline::{Body, BodyOwner, Content, Entry, Lane, OutcomeKind, Payload, Submission, Transport, TransportError};
 
 use crate::support::{event, eventually, start_on, terminal, token};
 
@@ -31,8 +31,8 @@ async fn a_copy_that_the_broker_no_longer_knows_is_acknowledged_without_work() {
     transport.forget_ids();
     submit(&transport, "e", "x").await;
     eventually("the copy is acknowledged", async || is_empty(&transport).await).await;
-    let figures = running.engine().figures().remove(0);
-    assert_eq!((figures.delivered, figures.repeated), (1, 1));
+    let stats = running.engine().stats().remove(0);
+    assert_eq!((stats.delivered, stats.repeated), (1, 1));
     running.drain(PATIENCE).await.unwrap();
 
     // Another process has read it.
@@ -40,8 +40,8 @@ async fn a_copy_that_the_broker_no_longer_knows_is_acknowledged_without_work() {
     transport.forget_ids();
     submit(&transport, "e", "x").await;
     eventually("the copy is acknowledged", async || is_empty(&transport).await).await;
-    let figures = running.engine().figures().remove(0);
-    assert_eq!((figures.delivered, figures.repeated), (0, 1));
+    let stats = running.engine().stats().remove(0);
+    assert_eq!((stats.delivered, stats.repeated), (0, 1));
     running.drain(PATIENCE).await.unwrap();
 }
 
@@ -55,7 +55,7 @@ async fn the_bodies_of_a_copy_go_unless_a_dead_letter_needs_them() {
     let long = |byte| vec![byte; pipeline::INLINE_LIMIT + 1];
     let keep = async |byte| {
         let flow = token("test");
-        pipeline::claims::keep_bytes(&transport, BodyOf::Event(&flow), "x/y", long(byte).into()).await.unwrap()
+        pipeline::claims::store_bytes(&transport, BodyOwner::Event(&flow), "x/y", long(byte).into()).await.unwrap()
     };
     let running = start_on(&transport, NOOP, &[]).await;
     transport.submit(claimed("e", &keep(1).await)).await.unwrap();
@@ -88,7 +88,7 @@ struct Forgetful {
 }
 
 #[async_trait]
-impl Wrapped for Forgetful {
+impl TransportWrapper for Forgetful {
     fn within(&self) -> &dyn Transport {
         &self.within
     }
@@ -107,9 +107,9 @@ async fn an_end_that_cannot_be_noted_brings_the_event_back_and_shows_nothing_twi
     let forgetful = Arc::new(Forgetful { within: within.clone(), refused: AtomicUsize::new(0) });
     let running = crate::support::start_through(forgetful, NOOP, &[]).await;
     submit(&within, "e", "x").await;
-    eventually("it ends", async || is_empty(&within).await && running.engine().figures()[0].done == 1).await;
-    let figures = running.engine().figures().remove(0);
-    assert_eq!((figures.delivered, figures.retried, figures.refused), (2, 1, 1));
+    eventually("it ends", async || is_empty(&within).await && running.engine().stats()[0].done == 1).await;
+    let stats = running.engine().stats().remove(0);
+    assert_eq!((stats.delivered, stats.retried, stats.refused), (2, 1, 1));
     assert_eq!(within.retry_reasons(), ["end not noted".into()]);
     running.drain(PATIENCE).await.unwrap();
 }

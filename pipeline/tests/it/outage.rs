@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use async_trait::async_trait;
 use pipeline::testing::PATIENCE;
 use pipeline::{
-    Batching, BoxError, Ends, Event, Fault, Gives, Lane, Operator, OperatorKind, OperatorSpec, OutcomeKind, Output,
-    PayloadKind, Services, Transport,
+    Batching, BoxError, Emits, Event, Fault, Lane, Operator, OperatorKind, OperatorSpec, OutcomeKind, Output,
+    PayloadKind, Services, StageTypes, Transport,
 };
 use serde::Deserialize;
 
@@ -25,8 +25,8 @@ struct LeaningSpec {
 struct Leaning(bool);
 
 impl OperatorSpec for LeaningSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Bytes], gives: Gives::Same }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Bytes], gives: Emits::Same }
     }
     fn batching(&self) -> Batching {
         Batching::greedy(4)
@@ -61,7 +61,7 @@ async fn an_outage_is_waited_out_and_costs_no_attempt() {
         transport.submit(event(&format!("e{number}"), Lane::Interactive, "x")).await.unwrap();
     }
     let engine = running.engine();
-    eventually("the stage says that it waits", async || engine.figures()[0].stages[0].waits).await;
+    eventually("the stage says that it waits", async || engine.stats()[0].stages[0].waits).await;
     let before = TRIES.load(Ordering::SeqCst);
     tokio::time::sleep(std::time::Duration::from_secs(10)).await;
     let tries = TRIES.load(Ordering::SeqCst) - before;
@@ -70,8 +70,8 @@ async fn an_outage_is_waited_out_and_costs_no_attempt() {
     for number in 0..40 {
         assert_eq!(terminal(&transport, &format!("e{number}")).await.kind, OutcomeKind::Done);
     }
-    let figures = engine.figures().remove(0);
-    assert_eq!((figures.retried, figures.failed, figures.stages[0].waits), (0, 0, false));
+    let stats = engine.stats().remove(0);
+    assert_eq!((stats.retried, stats.failed, stats.stages[0].waits), (0, 0, false));
     running.drain(PATIENCE).await.unwrap();
 }
 

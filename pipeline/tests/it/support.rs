@@ -22,7 +22,7 @@ pub fn read_flows(toml: &str, kinds: &[OperatorKind]) -> Result<Vec<FlowSpec>, S
     for (name, section) in document.root.take_named("flow", &mut problems) {
         let place = section.place();
         if let Some(flow) = FlowSpec::read(&name, section, kinds, &mut problems) {
-            flow.check(&place, &pipeline::Names::default(), &mut problems);
+            flow.check(&place, &pipeline::DeclaredNames::default(), &mut problems);
             flows.push(flow);
         }
     }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use pipeline::testing::{MemoryTransport, PATIENCE};
 use pipeline::{
-    Batching, Body, BoxError, Ends, Event, Fault, Gives, Lane, Operator, OperatorKind, OperatorSpec, OutcomeKind,
-    Output, Payload, PayloadKind, Services, Transport,
+    Batching, Body, BoxError, Emits, Event, Fault, Lane, Operator, OperatorKind, OperatorSpec, OutcomeKind, Output,
+    Payload, PayloadKind, Services, StageTypes, Transport,
 };
 use serde::Deserialize;
 
@@ -21,8 +21,8 @@ struct LethalSpec {}
 struct Lethal;
 
 impl OperatorSpec for LethalSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Bytes], gives: Gives::Same }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Bytes], gives: Emits::Same }
     }
     fn batching(&self) -> Batching {
         Batching::greedy(8)

@@ -106,5 +106,5 @@ async fn errors_use_gotenbergs_messages() {
     let image = Form::new().part("f", file("a.docx", b"\x89PNG\r\n\x1a\n and more".to_vec()));
     let (wrong, detail) = problem_of(convert(&caudal, image).await, 415).await;
     assert_eq!(wrong, "document_type");
-    assert!(detail.contains("a.docx") && detail.contains("picture"), "{detail}");
+    assert!(detail.contains("a.docx") && detail.contains("type image"), "{detail}");
 }

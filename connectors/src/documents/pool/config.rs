@@ -41,7 +41,7 @@ pub struct PoolConfig {
     pub limits: Limits,
     /// Refuse to start if the self-test finds a leak. Off, the pool logs the leak and starts anyway: for kernels
     /// without the features.
-    pub insist: bool,
+    pub require_sandbox: bool,
 }
 
 /// When a worker is replaced after it has answered.
@@ -84,7 +84,7 @@ impl PoolConfig {
             work_folder,
             layers: Layers::default(),
             limits: Limits::default(),
-            insist: true,
+            require_sandbox: true,
         }
     }
 }

@@ -45,7 +45,7 @@ use super::sandbox_selftest::SandboxLeak;
 pub struct Containment {
     /// Layers that the kernel does not support, with the reason.
     pub missing: Vec<String>,
-    /// What the self-test found open; empty unless `insist` is off.
+    /// What the self-test found open; empty unless `require_sandbox` is off.
     pub leaks: Vec<SandboxLeak>,
 }
 
@@ -226,6 +226,9 @@ fn log_containment(containment: &Containment) {
         tracing::warn!(layer, "the sandbox of the document workers lacks a layer");
     }
     for leak in &containment.leaks {
-        tracing::error!(?leak, "the sandbox of the document workers leaks, and the config accepts it (insist = false)");
+        tracing::error!(
+            ?leak,
+            "the sandbox of the document workers leaks, and the config accepts it (require_sandbox = false)"
+        );
     }
 }

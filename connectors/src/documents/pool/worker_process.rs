@@ -31,7 +31,7 @@ pub enum StartError {
     /// The sandbox leaks.
     #[error(
         "the sandbox of the document workers leaks: a worker could {}; missing: {}. Give the service a kernel with \
-         Landlock and user namespaces, or accept the leak with `insist = false`",
+         Landlock and user namespaces, or accept the leak with `require_sandbox = false`",
         leak_names(.leaks), list(.missing)
     )]
     Refused {
@@ -125,7 +125,7 @@ impl Worker {
             layers: config.layers,
             limits: config.limits,
             canary: Canary { address: listener.local_addr()?, folder: canary_folder(root) },
-            insist: config.insist,
+            require_sandbox: config.require_sandbox,
         };
         let ended = |error: io::Error| StartError::Ended(error.to_string());
         send_async(&mut self.pipe, &setup).await.map_err(ended)?;

@@ -1,7 +1,7 @@
 //! Reads a body into a payload, by the kind of body that the route takes.
 
 use futures_util::stream::StreamExt;
-use pipeline::{BodyOf, FlowName, Payload};
+use pipeline::{BodyOwner, FlowName, Payload};
 use serde_json::{Map, Value};
 
 use super::channel::BodyReceiver;
@@ -26,7 +26,7 @@ pub async fn read(
     head: BodyHead,
     body: BodyReceiver,
 ) -> Result<ReceivedBody, Problem> {
-    let mut store = BodyStore::new(&*shared.transport, BodyOf::Event(flow));
+    let mut store = BodyStore::new(&*shared.transport, BodyOwner::Event(flow));
     let received = read_into(&mut store, shared, spec, head, body).await;
     if received.is_err() {
         store.discard().await;

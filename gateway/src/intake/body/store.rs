@@ -4,21 +4,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use pipeline::{BodyOf, BoxError, Claim, Content, INLINE_LIMIT, Transport, claims};
+use pipeline::{BodyOwner, BoxError, Claim, Content, INLINE_LIMIT, Transport, claims};
 
 use crate::problem::Problem;
 
 /// Stores the parts of one body, so that together they fit into one event.
 pub struct BodyStore<'a> {
     transport: &'a dyn Transport,
-    of: BodyOf<'a>,
+    of: BodyOwner<'a>,
     /// Bytes that may still travel inside the event.
     inline_left: usize,
     claims: Vec<Arc<Claim>>,
 }
 
 impl<'a> BodyStore<'a> {
-    pub fn new(transport: &'a dyn Transport, of: BodyOf<'a>) -> Self {
+    pub fn new(transport: &'a dyn Transport, of: BodyOwner<'a>) -> Self {
         Self { transport, of, inline_left: INLINE_LIMIT, claims: Vec::new() }
     }
 
@@ -28,7 +28,7 @@ impl<'a> BodyStore<'a> {
         media_type: &str,
         body: BoxStream<'_, Result<Bytes, BoxError>>,
     ) -> Result<Content, Problem> {
-        let mut content = claims::keep(self.transport, self.of, media_type, body).await?;
+        let mut content = claims::store(self.transport, self.of, media_type, body).await?;
         if let pipeline::Body::Inline(bytes) = &content.body {
             match self.inline_left.checked_sub(bytes.len()) {
                 Some(left) => self.inline_left = left,

@@ -58,7 +58,7 @@ impl Setup {
         tokio::spawn(async move {
             let request = next_request(&transport).await;
             let mut outcome = Outcome::new(kind, 1, flow("describe"), content);
-            outcome.worked = vec![("decode".into(), Duration::from_millis(20))];
+            outcome.stage_times = vec![("decode".into(), Duration::from_millis(20))];
             transport.publish_outcome(&request, &outcome).await.unwrap();
         });
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use futures_util::stream::{self, StreamExt};
-use pipeline::testing::{MemoryTransport, Wrapped};
+use pipeline::testing::{MemoryTransport, TransportWrapper};
 use pipeline::{FlowName, INLINE_LIMIT, Token, Transport};
 use tokio::sync::Notify;
 
@@ -23,12 +23,12 @@ const REPORT: &str = "[[route]]\npath = \"/reports\"\nflow = \"report\"\nbody = 
 struct Unanswered(MemoryTransport);
 
 #[async_trait]
-impl Wrapped for Unanswered {
+impl TransportWrapper for Unanswered {
     fn within(&self) -> &dyn Transport {
         &self.0
     }
 
-    async fn submit(&self, _: Submission) -> Result<Submitted, TransportError> {
+    async fn submit(&self, _: Submission) -> Result<SubmitAck, TransportError> {
         Err(TransportError::unavailable("no answer"))
     }
 }
@@ -41,12 +41,12 @@ struct Held {
 }
 
 #[async_trait]
-impl Wrapped for Held {
+impl TransportWrapper for Held {
     fn within(&self) -> &dyn Transport {
         &self.inner
     }
 
-    async fn submit(&self, submission: Submission) -> Result<Submitted, TransportError> {
+    async fn submit(&self, submission: Submission) -> Result<SubmitAck, TransportError> {
         self.asked.notify_one();
         self.go.notified().await;
         self.inner.submit(submission).await

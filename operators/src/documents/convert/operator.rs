@@ -14,8 +14,8 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use pipeline::documents::{Conversion, ConvertError, Converter, Finish, Finishing, Format, Named, Split, page_ranges};
 use pipeline::spec::ByteSize;
 use pipeline::{
-    BoxError, Compute, Content, Digest, Ends, Envelope, Event, Fault, Gives, Need, Operator, OperatorKind,
-    OperatorSpec, Output, Part, Payload, PayloadKind, Rejection, Services, Transport, TransportError, claims,
+    BoxError, Compute, Content, Digest, Emits, Envelope, Event, Fault, Need, Operator, OperatorKind, OperatorSpec,
+    Output, Part, Payload, PayloadKind, Rejection, Services, StageTypes, Transport, TransportError, claims,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -67,8 +67,8 @@ fn default_cache_ms() -> u64 {
 }
 
 impl OperatorSpec for ConvertSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Bytes, PayloadKind::Parts], gives: Gives::Kind(PayloadKind::Bytes) }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Bytes, PayloadKind::Parts], gives: Emits::Kind(PayloadKind::Bytes) }
     }
 
     fn needs(&self) -> Vec<Need> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use pipeline::documents::{Conversion, ConvertError, Converted, Converter, Finishing, Format, Named};
-use pipeline::testing::{MemoryTransport, Ran, run};
+use pipeline::testing::{MemoryTransport, ProbeResult, run};
 use pipeline::{
     Body, BoxError, Compute, Content, Fault, OperatorSpec as _, Params, Payload, ProcessResources, Rejection, Services,
 };
@@ -58,12 +58,12 @@ fn text(text: &str) -> Payload {
     Payload::Bytes(Content::inline("text/plain", text.to_owned()))
 }
 
-async fn converted(engine: &Arc<Scripted>, params: Json, payloads: Vec<Payload>) -> Ran {
+async fn converted(engine: &Arc<Scripted>, params: Json, payloads: Vec<Payload>) -> ProbeResult {
     let converter: Arc<dyn Converter> = engine.clone();
     with(Ok(converter), params, payloads).await
 }
 
-async fn with(converter: Result<Arc<dyn Converter>, Arc<str>>, params: Json, payloads: Vec<Payload>) -> Ran {
+async fn with(converter: Result<Arc<dyn Converter>, Arc<str>>, params: Json, payloads: Vec<Payload>) -> ProbeResult {
     let (compute, transport) = (Some(Compute::new(1).unwrap()), Some(Arc::new(MemoryTransport::default()) as _));
     let services = Services::new(ProcessResources { compute, transport, ..ProcessResources::default() });
     let services = match converter {
@@ -75,7 +75,7 @@ async fn with(converter: Result<Arc<dyn Converter>, Arc<str>>, params: Json, pay
     run(spec.build(&services).unwrap().as_mut(), params, payloads).await
 }
 
-fn rejections(ran: &Ran) -> Vec<(usize, u16, &str)> {
+fn rejections(ran: &ProbeResult) -> Vec<(usize, u16, &str)> {
     ran.rejected.iter().map(|(at, Rejection { status, code, .. })| (*at, *status, &**code)).collect()
 }
 

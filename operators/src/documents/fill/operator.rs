@@ -10,8 +10,8 @@ use pipeline::documents::Format;
 use pipeline::spec::ByteSize;
 use pipeline::templates::TemplateKind;
 use pipeline::{
-    BoxError, Content, Ends, Event, Fault, Gives, Operator, OperatorKind, OperatorSpec, Output, Payload, PayloadKind,
-    Rejection, Services, take_kind,
+    BoxError, Content, Emits, Event, Fault, Operator, OperatorKind, OperatorSpec, Output, Payload, PayloadKind,
+    Rejection, Services, StageTypes, take_kind,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -60,8 +60,8 @@ fn default_cache() -> ByteSize {
 }
 
 impl OperatorSpec for FillSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Json, PayloadKind::Bytes], gives: Gives::Kind(PayloadKind::Bytes) }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Json, PayloadKind::Bytes], gives: Emits::Kind(PayloadKind::Bytes) }
     }
 
     fn build(&self, services: &Services) -> Result<Box<dyn Operator>, BoxError> {
@@ -140,7 +140,7 @@ mod tests {
     use std::sync::Arc;
 
     /// A store with one template, `letter`.
-    async fn filled(name: &str, payloads: Vec<Payload>, down: bool) -> pipeline::testing::Ran {
+    async fn filled(name: &str, payloads: Vec<Payload>, down: bool) -> pipeline::testing::ProbeResult {
         let transport = MemoryTransport::default();
         let template = docx("<w:p><w:r><w:t>Dear {{ name }}</w:t></w:r></w:p>").zip();
         let letter = Token::new("letter").unwrap();

@@ -10,8 +10,8 @@ use pipeline::documents::Format;
 use pipeline::spec::ByteSize;
 use pipeline::templates::{TemplateKind, Version};
 use pipeline::{
-    BoxError, Content, Ends, Envelope, Event, Fault, Gives, Operator, OperatorKind, OperatorSpec, Output, Payload,
-    PayloadKind, Rejection, Services, take_kind,
+    BoxError, Content, Emits, Envelope, Event, Fault, Operator, OperatorKind, OperatorSpec, Output, Payload,
+    PayloadKind, Rejection, Services, StageTypes, take_kind,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -56,8 +56,8 @@ fn default_cache() -> ByteSize {
 }
 
 impl OperatorSpec for TypesetSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Json, PayloadKind::Bytes], gives: Gives::Same }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Json, PayloadKind::Bytes], gives: Emits::Same }
     }
 
     fn build(&self, services: &Services) -> Result<Box<dyn Operator>, BoxError> {

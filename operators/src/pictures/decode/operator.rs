@@ -10,8 +10,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use pipeline::spec::ByteSize;
 use pipeline::{
-    Body, BoxError, Complaint, Compute, Content, Ends, Event, Fault, Gives, Image, ImageModel, Lane, Names, Need,
-    Operator, OperatorKind, OperatorSpec, Output, Payload, PayloadKind, PixelBudget, Rejection, Services, take_kind,
+    Body, BoxError, Compute, Content, DeclaredNames, Emits, Event, Fault, Image, ImageModel, KeyProblem, Lane, Need,
+    Operator, OperatorKind, OperatorSpec, Output, Payload, PayloadKind, PixelBudget, Rejection, Services, StageTypes,
+    take_kind,
 };
 use serde::Deserialize;
 
@@ -78,21 +79,21 @@ impl DecodeSpec {
 }
 
 impl OperatorSpec for DecodeSpec {
-    fn ends(&self) -> Ends {
-        Ends { takes: &[PayloadKind::Bytes], gives: Gives::Kind(PayloadKind::Image) }
+    fn types(&self) -> StageTypes {
+        StageTypes { takes: &[PayloadKind::Bytes], gives: Emits::Kind(PayloadKind::Image) }
     }
 
     fn needs(&self) -> Vec<Need> {
         self.model.iter().map(|model| Need::named::<dyn ImageModel>("model", model)).collect()
     }
 
-    fn check(&self, _: &Names) -> Vec<Complaint> {
-        let mut complaints = Vec::new();
+    fn check(&self, _: &DeclaredNames) -> Vec<KeyProblem> {
+        let mut key_problems = Vec::new();
         if self.formats.is_empty() {
             let remedy = "remove the key to accept every format".into();
-            complaints.push(Complaint { key: "formats", message: "no format is accepted".into(), remedy });
+            key_problems.push(KeyProblem { key: "formats", message: "no format is accepted".into(), remedy });
         }
-        complaints
+        key_problems
     }
 
     fn build(&self, services: &Services) -> Result<Box<dyn Operator>, BoxError> {

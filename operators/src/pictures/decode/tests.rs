@@ -3,7 +3,7 @@
 use image::{ExtendedColorType, RgbImage};
 use jpeg_encoder::{ColorType, SamplingFactor};
 use pipeline::testing::run;
-use pipeline::{Content, Digest, Image, Names, OperatorSpec, Params, Payload, Rejection, Token};
+use pipeline::{Content, DeclaredNames, Digest, Image, OperatorSpec, Params, Payload, Rejection, Token};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
@@ -469,8 +469,11 @@ fn a_decoder_that_panics_rejects_only_its_own_image() {
 #[test]
 fn the_config_is_checked() {
     let spec: DecodeSpec = serde_json::from_value(json!({"model": "phot", "formats": []})).unwrap();
-    let keys: Vec<_> =
-        (&spec as &dyn OperatorSpec).complaints(&Names::default()).iter().map(|complaint| complaint.key).collect();
+    let keys: Vec<_> = (&spec as &dyn OperatorSpec)
+        .key_problems(&DeclaredNames::default())
+        .iter()
+        .map(|problem| problem.key)
+        .collect();
     assert_eq!(keys, ["model", "formats"]);
     for wrong in [json!({"max_side": 0}), json!({"max_megapixels": 0}), json!({"megapixels": 5})] {
         assert!(serde_json::from_value::<DecodeSpec>(wrong).is_err());

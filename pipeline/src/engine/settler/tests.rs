@@ -11,7 +11,7 @@ use crate::event::Event;
 use crate::registry::Services;
 use crate::spec::RetrySpec;
 use crate::testing::units::{Roots, envelope, flow_shared, token};
-use crate::testing::{MemoryTransport, Wrapped};
+use crate::testing::{MemoryTransport, TransportWrapper};
 
 const RETRY: RetrySpec = RetrySpec { attempts: 2, backoff_ms: Vec::new(), outage_ms: 0, jitter: 0.0 };
 
@@ -119,7 +119,7 @@ async fn the_last_fault_is_dead_lettered_and_fails_the_request() {
     let letters = bench.transport.letters();
     assert_eq!((letters.len(), letters[0].faults, letters[0].error.as_deref()), (1, 2, Some("never")));
     assert_eq!((bench.outcomes("e").await, bench.acks()), (vec![OutcomeKind::Failed], vec![Settlement::Done]));
-    assert_eq!(bench.ledger("e"), Some(End::Kept));
+    assert_eq!(bench.ledger("e"), Some(End::DeadLettered));
 }
 
 #[tokio::test(start_paused = true)]
@@ -201,7 +201,7 @@ struct Messages {
 }
 
 #[async_trait]
-impl Wrapped for Messages {
+impl TransportWrapper for Messages {
     fn within(&self) -> &dyn Transport {
         &self.within
     }

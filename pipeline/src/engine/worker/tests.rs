@@ -260,6 +260,6 @@ async fn metrics_count_done_and_failed_events() {
     let bench = Bench::new(&[Step::Fail, Step::Succeed, Step::Fail]);
     bench.send(&["a", "b"]);
     bench.run().await.unwrap();
-    let figures = bench.stage.figures();
-    assert_eq!((figures.batches, figures.done, figures.failed, figures.in_flight), (1, 1, 1, 0));
+    let stats = bench.stage.stats();
+    assert_eq!((stats.batches, stats.done, stats.failed, stats.in_flight), (1, 1, 1, 0));
 }

@@ -10,4 +10,4 @@ mod template;
 mod tests;
 
 pub use store::{MOST_TEMPLATES, MOST_VERSIONS, TemplateError, Templates};
-pub use template::{Listed, Template, TemplateKind, Version};
+pub use template::{Template, TemplateKind, TemplateSummary, Version};

@@ -9,10 +9,10 @@ use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::template::{Listed, Template, TemplateKind, Version};
+use super::template::{Template, TemplateKind, TemplateSummary, Version};
 use crate::names::Token;
 use crate::payload::Digest;
-use crate::transport::{BodyOf, Transport, TransportError};
+use crate::transport::{BodyOwner, Transport, TransportError};
 
 /// The record store of both kinds of records.
 const STORE: &str = "templates";
@@ -76,7 +76,7 @@ impl Templates {
     ///
     /// # Errors
     /// If the broker is out of reach.
-    pub async fn list(&self, tenant: Option<&str>) -> Result<Vec<Listed>, TemplateError> {
+    pub async fn list(&self, tenant: Option<&str>) -> Result<Vec<TemplateSummary>, TemplateError> {
         Ok(self.read(&list_key(tenant)).await?.0.unwrap_or_default())
     }
 
@@ -100,7 +100,7 @@ impl Templates {
         let (sha256, length) = (digest(bytes.clone()).await, bytes.len() as u64);
         let fields = bounded(fields);
         let body = stream::iter([Ok(bytes)]).boxed();
-        let claim = self.transport.put_claim(BodyOf::Template, body).await?;
+        let claim = self.transport.put_claim(BodyOwner::Template, body).await?;
         let version = Version { sha256, kind, length, time: OffsetDateTime::now_utc(), claim };
         let put = self.prepend(&key(tenant, name), name, &fields, &version).await;
         let stored = put.as_ref().is_ok_and(|(template, _)| template.versions.iter().any(|v| v.claim == version.claim));
@@ -169,10 +169,10 @@ impl Templates {
     ) -> Result<(), TemplateError> {
         let key = list_key(tenant);
         for _ in 0..ATTEMPTS {
-            let (list, revision) = self.read::<Vec<Listed>>(&key).await?;
+            let (list, revision) = self.read::<Vec<TemplateSummary>>(&key).await?;
             let before = list.unwrap_or_default();
             let others = before.iter().filter(|listed| listed.name != *name).cloned();
-            let mut list: Vec<Listed> = others.chain(template.map(Listed::of)).collect();
+            let mut list: Vec<TemplateSummary> = others.chain(template.map(TemplateSummary::of)).collect();
             list.sort_by(|one, other| one.name.cmp(&other.name));
             if list == before || self.transport.replace_record(&self.store, &key, revision, text_of(&list)).await? {
                 return Ok(());

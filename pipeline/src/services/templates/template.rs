@@ -55,7 +55,7 @@ pub struct Template {
 
 /// A line of the list of templates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Listed {
+pub struct TemplateSummary {
     /// Name of the template.
     pub name: Token,
     /// Digest of the newest version.
@@ -69,7 +69,7 @@ pub struct Listed {
     pub time: OffsetDateTime,
 }
 
-impl Listed {
+impl TemplateSummary {
     pub(super) fn of(template: &Template) -> Self {
         let Version { sha256, kind, length, time, .. } = template.versions[0];
         Self { name: template.name.clone(), sha256, kind, length, time }

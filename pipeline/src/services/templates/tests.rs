@@ -62,7 +62,7 @@ async fn a_tenant_sees_its_own_alone() {
     put(&templates, "a", "letter", "one").await;
     put(&templates, "b", "letter", "two").await;
     put(&templates, "a", "invoice", "three").await;
-    let names = |list: Vec<Listed>| list.into_iter().map(|listed| listed.name.to_string()).collect::<Vec<_>>();
+    let names = |list: Vec<TemplateSummary>| list.into_iter().map(|listed| listed.name.to_string()).collect::<Vec<_>>();
     assert_eq!(names(templates.list(Some("a")).await.unwrap()), ["invoice", "letter"]);
     assert_eq!(names(templates.list(Some("b")).await.unwrap()), ["letter"]);
     assert!(templates.list(None).await.unwrap().is_empty());

@@ -23,7 +23,7 @@ pub enum Method {
 
 /// One call to make.
 #[derive(Clone)]
-pub struct Call {
+pub struct WebhookCall {
     /// Method of the request.
     pub method: Method,
     /// Address of the receiver.
@@ -54,7 +54,7 @@ pub enum CallError {
 /// Calls addresses that requesters give, as far as the allow list of `[webhook]` permits. No error shows more of an address
 /// than its host, because the rest may hold secrets.
 #[async_trait]
-pub trait Caller: Send + Sync {
+pub trait WebhookCaller: Send + Sync {
     /// Checks `url` against the allow list, as far as that needs no network.
     ///
     /// # Errors
@@ -71,10 +71,10 @@ pub trait Caller: Send + Sync {
     ///
     /// # Errors
     /// As [`CallError`] says; [`check_url`](Self::check_url) and [`check_headers`](Self::check_headers) are part of it.
-    async fn call(&self, call: Call) -> Result<(), CallError>;
+    async fn call(&self, call: WebhookCall) -> Result<(), CallError>;
 }
 
-impl Service for dyn Caller {
+impl Service for dyn WebhookCaller {
     const WHAT: &'static str = "caller of webhooks";
     const SECTION: &'static str = "webhook";
     const HAS_DEFAULTS: bool = true;

@@ -7,6 +7,6 @@ mod caller;
 mod follow_up;
 mod target;
 
-pub use caller::{Call, CallError, Caller, Method};
+pub use caller::{CallError, Method, WebhookCall, WebhookCaller};
 pub use follow_up::WebhookFollowUp;
 pub use target::{FAILED_PARAM, WEBHOOK_PARAM, Webhook};

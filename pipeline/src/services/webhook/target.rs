@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::caller::{Caller, Method};
+use super::caller::{Method, WebhookCaller};
 use crate::fault::Rejection;
 use crate::names::RequestId;
 
@@ -42,7 +42,7 @@ impl Webhook {
     ///
     /// # Errors
     /// What is wrong with an address or a header, for the requester.
-    pub fn check(&self, caller: &dyn Caller) -> Result<(), Rejection> {
+    pub fn check(&self, caller: &dyn WebhookCaller) -> Result<(), Rejection> {
         caller.check_url(&self.url)?;
         self.error_url.as_deref().map_or(Ok(()), |url| caller.check_url(url))?;
         caller.check_headers(&self.headers)

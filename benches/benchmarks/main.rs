@@ -1,7 +1,7 @@
 //! `make bench`: throughput, latency and memory, each measured beside its baseline in one run, as medians of
 //! alternating rounds.
 //!
-//! `cargo bench --bench figures -- engine gateway auth idle images documents overload durability` runs some of them.
+//! `cargo bench --bench benchmarks -- engine gateway auth idle images documents overload durability` runs some of them.
 //! Nothing else should run on the machine.
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints its results and fails by panicking")]

@@ -47,7 +47,7 @@ pub async fn run() {
     let (after, busy) = (resident(caudal.pid()), trips(&caudal, &observer, &id).await);
     let text =
         caudal.client.get(caudal.url("/metrics")).bearer_auth(&observer).send().await.unwrap().text().await.unwrap();
-    let live = text.lines().find_map(|line| line.strip_prefix("http_event_streams ")).unwrap();
+    let live = text.lines().find_map(|line| line.strip_prefix("caudal_http_event_streams ")).unwrap();
     println!("  open streams, by the gateway's metric                {live}");
     println!("  resident memory of the gateway                       {} MiB, {} MiB before", after >> 20, before >> 20);
     println!(
