@@ -193,7 +193,7 @@ async fn answers_that_would_overwrite_a_file_are_refused_before_anything_is_sent
         String::from_utf8(output.stderr).unwrap()
     };
     let why = refused(&contexts).await;
-    assert!(why.contains("save them elsewhere"), "{why}");
+    assert!(why.contains("choose another folder"), "{why}");
     std::fs::write(contexts.join("a.txt"), "{}").unwrap();
     let why = refused(&folder.path().join("answers")).await;
     assert!(why.contains("would have the same name"), "{why}");
