@@ -59,13 +59,14 @@ pub enum Emits {
 pub trait Operator: Send {
     /// Handles one batch.
     ///
-    /// An event is emitted once [`Output::emit`] has returned: the next stage or the broker has it. One bad event is
-    /// [rejected](Output::reject) and the others go on. An effect must be idempotent under the event's id, because a batch
+    /// Once [`Output::emit`] has returned, the next stage has the event, or a durable edge is storing it; the root settles
+    /// only when it is stored. One bad event is [rejected](Output::reject) and the others go on. An effect must be idempotent under the event's id, because a batch
     /// that fails, or whose process dies, is processed again.
     ///
     /// # Errors
     /// - [`Fault::Retry`] if the batch failed and may work later: its events are tried one at a time, and those that fail
-    ///   again are redelivered after a pause. Each failure counts; `retry.attempts` of them end in a dead letter.
+    ///   again are redelivered after a pause. Each failure of a single event counts; `retry.attempts` of them end in a dead
+    ///   letter.
     /// - [`Fault::Unavailable`] if something that the stage depends on is out of reach (a refused connection, a full disk),
     ///   so that any batch would fail: the stage keeps the batch and calls again, with growing pauses, until the dependency
     ///   is back. Nothing counts as a failure before `retry.outage_ms` have passed.

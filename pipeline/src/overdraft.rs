@@ -30,12 +30,14 @@ impl Account {
         Some(Holding { account: Arc::clone(self), permit: Some(permit), owed: 0 })
     }
 
-    /// Takes `units` without waiting, and owes them if there are not so many.
+    /// Takes `units` without waiting: those that are free, and owes the others.
     pub fn take_or_owe(self: &Arc<Self>, units: u32) -> Holding {
-        self.take(units).unwrap_or_else(|| {
-            *self.debt() += units as usize;
-            Holding { account: Arc::clone(self), permit: None, owed: units as usize }
-        })
+        // Others may take what was free just now; what is still missing then is owed.
+        let free = u32::try_from(self.free.available_permits()).unwrap_or(u32::MAX).min(units);
+        let mut holding = self.take(free).unwrap_or(Holding { account: Arc::clone(self), permit: None, owed: 0 });
+        holding.owed = units as usize - holding.units();
+        *self.debt() += holding.owed;
+        holding
     }
 
     /// Units that may be in use without an overdraft.
@@ -104,6 +106,17 @@ mod tests {
         assert_eq!(account.used(), 13);
         drop((first, second));
         assert_eq!(account.used(), 0);
+    }
+
+    #[test]
+    fn only_what_is_missing_is_owed() {
+        let account = Account::new(10);
+        let (first, second) = (account.take_or_owe(8), account.take_or_owe(5));
+        assert!(account.take(1).is_none(), "the free two were taken before any was owed");
+        drop(second);
+        assert!(account.take(2).is_some());
+        drop(first);
+        assert!(account.take(10).is_some());
     }
 
     #[tokio::test]

@@ -104,7 +104,7 @@ pub struct ProcessResources {
     pub spans: Option<Arc<dyn Spans>>,
     /// Where events and records are stored; `None` only in tests of operators that need no broker.
     pub transport: Option<Arc<dyn Transport>>,
-    /// Makes the events for flows with `webhooks`; `None` where no flow has any.
+    /// Makes the follow-up events of flows with `webhooks`; such a flow is not built without it.
     pub completion_hook: Option<Arc<dyn CompletionHook>>,
 }
 

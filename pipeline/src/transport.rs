@@ -105,7 +105,7 @@ pub enum Settlement {
 #[async_trait]
 pub trait Acknowledge: Send + Sync {
     /// Sends the settlement; if it is lost, the event is redelivered. Returns whether the broker has confirmed, for which
-    /// only [`Settlement::DoneForSure`] waits.
+    /// only [`Settlement::DoneConfirmed`] waits.
     async fn settle(self: Box<Self>, settlement: Settlement) -> bool;
 }
 

@@ -120,10 +120,8 @@ fn gateway_state(
 ) -> GatewayState {
     let engine = running.engine();
     let stats_of = engine.clone();
-    let broker = BrokerMetrics {
-        jetstream: Arc::clone(&assembly.jetstream),
-        flows: flows.iter().map(|flow| flow.name.clone()).collect(),
-    };
+    let queues = flows.iter().map(|flow| flow.name.clone()).collect();
+    let broker = BrokerMetrics::new(Arc::clone(&assembly.jetstream), queues);
     GatewayState::new(Gateway {
         transport: assembly.transport.clone(),
         identity,

@@ -27,7 +27,7 @@ const COUNTERS: [(&str, &str); 19] = [
 
 /// Gauges.
 const GAUGES: [(&str, Unit, &str); 21] = [
-    ("caudal_broker_reachable", Unit::Count, "1 if the broker answered this scrape, otherwise 0."),
+    ("caudal_broker_reachable", Unit::Count, "1 if the broker answered when it was last asked, otherwise 0."),
     ("caudal_broker_storage_bytes", Unit::Bytes, "Disk space that streams use in the broker."),
     (
         "caudal_broker_storage_limit_bytes",

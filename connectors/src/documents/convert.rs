@@ -189,7 +189,10 @@ fn images(pdf: &Path, job: &ConvertJob) -> Result<(Vec<String>, u32), Rejection>
     let mut names = Vec::new();
     let mut left = job.largest_output;
     let write = |number, image: Vec<u8>| {
-        left = left.checked_sub(image.len() as u64).ok_or("the images exceed the limit of bytes")?;
+        left = left.checked_sub(image.len() as u64).ok_or_else(|| {
+            let limit = job.largest_output;
+            format!("the images together exceed the limit of {limit} bytes: ask for fewer pages, or a smaller width")
+        })?;
         let name = format!("page-{number}.png");
         fs::write(job.folder.join(&name), image).map_err(|error| error.to_string())?;
         names.push(name);

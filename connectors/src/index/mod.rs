@@ -71,7 +71,7 @@ impl IndexSpec {
 /// The problem about a key that belongs to another kind.
 fn foreign_key(key: &'static str, kind: &IndexKind) -> KeyProblem {
     let owners = KINDS.iter().filter(|other| other.keys.contains(&key));
-    let owners: Vec<String> = owners.map(|owner| format!("kind = {:?}", owner.name)).collect();
+    let owners: Vec<String> = owners.map(|owner| format!("kind = {:?} with its keys", owner.name)).collect();
     KeyProblem {
         key,
         message: format!("the {} index does not take `{key}`", kind.name),

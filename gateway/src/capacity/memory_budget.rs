@@ -14,7 +14,7 @@ use crate::problem::Problem;
 /// One permit of the semaphore, in bytes.
 const UNIT: u64 = 1 << 10;
 
-/// MemoryShared by all requests.
+/// Shared by all requests.
 pub struct MemoryBudget {
     units: Arc<Semaphore>,
     all: u32,

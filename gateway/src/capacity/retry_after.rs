@@ -1,5 +1,5 @@
 //! Computes `Retry-After` of a flow that is full: the time until its backlog is worked off, and a random part more, so
-//! that clients that were refused together do not come back together.
+//! that clients that were refused together do not come back together. (`door/rate_limit.rs` has the one of rate limits.)
 
 /// Seconds if nothing better is known.
 pub const DEFAULT: u64 = 5;

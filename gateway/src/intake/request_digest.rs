@@ -109,7 +109,10 @@ mod tests {
 
     #[test]
     fn the_gateways_parameters_do_not_count() {
-        assert_eq!(with_param("_subject"), with_param("_tenant"));
+        let without = digest(&Payload::Bytes(Content::inline("image/png", "pixels")), None, &Params::new());
+        assert_eq!(with_param("_subject"), without);
+        assert_eq!(with_param("_tenant"), without);
+        assert_ne!(with_param("limit"), without);
     }
 
     #[test]

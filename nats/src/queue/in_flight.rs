@@ -141,7 +141,7 @@ pub struct InFlightEvent {
 }
 
 impl InFlightEvent {
-    /// Answers the delivery. Only [`Settlement::DoneForSure`] waits for the broker's confirmation; returns whether it
+    /// Answers the delivery. Only [`Settlement::DoneConfirmed`] waits for the broker's confirmation; returns whether it
     /// came.
     pub async fn settle(mut self, settlement: Settlement) -> bool {
         self.settled = true;

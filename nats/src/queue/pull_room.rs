@@ -1,6 +1,7 @@
 //! How much to pull: the events and bytes for which a source still has room.
 //!
-//! Pure arithmetic. The sum of events in flight and requested never exceeds the bounds.
+//! Pure arithmetic. The events in flight and requested never exceed the bound. Their bytes may by one message: an empty
+//! source requests enough for the largest, or that one would never be delivered.
 
 use pipeline::SourceBounds;
 
@@ -51,7 +52,7 @@ impl PullRoom {
         self.bounds.events.saturating_sub(load.events).saturating_sub(self.requested_events)
     }
 
-    /// Bytes to allow for a pull of `events`.
+    /// Bytes to allow for a pull of `events`. The bound of events must be at least 1.
     ///
     /// Half of the events' share of the bound, because an older pull may still deliver events whose sizes differ from
     /// its share.

@@ -29,7 +29,7 @@ const ORDINAL: &str = "Caudal-Ordinal";
 const FLOW: &str = "Caudal-Flow";
 const MARK: &str = "Caudal-Mark";
 /// Time that each stage took, in milliseconds: `decode=12.345,embed=30.120`.
-const STAGE_TIMES: &str = "Caudal-StageTiming";
+const STAGE_TIMES: &str = "Caudal-Worked";
 /// The subject to which `Nats-Expected-Last-Subject-Sequence` applies, if it is not the message's own.
 const FENCE_SUBJECT: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
 
@@ -167,6 +167,12 @@ mod tests {
         let outcome = Outcome { stage_times, ..data };
         let read = decode(&encode_headers(&outcome, "m").unwrap(), "x".into()).unwrap();
         assert_eq!(format!("{read:?}"), format!("{outcome:?}"));
+    }
+
+    #[test]
+    fn headers_have_the_names_that_readme_documents() {
+        let names = [KIND, ORDINAL, FLOW, MARK, STAGE_TIMES];
+        assert_eq!(names, ["Caudal-Kind", "Caudal-Ordinal", "Caudal-Flow", "Caudal-Mark", "Caudal-Worked"]);
     }
 
     #[test]

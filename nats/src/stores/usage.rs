@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use futures_util::TryStreamExt;
-use pipeline::{FlowName, Token, TransportError};
+use pipeline::{FlowName, TransportError};
 
 use crate::link::broker::Broker;
 use crate::wire::subjects;
@@ -31,21 +31,8 @@ pub async fn dead_letter_counts(broker: &Broker) -> Result<HashMap<FlowName, u64
     let counted = stream.info_with_subjects(subjects::DEAD_LETTER_SUBJECTS).await;
     let counted: Vec<(String, usize)> =
         counted.map_err(TransportError::unavailable)?.try_collect().await.map_err(TransportError::unavailable)?;
-    Ok(counted.into_iter().filter_map(|(subject, count)| Some((flow_of(&subject)?, count as u64))).collect())
-}
-
-/// The flow of a dead letter's subject.
-fn flow_of(subject: &str) -> Option<FlowName> {
-    Token::new(subject.strip_prefix("dead.")?).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_flow_of_a_dead_letter_is_the_second_token() {
-        assert_eq!(flow_of("dead.describe").unwrap().as_str(), "describe");
-        assert!(flow_of("res.describe").is_none());
-    }
+    Ok(counted
+        .into_iter()
+        .filter_map(|(subject, count)| Some((subjects::parse_dead_letter_flow(&subject)?, count as u64)))
+        .collect())
 }

@@ -50,17 +50,19 @@ impl<'s> Section<'s> {
 
     /// Declares that the key `old` is now called `new`; call it before the section is read.
     ///
-    /// Only `old` set: its value is read as that of `new`, with a warning. Both set: an error. The old key works for one
-    /// release.
+    /// Its value is read as that of `new`, with a warning. If both are set, the later one counts: so an override works
+    /// whichever name the file uses. The old key works for one release.
     pub fn renamed(&mut self, old: &str, new: &'static str, problems: &mut Problems) {
         let Some((old_key, value)) = self.table.remove_entry(old) else { return };
         let place = old_key.span();
-        if self.table.contains_key(new) {
-            problems.add(
-                place,
-                format!("`{old}` and `{new}` are both set, and mean the same"),
-                format!("remove `{old}`"),
-            );
+        if let Some(other) = self.table.get(new) {
+            let message = format!("`{old}` and `{new}` are both set, and mean the same; the later one counts");
+            problems.warn(place.clone(), message, format!("remove `{old}`"));
+            if other.span().start > value.span().start {
+                return;
+            }
+            self.table.remove(new);
+            self.table.insert(Spanned::new(place, new.into()), value);
             return;
         }
         let remedy = format!("write `{new}`; `{old}` still works in this release, and will not in the next");
@@ -237,11 +239,17 @@ mod tests {
     }
 
     #[test]
-    fn both_keys_are_an_error_at_the_old_one() {
+    fn of_both_keys_the_later_one_counts() {
+        assert_eq!(read("new = 1\nold = 2").0, Some(Spec { new: 2 }));
+        assert_eq!(read("old = 2\nnew = 1").0, Some(Spec { new: 1 }));
+    }
+
+    #[test]
+    fn both_keys_are_a_warning_at_the_old_one() {
         let (_, problems) = read("new = 1\nold = 2");
-        let errors = problems.sorted();
-        assert_eq!((errors.len(), errors[0].place.clone()), (1, Some(8..11)));
-        assert!(errors[0].remedy.contains("remove `old`"));
+        let warnings = problems.warnings();
+        assert_eq!((warnings.len(), warnings[0].place.clone()), (1, Some(8..11)));
+        assert!(warnings[0].remedy.contains("remove `old`"));
     }
 
     #[test]

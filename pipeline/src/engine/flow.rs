@@ -49,7 +49,7 @@ impl Flow {
     /// Builds every operator and opens the sources; starts nothing.
     ///
     /// # Errors
-    /// If an operator cannot be built or the broker refuses a source.
+    /// If an operator cannot be built, the broker refuses a source, or the flow has `webhooks` and there is no completion hook.
     pub async fn build(
         spec: FlowSpec,
         services: &Arc<Services>,

@@ -36,11 +36,11 @@ impl FlowSpec {
             problems.add(place.clone(), "retry.attempts is 0", "give at least 1: the first attempt counts");
         }
         if settings.ack_wait_ms == 0 {
-            let message = "ack_wait_ms is 0: the broker would redeliver every event at once";
+            let message = "ack_wait_ms is 0, which is no time to process an event in";
             problems.add(place.clone(), message, "give at least 1000, or leave it out for 15000");
         }
         for stage in self.stages.iter().filter(|stage| stage.settings.timeout_ms == 0) {
-            let message = format!("timeout_ms of {} is 0: every batch would time out", stage.name);
+            let message = format!("timeout_ms of {} is 0, which is no time to process a batch in", stage.name);
             problems.add(stage.places.of("timeout_ms"), message, "give at least 1, or leave it out for 60000");
         }
     }

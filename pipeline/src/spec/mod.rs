@@ -6,7 +6,7 @@
 mod durable_cuts;
 mod flow;
 mod flow_check;
-pub mod memory_budget;
+mod memory_budget;
 mod stage;
 
 pub use durable_cuts::PART;

@@ -105,8 +105,10 @@ fn a_renamed_key_works_and_warns_with_its_file_and_line() {
 }
 
 #[test]
-fn a_renamed_key_beside_the_new_one_is_refused() {
-    let (_, problems, text) = read_paint("[paint]\ncolor = \"red\"\n", "[paint]\ncolour = \"blue\"\n");
-    assert!(!problems.is_empty() && problems.warnings().is_empty());
-    assert!(text.contains("error: `color` and `colour` are both set") && text.contains("first.toml:2:1"), "{text}");
+fn a_renamed_key_and_the_new_one_in_two_files_are_a_warning_and_the_later_file_counts() {
+    let (paint, problems, text) = read_paint("[paint]\ncolor = \"red\"\n", "[paint]\ncolour = \"blue\"\n");
+    assert!(problems.is_empty() && paint == Some(Paint { colour: "blue".into() }), "{text}");
+    assert!(text.contains("warning: `color` and `colour` are both set") && text.contains("first.toml:2:1"), "{text}");
+    let (paint, ..) = read_paint("[paint]\ncolour = \"blue\"\n", "[paint]\ncolor = \"red\"\n");
+    assert_eq!(paint, Some(Paint { colour: "red".into() }));
 }

@@ -38,7 +38,7 @@ impl SourcePdf {
         };
         let document = Document::load_mem(file).map_err(unreadable)?;
         if document.is_encrypted() {
-            let why = format!("document {} is encrypted: send it without a password", number + 1);
+            let why = format!("document {} is encrypted: remove its password before sending it", number + 1);
             return Err((DocumentFault::PdfEncrypted, why));
         }
         Ok(Self::of(document, Sha256::digest(file).into()))

@@ -41,7 +41,7 @@ impl SizeLimit {
             return Ok(());
         }
         let most = ByteSize(self.max_bytes);
-        Err(Problem::too_large(format!("{} goes on after {most}, the most this route takes", self.what)))
+        Err(Problem::too_large(format!("{} is longer than {most}, the most that is taken here", self.what)))
     }
 
     /// Bytes counted so far.
