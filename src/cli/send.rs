@@ -1,13 +1,19 @@
 //! `caudal send`: sends a folder of files to a running service, resumably.
 //!
-//! Each file becomes one request. A journal beside the files lists those that were answered, so that a second run sends only
-//! what is new, changed or failed. With `--save`, answers are stored, and a file whose answer is missing is sent again.
+//! Each file becomes one request, whatever is restarted meanwhile: a call that fails because the service is away is repeated under
+//! the file's idempotency key. A journal beside the files lists those that were accepted and answered, so that a second run sends
+//! only what is new, changed or failed. With `--save`, answers are stored, and a file whose answer is missing is sent again.
 
 mod answers;
+mod call_error;
 mod journal;
 mod media;
+mod names;
+mod patience;
+mod target;
 mod upload;
 
+use std::cell::RefCell;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -22,7 +28,9 @@ use serde::Serialize;
 
 use answers::Answers;
 use journal::Journal;
-use upload::{Target, Way, upload};
+use patience::Patience;
+use target::{Target, Way};
+use upload::Uploader;
 
 #[derive(Args)]
 pub struct SendArgs {
@@ -52,6 +60,9 @@ pub struct SendArgs {
     /// Requests in flight at once
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     parallel: u16,
+    /// How long, in seconds, to keep trying while the service cannot be reached or is too busy
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u32).range(..=86_400))]
+    patience: u32,
     /// Where to record what was sent [default: .caudal-send.jsonl in the folder]
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
@@ -98,7 +109,7 @@ struct Failure {
 }
 
 /// # Errors
-/// If the folder cannot be read or the journal cannot be written. Files that fail are listed and are no error.
+/// If the folder or the journal cannot be used, or files would share a name. Files that fail are listed and are no error.
 pub fn run(args: &SendArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new()?;
     let summary = runtime.block_on(send(args))?;
@@ -117,26 +128,26 @@ pub fn run(args: &SendArgs) -> anyhow::Result<ExitCode> {
 
 async fn send(args: &SendArgs) -> anyhow::Result<Summary> {
     let files = list(&args.folder)?;
+    let target = Target::new(&args.to, args.way()?, args.token.as_deref())?;
+    target.check_ids(&files)?;
     let answers = args.save.as_deref().map(|folder| Answers::open(folder, &args.folder, &files)).transpose()?;
     let journal_path = args.journal.clone().unwrap_or_else(|| beside(&args.folder));
-    let target = Target::new(&args.to, args.way()?, args.token.as_deref())?;
-    let mut journal = Journal::open(&journal_path, &target.describe())?;
-    let (target, answers) = (&target, answers.as_ref());
-    let (done, waiting): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| journal.has(file, answers));
+    let journal = Journal::open(&journal_path, &target.describe())?;
+    let (done, waiting): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| journal.has(file, answers.as_ref()));
     let mut summary = Summary { skipped: done.len(), ..Summary::default() };
 
     let bar = progress_bar(waiting.len());
+    let patience = Patience::new(Duration::from_secs(args.patience.into()), bar.clone());
+    let uploader = Uploader { target: &target, patience, journal: RefCell::new(journal), answers: answers.as_ref() };
+    let uploader = &uploader;
     let uploads = waiting.into_iter().map(|file| async move {
-        let result = upload(target, &file, answers).await;
+        let result = uploader.upload(&file).await;
         (file, result)
     });
     let mut uploads = stream::iter(uploads).buffer_unordered(usize::from(args.parallel));
     while let Some((file, result)) = uploads.next().await {
         match result {
-            Ok(saved) => {
-                journal.add(&file, saved)?;
-                summary.sent += 1;
-            }
+            Ok(()) => summary.sent += 1,
             Err(error) => {
                 let failure = Failure { file: file.display().to_string(), why: format!("{error:#}") };
                 bar.println(format!("failed  {}  {}", failure.file, failure.why));

@@ -66,12 +66,25 @@ impl Caudal {
 
     /// Like [`serve`](Self::serve), with secrets in the environment.
     pub async fn serve_with(folder: Folder, args: &[&str], secrets: &[(&str, &str)]) -> Self {
+        Self::serve_at("127.0.0.1:0", folder, args, secrets).await
+    }
+
+    /// Kills the service with SIGKILL and starts it again with the same data, at the same address.
+    pub async fn restart(self, args: &[&str]) -> Self {
+        let children: Vec<u32> = descendants(self.pid()).into_iter().skip(1).collect();
+        let listen = self.base.strip_prefix("http://").unwrap().to_owned();
+        let folder = self.kill().await;
+        wait_until_gone(&children).await;
+        Self::serve_at(&listen, folder, args, &[]).await
+    }
+
+    async fn serve_at(listen: &str, folder: Folder, args: &[&str], secrets: &[(&str, &str)]) -> Self {
         let log = std::fs::File::options().create(true).append(true).open(folder.path().join("log")).unwrap();
         let mut child = program()
             .envs(secrets.iter().copied())
             .arg("serve")
             .args(args)
-            .args(["--listen", "127.0.0.1:0", "--data-dir"])
+            .args(["--listen", listen, "--data-dir"])
             .arg(folder.path().join("data"))
             .stdout(Stdio::piped())
             .stderr(log)
@@ -181,6 +194,22 @@ pub fn descendants(pid: u32) -> Vec<u32> {
         next += 1;
     }
     tree
+}
+
+fn is_alive(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // A zombie has ended; its parent has not waited for it yet.
+    !status.is_empty() && !status.contains(") Z ")
+}
+
+/// Waits until these processes have ended.
+pub async fn wait_until_gone(pids: &[u32]) {
+    let poll = async {
+        while pids.iter().any(|pid| is_alive(*pid)) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, poll).await.expect("the broker ends with its parent");
 }
 
 /// Resident memory of one process, in bytes.

@@ -4,25 +4,10 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use crate::caudal::{Caudal, TIMEOUT, descendants};
+use crate::caudal::{Caudal, TIMEOUT, descendants, wait_until_gone};
 use crate::test_images::{jpeg, scene};
 
 const UPLOADS: u32 = 200;
-
-fn is_alive(pid: u32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // A zombie has ended; its parent has not waited for it yet.
-    !status.is_empty() && !status.contains(") Z ")
-}
-
-async fn wait_until_gone(pids: &[u32]) {
-    let poll = async {
-        while pids.iter().any(|pid| is_alive(*pid)) {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(TIMEOUT, poll).await.expect("the broker ends with its parent");
-}
 
 #[tokio::test]
 async fn requests_accepted_before_a_kill_are_done_once_after_restart() {

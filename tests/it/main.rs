@@ -3,6 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_input;
+#[path = "../faults/broker_client.rs"]
+#[expect(dead_code, reason = "the test binary `faults` uses the rest")]
+mod broker_client;
 mod browser;
 mod caudal;
 mod check;
@@ -17,5 +20,6 @@ mod metrics;
 mod onnx_model;
 mod reports;
 mod send;
+mod send_restarts;
 mod tenants;
 mod test_images;

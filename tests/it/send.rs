@@ -180,22 +180,29 @@ async fn contexts_become_documents_and_a_second_run_sends_only_missing_ones() {
 }
 
 #[tokio::test]
-async fn answers_that_would_overwrite_a_file_are_refused_before_anything_is_sent() {
+async fn files_that_share_a_name_and_answers_that_overwrite_files_are_refused_before_anything_is_sent() {
     let folder = tempfile::tempdir().unwrap();
     let contexts = folder.path().join("contexts");
     std::fs::create_dir(&contexts).unwrap();
     std::fs::write(contexts.join("a.json"), "{}").unwrap();
-    let refused = async |save: &Path| {
+    let refused = async |route: &str, save: &Path| {
         let mut command = program();
-        command.arg("send").arg(&contexts).args(["--route", "/x", "--to", "http://127.0.0.1:9", "--save"]).arg(save);
+        command.arg("send").arg(&contexts).args(["--route", route, "--to", "http://127.0.0.1:9", "--save"]).arg(save);
         let output = command.output().await.unwrap();
         assert_eq!(output.status.code(), Some(1));
         String::from_utf8(output.stderr).unwrap()
     };
-    let why = refused(&contexts).await;
+    let why = refused("/x", &contexts).await;
     assert!(why.contains("choose another folder"), "{why}");
     std::fs::write(contexts.join("a.txt"), "{}").unwrap();
-    let why = refused(&folder.path().join("answers")).await;
+    let why = refused("/x", &folder.path().join("answers")).await;
     assert!(why.contains("would have the same name"), "{why}");
-    assert_eq!(names(&contexts), ["a.json", "a.txt"]);
+    // Under a route with the file's name, other characters do not tell files apart either. All are listed.
+    for name in ["b c.json", "b-c.json", "b_c.json"] {
+        std::fs::write(contexts.join(name), "{}").unwrap();
+    }
+    let why = refused("/x/{name}", &folder.path().join("answers")).await;
+    assert!(why.contains("a: a.json, a.txt\n") && why.contains("b-c: b c.json, b-c.json\n"), "{why}");
+    assert!(why.contains("rename them") && !why.contains("b_c"), "{why}");
+    assert_eq!(names(&contexts), ["a.json", "a.txt", "b c.json", "b-c.json", "b_c.json"]);
 }

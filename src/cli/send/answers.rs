@@ -1,7 +1,5 @@
 //! The folder for answers: one file per sent file, renamed into place once complete.
 
-use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -11,6 +9,7 @@ use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 
 use super::media::extension_of;
+use super::names::{shared, stem};
 
 /// The folder.
 pub struct Answers {
@@ -29,12 +28,10 @@ impl Answers {
         if folder.canonicalize()? == of_files.canonicalize()? {
             bail!("answers in {} could overwrite the files that are sent: choose another folder", folder.display());
         }
-        let mut stems = HashMap::new();
-        for file in files {
-            if let Some(other) = stems.insert(stem(file), file) {
-                let (one, two) = (other.display(), file.display());
-                bail!("the answers to {one} and {two} would have the same name: rename one of them");
-            }
+        if let Some(shared) = shared(files, stem) {
+            bail!(
+                "the answers to these files would have the same name:\n{shared}rename them: the extension does not count"
+            );
         }
         Ok(Self { folder: folder.to_path_buf() })
     }
@@ -52,7 +49,7 @@ impl Answers {
     pub async fn store(&self, file: &Path, answer: Response) -> anyhow::Result<String> {
         let media_type = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let extension = extension_of(media_type.unwrap_or_default());
-        let name = format!("{}.{extension}", stem(file).to_string_lossy());
+        let name = format!("{}.{extension}", stem(file));
         let part = self.folder.join(format!(".{name}.part"));
         let written = async {
             let mut whole = File::create(&part).await.with_context(|| format!("cannot write {}", part.display()))?;
@@ -72,8 +69,4 @@ impl Answers {
         }
         Ok(name)
     }
-}
-
-fn stem(file: &Path) -> &OsStr {
-    file.file_stem().unwrap_or_default()
 }
