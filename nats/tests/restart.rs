@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use nats::server::{PrivateServer, ServerError};
 use nats::{JetStream, NatsSpec};
 use pipeline::{Lane, OutcomeKind, Settlement, Transport};
@@ -142,6 +143,11 @@ async fn publishers_reach_a_listening_server_with_their_key_and_can_do_nothing_e
     jetstream.publish_with_headers("ev.f.interactive", headers, "hello".into()).await.unwrap().await.unwrap();
     let mut source = open(&transport, "f", Lane::Interactive, bounds(1)).await;
     assert_eq!(next(&mut source).await.envelope.id.as_str(), "from-outside");
+    // As client libraries do that get a subject and no stream.
+    assert_eq!(jetstream.stream_by_subject("res.from-outside.*").await.unwrap(), "RES");
+    let results = jetstream.get_stream("RES").await.unwrap();
+    assert!(results.consumer_names().collect::<Vec<_>>().await.iter().all(Result::is_ok));
+    assert!(results.consumers().collect::<Vec<_>>().await.iter().all(Result::is_ok));
     // It can neither forge a result nor change the streams.
     assert!(jetstream.delete_stream("RES").await.is_err());
     let mut forged = async_nats::jetstream::context::ContextBuilder::new()
