@@ -32,6 +32,15 @@ enum Role {
 }
 
 impl RoleArgs {
+    /// The role as it is written.
+    pub fn name(&self) -> &'static str {
+        match self.role {
+            Role::All => "all",
+            Role::Gateway => "gateway",
+            Role::Worker => "worker",
+        }
+    }
+
     /// Removes from the plan what this process does not run.
     ///
     /// # Errors

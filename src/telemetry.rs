@@ -1,7 +1,7 @@
-//! `[telemetry]`: exports traces to a collector by OTLP (HTTP, protobuf).
+//! `[telemetry]`: exports traces to a collector by OTLP (HTTP, protobuf). Each names the process that it comes from.
 //!
 //! Spans wait in a bounded queue, and a thread of its own sends them in batches. Spans are dropped when the queue is full or the
-//! collector is unreachable; nothing else is affected. Without the section nothing runs.
+//! collector is unreachable; nothing else is affected. Without a collector nothing runs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -42,7 +42,8 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TelemetrySpec {
-    /// Address of the collector, `http://HOST:4318` or `https://…`. Without it nothing is sent.
+    /// Address of the collector, `http://HOST:4318` or `https://…`. Without it the variable
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT` counts; without both nothing is sent.
     pub otlp: Option<String>,
     /// Headers that the collector requires, for example `authorization = { env = "NAME" }`.
     pub headers: BTreeMap<String, Secret>,
@@ -57,6 +58,24 @@ impl Default for TelemetrySpec {
 }
 
 impl TelemetrySpec {
+    /// Sets the collector that counts if the section names none. Unlike the section's, its address may have a path, below
+    /// which the path for traces is. Empty text is none.
+    ///
+    /// # Errors
+    /// If it is not the address of a collector.
+    pub fn set_default_endpoint(&mut self, endpoint: &str) -> anyhow::Result<()> {
+        if self.otlp.is_some() || endpoint.is_empty() {
+            return Ok(());
+        }
+        // The text is left out: it may contain secrets.
+        anyhow::ensure!(
+            base_url(endpoint).is_some(),
+            "OTEL_EXPORTER_OTLP_ENDPOINT is not the address of a collector: write it as http://HOST:4318, or unset it"
+        );
+        self.otlp = Some(endpoint.to_owned());
+        Ok(())
+    }
+
     /// Reports what is wrong with the section. Connects to nothing.
     pub fn check(&self, places: &Places, problems: &mut Problems) {
         if let Some(otlp) = self.otlp.as_deref().filter(|otlp| !is_collector(otlp)) {
@@ -77,13 +96,42 @@ impl TelemetrySpec {
 
 /// Whether a text is `http://HOST:PORT` or `https://HOST:PORT` without a path, query or credentials.
 fn is_collector(text: &str) -> bool {
-    let Ok(url) = reqwest::Url::parse(text) else { return false };
-    let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
-    matches!(url.scheme(), "http" | "https")
-        && url.has_host()
-        && bare
-        && url.username().is_empty()
-        && url.password().is_none()
+    base_url(text).is_some_and(|url| url.path() == "/")
+}
+
+/// An HTTP address without query or credentials.
+fn base_url(text: &str) -> Option<reqwest::Url> {
+    let url = reqwest::Url::parse(text).ok()?;
+    let bare = url.query().is_none() && url.fragment().is_none();
+    let anonymous = url.username().is_empty() && url.password().is_none();
+    (matches!(url.scheme(), "http" | "https") && url.has_host() && bare && anonymous).then_some(url)
+}
+
+/// Which process spans come from. Made once per process: its instance is new each time.
+pub struct ProcessIdentity {
+    service: String,
+    role: &'static str,
+    instance: String,
+    host: String,
+}
+
+impl ProcessIdentity {
+    /// This process, of a service and in a role.
+    pub fn new(service: &str, role: &'static str) -> Self {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        Self { service: service.to_owned(), role, instance: uuid::Uuid::new_v4().to_string(), host }
+    }
+
+    /// By the names of OpenTelemetry's semantic conventions.
+    fn resource(&self) -> Resource {
+        let attributes = [
+            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+            KeyValue::new("service.instance.id", self.instance.clone()),
+            KeyValue::new("host.name", self.host.clone()),
+            KeyValue::new("caudal.role", self.role),
+        ];
+        Resource::builder().with_service_name(self.service.clone()).with_attributes(attributes).build()
+    }
 }
 
 /// The exporter of spans.
@@ -98,7 +146,7 @@ impl Telemetry {
     ///
     /// # Errors
     /// If a secret cannot be read.
-    pub fn open(spec: &TelemetrySpec, service: &str, runtime: Handle) -> anyhow::Result<Option<Arc<Self>>> {
+    pub fn open(spec: &TelemetrySpec, process: &ProcessIdentity, runtime: Handle) -> anyhow::Result<Option<Arc<Self>>> {
         let Some(otlp) = &spec.otlp else { return Ok(None) };
         let mut headers = HashMap::new();
         for (name, secret) in &spec.headers {
@@ -120,7 +168,7 @@ impl Telemetry {
             .with_scheduled_delay(LINGER)
             .build();
         let mut processor = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
-        processor.set_resource(&Resource::builder().with_service_name(service.to_owned()).build());
+        processor.set_resource(&process.resource());
         let scope = InstrumentationScope::builder("caudal").with_version(env!("CARGO_PKG_VERSION")).build();
         Ok(Some(Arc::new(Self { processor, scope, sample: spec.sample })))
     }
@@ -213,6 +261,35 @@ impl HttpClient for Collector {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_resource_names_the_process() {
+        let process = ProcessIdentity::new("petalert", "worker");
+        let text = |name: &'static str| process.resource().get(&name.into()).unwrap().to_string();
+        let parts = [text("service.name"), text("service.version"), text("caudal.role")];
+        assert_eq!(parts, ["petalert", env!("CARGO_PKG_VERSION"), "worker"]);
+        assert!(!text("host.name").is_empty());
+        assert_eq!(text("service.instance.id").len(), 36);
+        let other = ProcessIdentity::new("petalert", "worker").resource();
+        assert_ne!(other.get(&"service.instance.id".into()).unwrap().to_string(), text("service.instance.id"));
+    }
+
+    #[test]
+    fn the_default_endpoint_counts_only_if_the_section_has_none() {
+        let mut spec = TelemetrySpec::default();
+        spec.set_default_endpoint("").unwrap();
+        assert_eq!(spec.otlp, None);
+        spec.set_default_endpoint("https://otlp.example/otlp").unwrap();
+        assert_eq!(spec.otlp.as_deref(), Some("https://otlp.example/otlp"));
+        spec.set_default_endpoint("http://other:4318").unwrap();
+        assert_eq!(spec.otlp.as_deref(), Some("https://otlp.example/otlp"));
+    }
+
+    #[test]
+    fn a_default_endpoint_that_is_no_address_is_refused_by_the_variables_name() {
+        let error = TelemetrySpec::default().set_default_endpoint("collector:4318").unwrap_err().to_string();
+        assert!(error.contains("OTEL_EXPORTER_OTLP_ENDPOINT"), "{error}");
+    }
 
     #[test]
     fn a_collector_has_an_address_and_no_path() {

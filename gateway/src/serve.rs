@@ -26,8 +26,9 @@ impl From<TcpListener> for Listener {
     }
 }
 
-/// Serves until `shutdown`, then lets open requests finish for the service's grace. Event streams end at once and their
-/// clients resume elsewhere; requests that still wait for a result at half of the grace are answered 202.
+/// Serves until `shutdown`, then lets open requests finish for the service's grace. Requests that are on their way when
+/// the shutdown begins are answered too. Event streams end at once and their clients resume elsewhere; requests that still
+/// wait for a result at half of the grace are answered 202.
 pub async fn serve(door: impl Into<Listener>, state: GatewayState, shutdown: CancellationToken) {
     let Listener { listener, tls } = door.into();
     let tls = tls.map(Arc::new);
@@ -37,9 +38,9 @@ pub async fn serve(door: impl Into<Listener>, state: GatewayState, shutdown: Can
     let sampler = tokio::spawn(sample(state.clone(), limits));
     let renewal = tls.clone().map(|tls| tokio::spawn(async move { tls.renew().await }));
     let acceptor = Acceptor::new(app, state.clone(), tls);
-    acceptor.run(listener, &shutdown).await;
+    acceptor.run(&listener, &shutdown).await;
     state.closing.cancel();
-    acceptor.drain(state.service.grace()).await;
+    acceptor.drain(listener, state.service.grace()).await;
     sampler.abort();
     renewal.inspect(|renewal| renewal.abort());
 }

@@ -96,7 +96,17 @@ pub struct Shared {
     pub(crate) closing: CancellationToken,
 }
 
+/// How long after a shutdown began new requests are still taken: they were sent before their client could know.
+const LAST_REQUESTS: Duration = Duration::from_millis(250);
+
 impl GatewayState {
+    /// Resolves a moment after a shutdown began, when no request is on its way any more that was sent before. At most a
+    /// quarter of the grace, so that these can be answered.
+    pub(crate) async fn last_requests_taken(&self) {
+        self.closing.cancelled().await;
+        tokio::time::sleep(LAST_REQUESTS.min(self.service.grace() / 4)).await;
+    }
+
     /// The state of a gateway that is not served yet.
     #[must_use]
     pub fn new(gateway: Gateway) -> Self {

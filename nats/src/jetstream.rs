@@ -18,7 +18,7 @@ use tokio_util::sync::DropGuard;
 
 use crate::link::broker::Broker;
 use crate::link::connection::Connection;
-use crate::queue::{backlog, source, submit, tail};
+use crate::queue::{backlog, source, submit, tail, workers};
 use crate::stores::claim_store::ClaimStore;
 use crate::stores::result_dispatch::ResultDispatch;
 use crate::stores::usage::{self, StorageUsage};
@@ -62,6 +62,14 @@ impl JetStream {
     /// If the broker does not answer.
     pub async fn dead_letter_counts(&self) -> Result<HashMap<FlowName, u64>, TransportError> {
         usage::dead_letter_counts(&self.broker).await
+    }
+
+    /// Declared flows on which no process works: none asks for their events, and none has any.
+    ///
+    /// # Errors
+    /// If the broker does not answer.
+    pub async fn flows_without_worker(&self) -> Result<Vec<FlowName>, TransportError> {
+        workers::flows_without_worker(&self.broker).await
     }
 
     /// Stops pulling and following, hands back the events that nobody took, and sends what is queued. Call it after the

@@ -211,6 +211,68 @@ async fn an_event_that_cannot_be_decoded_becomes_a_dead_letter() {
         .await;
 }
 
+/// The header of each dead letter, oldest first.
+async fn dead_letter_headers(broker: &Broker, name: &str) -> Vec<Option<String>> {
+    let client = support_client::connect(broker, "caudal.nk").await;
+    let stream = async_nats::jetstream::new(client).get_stream("DEAD").await.unwrap();
+    let mut found = Vec::new();
+    for sequence in 1..=stream.get_info().await.unwrap().state.last_sequence {
+        let letter = stream.get_raw_message(sequence).await.unwrap();
+        found.push(letter.headers.get(name).map(|value| value.as_str().to_owned()));
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_dead_letter_keeps_the_message_id_of_its_event() {
+    let broker = Broker::start().await;
+    let transport = broker.connect(topology(&[("f", 100)])).await;
+    let sent = event("f", "failed", text("x"));
+    let letter = DeadLetter {
+        envelope: sent.envelope,
+        payload: sent.payload,
+        stage: "embed".into(),
+        faults: 1,
+        cause: Rejection::internal("x"),
+        error: None,
+    };
+    transport.dead_letter(letter).await.unwrap();
+    let jetstream = async_nats::jetstream::new(support_client::connect(&broker, "publisher.nk").await);
+    let mut source = open(&transport, "f", Lane::Bulk, bounds(10)).await;
+    for (count, id) in [(2, Some("unreadable")), (3, None)] {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("ce-id", "a.b");
+        id.into_iter().for_each(|id| headers.insert("Nats-Msg-Id", id));
+        jetstream.publish_with_headers("ev.f.bulk", headers, "x".into()).await.unwrap().await.unwrap();
+        assert!(is_quiet(&mut source, Duration::from_millis(500)).await);
+        eventually("the dead letter is stored", || async {
+            transport.dead_letters(None, 0, 10).await.unwrap().len() == count
+        })
+        .await;
+    }
+    let ids = dead_letter_headers(&broker, "Caudal-MessageId").await;
+    assert_eq!(ids, [Some("failed".to_owned()), Some("unreadable".to_owned()), None]);
+    let own = dead_letter_headers(&broker, "Nats-Msg-Id").await;
+    assert!(own.iter().all(|id| id.as_deref().is_some_and(|id| id != "failed" && id != "unreadable")), "{own:?}");
+}
+
+#[tokio::test]
+async fn a_flow_has_a_worker_while_one_asks_for_its_events_or_has_some() {
+    let broker = Broker::start().await;
+    let transport = broker.connect(topology(&[("f", 100), ("g", 100)])).await;
+    let without = || async { transport.flows_without_worker().await.unwrap() };
+    assert_eq!(without().await, [token("f"), token("g")]);
+    let mut source = open(&transport, "g", Lane::Interactive, bounds(1)).await;
+    eventually("the worker of g asks", || async { without().await == [token("f")] }).await;
+    // It has all it has room for, and asks for nothing.
+    transport.submit(event("g", "a", text("x"))).await.unwrap();
+    let held = next(&mut source).await;
+    assert_eq!(without().await, [token("f")]);
+    held.ack.settle(Settlement::Done).await;
+    drop(source);
+    eventually("the worker of g is gone", || async { without().await.len() == 2 }).await;
+}
+
 #[tokio::test]
 async fn a_subject_that_is_no_lane_is_stored_in_no_stream() {
     let broker = Broker::start().await;

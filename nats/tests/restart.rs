@@ -13,9 +13,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_nats::jetstream::consumer::PullConsumer;
+use futures_util::StreamExt;
 use nats::server::{PrivateServer, ServerError};
 use nats::{JetStream, NatsSpec};
-use pipeline::{Lane, OutcomeKind, Settlement, Transport};
+use pipeline::{Lane, OutcomeKind, Settlement, SourceBounds, Transport};
 use rustix::process::{Pid, Signal, kill_process};
 use support::*;
 
@@ -120,6 +122,37 @@ async fn a_server_that_cannot_start_reports_why() {
     assert!(matches!(PrivateServer::start(missing).await, Err(ServerError::Spawn { .. })));
 }
 
+/// The broker stands still for longer than `ack_wait`: no progress report reaches it, and it redelivers everything.
+#[tokio::test]
+async fn what_is_in_flight_here_is_not_begun_again() {
+    let broker = Broker::start().await;
+    let transport = broker.connect(topology(&[("f", 100)])).await;
+    let short = SourceBounds { ack_wait: Duration::from_millis(300), ..bounds(4) };
+    let mut source = open(&transport, "f", Lane::Interactive, short).await;
+    transport.submit(event("f", "a", text("x"))).await.unwrap();
+    let held = next(&mut source).await;
+    let pid = Pid::from_raw(broker.server.pid().unwrap() as i32).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    tokio::time::sleep(4 * short.ack_wait).await;
+    kill_process(pid, Signal::CONT).unwrap();
+    let seed = std::fs::read_to_string(broker.dir.path().join("nats/caudal.nk")).unwrap();
+    let raw = async_nats::ConnectOptions::with_nkey(seed).connect(broker.access().url).await.unwrap();
+    let jetstream = async_nats::jetstream::new(raw);
+    let info = || async {
+        let consumer: PullConsumer = jetstream.get_consumer_from_stream("interactive", "EV-f").await.unwrap();
+        consumer.get_info().await.unwrap()
+    };
+    eventually("the broker redelivers", || async { info().await.num_redelivered > 0 }).await;
+    assert_eq!(info().await.config.ack_wait, short.ack_wait);
+    assert!(is_quiet(&mut source, 2 * short.ack_wait).await);
+    held.ack.settle(Settlement::Done).await;
+    eventually("it has ended", || async { transport.backlog(&token("f")).await.unwrap().is_empty() }).await;
+    // A consumer that exists gets the new wait.
+    drop(source);
+    drop(open(&transport, "f", Lane::Interactive, bounds(1)).await);
+    assert_eq!(info().await.config.ack_wait, bounds(1).ack_wait);
+}
+
 #[tokio::test]
 async fn publishers_reach_a_listening_server_with_their_key_and_can_do_nothing_else() {
     let broker =
@@ -142,6 +175,11 @@ async fn publishers_reach_a_listening_server_with_their_key_and_can_do_nothing_e
     jetstream.publish_with_headers("ev.f.interactive", headers, "hello".into()).await.unwrap().await.unwrap();
     let mut source = open(&transport, "f", Lane::Interactive, bounds(1)).await;
     assert_eq!(next(&mut source).await.envelope.id.as_str(), "from-outside");
+    // As client libraries do that get a subject and no stream.
+    assert_eq!(jetstream.stream_by_subject("res.from-outside.*").await.unwrap(), "RES");
+    let results = jetstream.get_stream("RES").await.unwrap();
+    assert!(results.consumer_names().collect::<Vec<_>>().await.iter().all(Result::is_ok));
+    assert!(results.consumers().collect::<Vec<_>>().await.iter().all(Result::is_ok));
     // It can neither forge a result nor change the streams.
     assert!(jetstream.delete_stream("RES").await.is_err());
     let mut forged = async_nats::jetstream::context::ContextBuilder::new()

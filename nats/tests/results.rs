@@ -43,6 +43,22 @@ async fn the_first_terminal_wins_and_nothing_follows_it() {
 }
 
 #[tokio::test]
+async fn accepted_is_stored_once_also_after_the_end() {
+    let broker = Broker::start().await;
+    let transport = broker.connect(topology(&[])).await;
+    let request = token("r");
+    for kind in [OutcomeKind::Data, OutcomeKind::Done] {
+        transport.publish_outcome(&request, &outcome(kind, 1, "")).await.unwrap();
+    }
+    let accepted = outcome(OutcomeKind::Accepted, 0, "");
+    assert_eq!(transport.publish_outcome(&request, &accepted).await.unwrap(), ResultAck::Stored);
+    assert_eq!(transport.publish_outcome(&request, &accepted).await.unwrap(), ResultAck::Refused);
+    let stored = transport.outcomes(&request).await.unwrap();
+    let kinds: Vec<OutcomeKind> = stored.iter().map(|outcome| outcome.kind).collect();
+    assert_eq!(kinds, [OutcomeKind::Accepted, OutcomeKind::Data, OutcomeKind::Done]);
+}
+
+#[tokio::test]
 async fn a_watch_gets_live_what_the_history_has_later_on_any_gateway() {
     let broker = Broker::start().await;
     let transport = broker.connect(topology(&[])).await;

@@ -238,7 +238,8 @@ pub trait Transport: Send + Sync {
         bounds: SourceBounds,
     ) -> Result<Box<dyn Source>, TransportError>;
 
-    /// Stores a result; stored when it returns. The first terminal result wins; everything after it is refused.
+    /// Stores a result; stored when it returns. The first terminal result wins; everything after it is refused, except
+    /// `accepted`, which a worker may have overtaken.
     async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<ResultAck, TransportError>;
 
     /// All results stored for a request so far, in order; empty if the id was never accepted or its results have expired.

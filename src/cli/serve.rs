@@ -10,6 +10,7 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use futures_util::FutureExt;
 use gateway::{FlowEntry, Gateway, GatewayState, Identity, Listener, ReadinessCheck, Tls};
+use nats::JetStream;
 use pipeline::documents::Converter;
 use pipeline::engine::Running;
 use pipeline::webhook::WebhookCaller;
@@ -25,7 +26,7 @@ use crate::installed::Parts;
 use crate::metrics::{self, BrokerMetrics};
 use crate::plan::{self, Plan};
 use crate::role::RoleArgs;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{ProcessIdentity, Telemetry};
 
 #[derive(Args)]
 pub struct ServeArgs {
@@ -39,6 +40,9 @@ pub struct ServeArgs {
     /// Directory for everything the service stores
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Collector of traces, unless [telemetry] otlp names one
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true, value_name = "URL")]
+    otlp_endpoint: Option<String>,
 }
 
 /// # Errors
@@ -62,15 +66,18 @@ pub fn run(args: &ServeArgs, parts: &Parts, extras: &Extras) -> anyhow::Result<E
     if let Some(data_dir) = &args.data_dir {
         plan.process.data_dir.clone_from(data_dir);
     }
+    if let Some(endpoint) = &args.otlp_endpoint {
+        plan.telemetry.set_default_endpoint(endpoint)?;
+    }
     args.role.apply(&mut plan)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("caudal").build()?;
-    runtime.block_on(serve(plan, parts, extras))?;
+    runtime.block_on(serve(plan, args.role.name(), parts, extras))?;
     // A thread that hangs in a library must not delay the exit.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(mut plan: Plan, parts: &Parts, extras: &Extras) -> anyhow::Result<()> {
+async fn serve(mut plan: Plan, role: &'static str, parts: &Parts, extras: &Extras) -> anyhow::Result<()> {
     let metrics = metrics::install()?;
     let stop = stop_signal()?;
     let grace = plan.gateway.service.grace();
@@ -83,9 +90,9 @@ async fn serve(mut plan: Plan, parts: &Parts, extras: &Extras) -> anyhow::Result
     let tls = plan.gateway.service.tls.clone();
     let tls = tokio::task::spawn_blocking(move || tls.as_ref().map(Tls::open).transpose()).await??;
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let (spec, service) = (plan.telemetry.clone(), plan.gateway.service.name.clone());
+    let (spec, process) = (plan.telemetry.clone(), ProcessIdentity::new(&plan.gateway.service.name, role));
     let runtime = tokio::runtime::Handle::current();
-    let telemetry = tokio::task::spawn_blocking(move || Telemetry::open(&spec, &service, runtime)).await??;
+    let telemetry = tokio::task::spawn_blocking(move || Telemetry::open(&spec, &process, runtime)).await??;
     let spans = telemetry.clone().map(|telemetry| telemetry as Arc<dyn Spans>);
     let mut assembly = assembly::open(&mut plan, parts, extras, spans).await?;
     let running = assembly.start_flows();
@@ -132,7 +139,7 @@ fn gateway_state(
         spans: assembly.services.process.spans.clone(),
         webhook_caller: assembly.services.get::<dyn WebhookCaller>().ok(),
         flow_stats: Arc::new(move || stats_of.stats()),
-        checks: checks(assembly),
+        checks: checks(plan, assembly),
         render_metrics: metrics::renderer(metrics, engine, Arc::clone(&assembly.services), broker),
     })
 }
@@ -159,7 +166,7 @@ async fn work(mut running: Running, stop: &CancellationToken, grace: Duration) -
 }
 
 /// The checks behind `/ready`.
-fn checks(assembly: &Assembly) -> Vec<(String, ReadinessCheck)> {
+fn checks(plan: &Plan, assembly: &Assembly) -> Vec<(String, ReadinessCheck)> {
     let transport = assembly.transport.clone();
     let broker: ReadinessCheck = Arc::new(move || {
         let transport = transport.clone();
@@ -180,7 +187,28 @@ fn checks(assembly: &Assembly) -> Vec<(String, ReadinessCheck)> {
         });
         checks.push(("index".into(), index));
     }
+    if plan.works_on.is_empty() && !plan.flows.is_empty() {
+        let (jetstream, flows) = (Arc::clone(&assembly.jetstream), plan.flows.len());
+        let workers: ReadinessCheck = Arc::new(move || find_worker(Arc::clone(&jetstream), flows).boxed());
+        checks.push(("workers".into(), workers));
+    }
     checks
+}
+
+/// Time between two looks for a worker. Its open pulls can end together, and are renewed within milliseconds.
+const SECOND_LOOK: Duration = Duration::from_millis(200);
+
+/// Whether any process works on any of the flows. A single flow without one is only slow, which `/ready` says once its
+/// backlog does not move.
+async fn find_worker(jetstream: Arc<JetStream>, flows: usize) -> Result<(), String> {
+    for pause in [SECOND_LOOK, Duration::ZERO] {
+        let without = jetstream.flows_without_worker().await.map_err(|error| error.to_string())?;
+        if without.len() < flows {
+            return Ok(());
+        }
+        tokio::time::sleep(pause).await;
+    }
+    Err("no process works on any flow: start one with --role worker".into())
 }
 
 /// A token that SIGTERM or Ctrl-C cancels.

@@ -38,7 +38,7 @@ pub struct Cluster {
     dir: TempDir,
     args: Vec<String>,
     bug: Option<&'static str>,
-    environment: Vec<(&'static str, &'static str)>,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Cluster {
@@ -57,8 +57,8 @@ impl Cluster {
     }
 
     /// Sets an environment variable for every process.
-    pub fn with_environment(mut self, name: &'static str, value: &'static str) -> Self {
-        self.environment.push((name, value));
+    pub fn with_environment(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.push((name, value.to_owned()));
         self
     }
 
@@ -111,7 +111,7 @@ impl Cluster {
         command
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .kill_on_drop(true)
-            .envs(self.environment.iter().copied())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env("CAUDAL_VICTIM_FOLDER", self.folder())
             .arg("serve")
             .args(&self.args)

@@ -25,6 +25,7 @@ mod paused_process;
 mod planted_bugs;
 mod poison_event;
 mod queue_full;
+mod roles;
 mod slow_work;
 mod soak;
 mod sse_resume;

@@ -24,7 +24,8 @@ pub enum ResponseMode {
 /// A span as received.
 #[derive(Clone, Debug)]
 pub struct ReceivedSpan {
-    pub service: String,
+    /// Attributes of the process that it comes from.
+    pub resource: Vec<(String, String)>,
     pub trace: String,
     pub id: String,
     pub parent: String,
@@ -35,6 +36,13 @@ pub struct ReceivedSpan {
     pub begun: u64,
     pub ended: u64,
     pub attributes: Vec<(String, String)>,
+}
+
+impl ReceivedSpan {
+    /// An attribute of the process that it comes from.
+    pub fn of_process(&self, name: &str) -> &str {
+        self.resource.iter().find(|(of, _)| of == name).map_or("", |(_, value)| value)
+    }
 }
 
 /// The running collector; dropping it stops it.
@@ -118,10 +126,9 @@ fn spans_of(request: ExportTraceServiceRequest) -> Vec<ReceivedSpan> {
     let mut all = Vec::new();
     for resource_spans in request.resource_spans {
         let resource = pairs(resource_spans.resource.map(|resource| resource.attributes).unwrap_or_default());
-        let service = resource.iter().find(|(name, _)| name == "service.name").map(|(_, value)| value.clone());
         for span in resource_spans.scope_spans.into_iter().flat_map(|scope| scope.spans) {
             all.push(ReceivedSpan {
-                service: service.clone().unwrap_or_default(),
+                resource: resource.clone(),
                 trace: hex(&span.trace_id),
                 id: hex(&span.span_id),
                 parent: hex(&span.parent_span_id),

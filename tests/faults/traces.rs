@@ -34,7 +34,7 @@ fn cluster(collector: &Collector, sample: &str) -> Cluster {
 
 /// Checks the spans of one request: that of the gateway, that of the flow below it, and one per stage below that.
 fn check_spans(spans: &[ReceivedSpan], id: &str, traceparent: &str) {
-    assert!(spans.iter().all(|span| span.trace == TRACE && span.service == "faults"), "{spans:#?}");
+    assert!(spans.iter().all(|span| span.trace == TRACE && span.of_process("service.name") == "faults"), "{spans:#?}");
     let of = |kind: i32| spans.iter().filter(|span| span.kind == kind).collect::<Vec<&ReceivedSpan>>();
     let ([request], [flow]) = (&*of(SERVER), &*of(CONSUMER)) else { panic!("{spans:#?}") };
     assert_eq!((&*request.name, &*request.parent), ("POST /v1/flows/work", CALLER));
@@ -78,12 +78,33 @@ async fn a_request_is_one_trace_across_gateway_and_worker() {
     assert!(gateway.wait_for_exit().await.success(), "{}", cluster.log("gateway"));
 
     check_spans(&collector.spans(), &id, &traceparent);
+    for span in collector.spans() {
+        let role = if span.kind == SERVER { "gateway" } else { "worker" };
+        assert_eq!(span.of_process("caudal.role"), role, "{span:?}");
+        assert!(
+            ["service.instance.id", "host.name", "service.version"]
+                .iter()
+                .all(|name| !span.of_process(name).is_empty())
+        );
+    }
     let heads = collector.heads();
     assert!(heads.iter().all(|head| head.starts_with("POST /v1/traces HTTP/1.1")), "{heads:?}");
     assert!(heads.iter().all(|head| head.contains(SECRET)), "{heads:?}");
     for log in ["gateway", "worker"] {
         assert!(!cluster.log(log).contains(SECRET));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_usual_variable_names_the_collector_if_the_config_does_not() {
+    let collector = Collector::start(ResponseMode::Accept).await;
+    let cluster = Cluster::new("tests/faults/flows.toml", &["telemetry.sample=1.0"]);
+    let cluster = cluster.with_environment("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url);
+    let process = cluster.start().await;
+    assert_eq!(process.post("/v1/flows/work").body("abc").send().await.unwrap().status(), 200);
+    process.signal(Signal::TERM);
+    assert!(process.wait_for_exit().await.success(), "{}", cluster.log("all"));
+    assert!(collector.spans().iter().any(|span| span.kind == SERVER), "{:#?}", collector.spans());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,6 +3,10 @@
 //! The watch is registered before the history is read, so a result stored in between is seen twice and recognised by
 //! its ordinal. If the watch ends because its reader was slow, the history is read again.
 //!
+//! A fast worker's results can be stored before the gateway's own `accepted`. A follower that is read from the start
+//! waits for `accepted`, for [`FIRST_TIMEOUT`] at most: it never comes if the gateway died before it stored it, or if
+//! the event came from another program. What comes early is not held in memory, it is read again from the history.
+//!
 //! However slow a reader is and however long the history, only [`MAX_BYTES`] of the history and the bounded channel of
 //! the watch are in memory for it; the rest is read again when it is due. Few histories are read at the same time,
 //! because a history is in memory whole while it is read.
@@ -12,6 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pipeline::{Outcome, RequestId, TransportError, Watch};
+use time::OffsetDateTime;
+use tokio::time::{Instant, timeout_at};
 
 use crate::state::GatewayState;
 
@@ -21,6 +27,21 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of results in memory for one reader, or one result if it is larger.
 const MAX_BYTES: usize = 128 << 10;
 
+/// How long results wait for `accepted`, from when the first of them was produced. The gateway stores it right after
+/// the event.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Whether results wait for the first one, `accepted`.
+#[derive(Clone, Copy)]
+enum First {
+    /// It was passed on, or is not waited for.
+    Passed,
+    /// It has not come, and no other result has.
+    Awaited,
+    /// Another result has come. It waits until then.
+    Overdue(Instant),
+}
+
 /// See the module.
 pub struct Follower {
     state: GatewayState,
@@ -29,6 +50,7 @@ pub struct Follower {
     next: u32,
     /// One above the highest known ordinal of a result that is not terminal.
     above: u32,
+    first: First,
     history: VecDeque<Outcome>,
     /// Whether the history continues after the part that is in memory.
     more_history: bool,
@@ -46,6 +68,7 @@ impl Follower {
             request: request.clone(),
             next: 0,
             above: 0,
+            first: First::Passed,
             history: VecDeque::new(),
             more_history: false,
             watch: state.transport.watch(request),
@@ -80,6 +103,14 @@ impl Follower {
         Ok(Some(follower))
     }
 
+    /// Begins with `accepted`, also if another result was stored before it; see the module.
+    pub fn accepted_first(mut self) -> Self {
+        if self.next == 0 {
+            self.first = First::Awaited;
+        }
+        self
+    }
+
     /// Whether the terminal result was already seen.
     pub fn ended(&self) -> bool {
         self.ended
@@ -108,17 +139,42 @@ impl Follower {
                     }
                 },
             };
-            if self.is_new(&mut outcome) {
+            if !self.is_early(&outcome) && self.is_new(&mut outcome) {
                 return Ok(Some(outcome));
             }
         }
         Ok(None)
     }
 
-    /// The next result of the watch. Frees the memory of the history first, because the result may be long in coming.
+    /// The next result of the watch; `None` if the watch has ended or `accepted` did not come in time. Frees the memory of
+    /// the history first, because the result may be long in coming.
     async fn watched(&mut self) -> Option<Arc<Outcome>> {
         self.history = VecDeque::new();
-        self.watch.outcomes.recv().await
+        let received = self.watch.outcomes.recv();
+        match self.first {
+            First::Overdue(until) => timeout_at(until, received).await.ok().flatten(),
+            First::Passed | First::Awaited => received.await,
+        }
+    }
+
+    /// Whether an outcome came before `accepted`, which is still waited for: it is in the history, which is read again
+    /// once the wait is over.
+    fn is_early(&mut self, outcome: &Outcome) -> bool {
+        let is_first = outcome.ordinal == 0 && !outcome.kind.is_terminal();
+        let until = match self.first {
+            First::Passed => return false,
+            First::Awaited if is_first => {
+                self.first = First::Passed;
+                return false;
+            }
+            First::Awaited => Instant::now() + FIRST_TIMEOUT.saturating_sub(age(outcome)),
+            First::Overdue(until) => until,
+        };
+        let is_over = is_first || until <= Instant::now();
+        self.first = if is_over { First::Passed } else { First::Overdue(until) };
+        self.history.clear();
+        self.more_history = is_over;
+        !is_first
     }
 
     /// The ordinal under which the terminal result is delivered: above all others. Each attempt of a stage counts from
@@ -177,6 +233,11 @@ impl Follower {
     }
 }
 
+/// How long ago a result was produced; zero if its clock is ahead of ours.
+fn age(outcome: &Outcome) -> Duration {
+    Duration::try_from(OffsetDateTime::now_utc() - outcome.time).unwrap_or_default()
+}
+
 /// Bytes of a result's content in memory; a claim has none.
 fn inline_bytes(outcome: &Outcome) -> usize {
     match &outcome.content.body {
@@ -184,3 +245,6 @@ fn inline_bytes(outcome: &Outcome) -> usize {
         pipeline::Body::Claim(_) => 0,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,10 +34,11 @@ pub const HEARTBEAT: Bytes = Bytes::from_static(b": hb\n");
 /// Milliseconds after which a client resumes whose stream a shutdown ended.
 const RETRY_MS: std::ops::Range<u32> = 200..2_000;
 
-/// Streams results until the terminal one, or until the service shuts down: the client then resumes elsewhere.
+/// Streams results from `accepted` to the terminal one, or until the service shuts down: the client then resumes
+/// elsewhere.
 pub fn stream(state: &GatewayState, follower: Follower, slot: StreamSlot, lifetime: StreamLifetime) -> Response {
     let heartbeat = Duration::from_millis(state.limits.heartbeat_ms.max(1));
-    let state = state.clone();
+    let (state, follower) = (state.clone(), follower.accepted_first());
     let gauge = OpenStreamGauge::begin();
     let events = Box::new(Events { state, follower, heartbeat, lifetime, _slot: slot, _gauge: gauge });
     let body = Body::from_stream(stream::unfold(Some(events), |events| async move { events?.next().await }));

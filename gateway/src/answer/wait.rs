@@ -1,5 +1,6 @@
 //! Waits for a request's result, and answers 202 if it does not come in time.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::Json;
@@ -33,13 +34,15 @@ impl PendingAnswer<'_> {
         status: StatusCode,
     ) -> Result<Response, Problem> {
         let until = Instant::now() + timeout;
+        // Begun once: results that come meanwhile must not put it off.
+        let mut closing = pin!(half_grace_over(self.state));
         let mut current = QUEUED;
         loop {
             let outcome = tokio::select! {
                 biased;
                 outcome = follower.next() => outcome,
                 () = tokio::time::sleep_until(until) => return Ok(self.accepted(current, false).await),
-                () = half_grace_over(self.state) => return Ok(self.accepted(current, false).await),
+                () = &mut closing => return Ok(self.accepted(current, false).await),
             };
             match outcome {
                 Ok(Some(outcome)) if outcome.kind.is_terminal() => {

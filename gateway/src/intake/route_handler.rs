@@ -30,7 +30,7 @@ use crate::answer::sse::{self, StreamLifetime};
 use crate::answer::stream_slot::{self, StreamSlot};
 use crate::answer::wait::PendingAnswer;
 use crate::door::trace;
-use crate::header_names::{REQUEST_ID, TRACEPARENT};
+use crate::header_names::{GOTENBERG_TRACE, REQUEST_ID, TRACEPARENT};
 use crate::identity::caller::Caller;
 use crate::identity::tenant;
 use crate::problem::Problem;
@@ -44,6 +44,7 @@ type Path = Result<RawPathParams, RawPathParamsRejection>;
 pub async fn handle(state: GatewayState, caller: Caller, route: Arc<Route>, path: Path, request: Request) -> Response {
     let begun = Instant::now();
     let mut id = caller.mint();
+    let gotenberg_trace = request.headers().get(GOTENBERG_TRACE).cloned();
     let limited = route.limit.as_ref().map(|limit| limit.admit(caller.client()));
     let (headers, admitted) = limited.map_or((None, Ok(())), |(headers, admitted)| (Some(headers), admitted));
     let handler = RouteHandler { state: &state, route: &route, caller: &caller };
@@ -54,6 +55,7 @@ pub async fn handle(state: GatewayState, caller: Caller, route: Arc<Route>, path
     let mut response = answered.unwrap_or_else(|problem| problem.with_request(&id).into_response());
     let value = HeaderValue::from_str(id.as_str()).expect("a token is header text");
     response.headers_mut().insert(REQUEST_ID, value);
+    gotenberg_trace.map(|trace| response.headers_mut().insert(GOTENBERG_TRACE, trace));
     server_timing::write(begun.elapsed(), &mut response);
     headers.into_iter().for_each(|headers| headers.write(response.headers_mut()));
     response

@@ -9,6 +9,7 @@ use axum::Router;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, Peer};
@@ -25,6 +26,8 @@ pub struct Acceptor {
     app: Router,
     state: GatewayState,
     tls: Option<Arc<Tls>>,
+    /// One permit per connection.
+    permits: Arc<Semaphore>,
     /// Connections by address.
     counts: Arc<OpenCounts>,
     graceful: GracefulShutdown,
@@ -35,23 +38,22 @@ pub struct Acceptor {
 impl Acceptor {
     pub fn new(app: Router, state: GatewayState, tls: Option<Arc<Tls>>) -> Self {
         let (counts, graceful, abort) = (Arc::default(), GracefulShutdown::new(), CancellationToken::new());
-        Self { app, state, tls, counts, graceful, abort }
+        let permits = Arc::new(Semaphore::new(state.limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
+        Self { app, state, tls, permits, counts, graceful, abort }
     }
 
     /// Accepts connections until `shutdown`.
-    pub async fn run(&self, listener: TcpListener, shutdown: &CancellationToken) {
-        let permits = Arc::new(Semaphore::new(self.state.limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
-        loop {
-            let permit = tokio::select! {
-                () = shutdown.cancelled() => return,
-                permit = Arc::clone(&permits).acquire_owned() => permit,
-            };
-            let Ok(permit) = permit else { return };
-            let accepted = tokio::select! {
-                () = shutdown.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
+    pub async fn run(&self, listener: &TcpListener, shutdown: &CancellationToken) {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.accept(listener) => {}
+        }
+    }
+
+    /// Accepts connections until it is dropped. Cancel-safe.
+    async fn accept(&self, listener: &TcpListener) {
+        while let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await {
+            match listener.accept().await {
                 Ok((stream, peer)) => self.start(stream, peer, permit),
                 Err(error) => {
                     tracing::warn!(%error, "connection not accepted");
@@ -61,15 +63,23 @@ impl Acceptor {
         }
     }
 
-    /// Waits until every connection and task has ended, for at most `grace`, then aborts the connections that are left.
-    pub async fn drain(self, grace: Duration) {
+    /// Accepts what is on its way, then waits until every connection and task has ended, all for at most `grace`, and
+    /// aborts the connections that are left.
+    pub async fn drain(self, listener: TcpListener, grace: Duration) {
+        let until = Instant::now() + grace;
+        // The system resets connections that wait in its backlog when the listener is closed.
+        tokio::select! {
+            () = self.state.last_requests_taken() => {}
+            () = self.accept(&listener) => {}
+        }
+        drop(listener);
         let Self { state, graceful, abort, .. } = self;
         let drained = async {
             graceful.shutdown().await;
             state.tasks.close();
             state.tasks.wait().await;
         };
-        if tokio::time::timeout(grace, drained).await.is_err() {
+        if timeout_at(until, drained).await.is_err() {
             tracing::warn!(?grace, "shutdown grace is over: remaining connections aborted");
         }
         abort.cancel();

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, StatusCode};
+use axum::http::{HeaderValue, Request, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -70,7 +70,7 @@ impl Connection {
         let limit = Duration::from_millis(self.state.limits.header_ms) / 2;
         let begun = tokio::select! {
             begun = tokio::time::timeout(limit, beginning) => begun.ok()?,
-            () = self.state.closing.cancelled() => return None,
+            () = self.state.last_requests_taken() => return None,
         };
         begun.inspect_err(|error| tracing::debug!(peer = %self.peer.0, %error, "connection not begun")).ok()
     }
@@ -96,15 +96,21 @@ impl Connection {
     ) -> impl Future<Output = hyper::Result<()>> {
         let upgraded = Arc::new(AtomicBool::new(false));
         let io = self.socket(stream, first, InboundCheck::http1(Arc::clone(&upgraded)));
-        let (app, peer) = (self.app, self.peer);
+        let (app, peer, closing) = (self.app, self.peer, self.state.closing.clone());
         let service = service_fn(move |request| {
             let (answered, upgraded) = (answer(app.clone(), peer, request), Arc::clone(&upgraded));
+            let closing = closing.clone();
             // On the heap while it runs: the connection would reserve its size otherwise, and most connections are
             // idle.
             Box::pin(async move {
-                let response = answered.await?;
+                let mut response = answered.await?;
+                let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
                 // The client switches protocols only once it has read this response.
-                upgraded.fetch_or(response.status() == StatusCode::SWITCHING_PROTOCOLS, Ordering::Release);
+                upgraded.fetch_or(switches, Ordering::Release);
+                if closing.is_cancelled() && !switches {
+                    // Or the client would send its next request to a connection that is about to be closed.
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
                 Ok::<_, Infallible>(response)
             })
         });
@@ -133,6 +139,7 @@ impl Connection {
             ended = &mut connection => return ended,
             () = requests.stalled(write_limit) => return Ok(()),
             () = requests.idle(idle_limit) => {}
+            // The client is told to open no more streams; those that are open or on their way are answered.
             () = self.state.closing.cancelled() => {}
         }
         connection.as_mut().graceful_shutdown();
@@ -157,7 +164,8 @@ impl Connection {
     }
 }
 
-/// Runs a connection; once the service closes, until the current answer is sent. A shutdown waits for the watcher.
+/// Runs a connection; once the service closes, until the current answer is sent. A shutdown waits for the watcher. A
+/// connection without a request is not closed before what was sent when the shutdown began has arrived.
 async fn gracefully<I, S>(
     mut connection: Pin<Box<http1::UpgradeableConnection<I, S>>>,
     state: GatewayState,
@@ -168,8 +176,10 @@ where
     S: HttpService<Incoming, ResBody = Body, Error = Infallible>,
 {
     tokio::select! {
+        // In this order: a connection that has not been read from would be closed with its first request unread.
+        biased;
         ended = &mut connection => return ended,
-        () = state.closing.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = state.last_requests_taken() => connection.as_mut().graceful_shutdown(),
     }
     connection.await
 }

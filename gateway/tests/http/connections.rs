@@ -94,6 +94,45 @@ async fn at_half_of_the_grace_waiting_requests_are_answered_202() {
     service.stop().await;
 }
 
+/// A request that is written, but not read yet, when the shutdown begins: the test and the service share a thread.
+async fn check_answered_at_shutdown(service: Service, mut stream: TcpStream) {
+    service.begin_stop();
+    let answer = read_to_end(&mut stream).await;
+    let heads = answer.matches("HTTP/1.1 200 OK").count();
+    assert!(heads == 1 && answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
+    service.stop().await;
+}
+
+const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+#[tokio::test]
+async fn a_shutdown_answers_what_waits_in_the_systems_backlog() {
+    let service = Service::start("").await;
+    let mut stream = std::net::TcpStream::connect(service.address).unwrap();
+    std::io::Write::write_all(&mut stream, HEALTH.as_bytes()).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    check_answered_at_shutdown(service, TcpStream::from_std(stream).unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_shutdown_answers_the_first_request_of_a_connection() {
+    let service = Service::start("").await;
+    let stream = service.raw("").await;
+    // Answered by the time at which the silent connection was accepted.
+    assert_eq!(service.get("/health").send().await.unwrap().status(), 200);
+    stream.try_write(HEALTH.as_bytes()).unwrap();
+    check_answered_at_shutdown(service, stream).await;
+}
+
+#[tokio::test]
+async fn a_shutdown_answers_the_next_request_of_a_connection() {
+    let service = Service::start("").await;
+    let mut stream = service.raw(HEALTH).await;
+    read_until(&mut stream, "ok").await;
+    stream.try_write(HEALTH.as_bytes()).unwrap();
+    check_answered_at_shutdown(service, stream).await;
+}
+
 #[tokio::test]
 async fn a_kept_alive_connection_serves_again_after_a_refusal() {
     let service = Service::start("").await;

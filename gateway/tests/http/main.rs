@@ -19,6 +19,7 @@ mod openapi;
 mod probes;
 mod reports;
 mod requests;
+mod result_order;
 mod service;
 mod tail;
 mod tls;

@@ -1,8 +1,11 @@
 //! Events in flight: delivered by the broker and not settled yet.
 //!
 //! The puller of a source adds every delivery the moment it arrives, so that progress is reported for events that still
-//! wait for a worker as well as for those at work. An [`InFlightEvent`] that is dropped unsettled is handed back: the
-//! broker redelivers the event at once.
+//! wait for a worker as well as for those at work. Most are settled before the first report and cost none. An
+//! [`InFlightEvent`] that is dropped unsettled is handed back: the broker redelivers the event at once.
+//!
+//! If the broker or this process stands still for longer than `ack_wait`, the broker redelivers what is in flight here.
+//! Such a copy is not begun a second time.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,6 +19,7 @@ use tokio::sync::Notify;
 use crate::link::timeout::timeout_if_pending;
 use crate::queue::acknowledgements::{ACK, NAK, PROGRESS, nak_after};
 use crate::queue::pull_room::Load;
+use crate::wire::delivery_position::DeliveryPosition;
 
 /// How long an answer to a delivery may wait in the client while the connection is down. If it is lost, the event is
 /// redelivered.
@@ -30,11 +34,10 @@ pub struct InFlight {
     changed: Notify,
 }
 
-/// Reply subjects in numbered places. Free places are used again, so it grows to the most events that were ever in
-/// flight.
+/// Deliveries in numbered places. Free places are used again, so it grows to the most events that were ever in flight.
 #[derive(Default)]
 struct Table {
-    replies: Vec<Option<Subject>>,
+    entries: Vec<Option<Entry>>,
     free: Vec<usize>,
     /// Bytes of the messages as they were delivered.
     bytes: usize,
@@ -42,27 +45,52 @@ struct Table {
     wake_at: Option<usize>,
 }
 
+/// One delivery.
+struct Entry {
+    reply: Subject,
+    /// Position in the stream; 0 if it is unknown.
+    sequence: u64,
+    /// Whether it was there when progress was last reported.
+    aged: bool,
+}
+
 impl Table {
     fn len(&self) -> usize {
-        self.replies.len() - self.free.len()
+        self.entries.len() - self.free.len()
     }
 
-    fn insert(&mut self, reply: Subject) -> usize {
+    fn insert(&mut self, reply: Subject, sequence: u64) -> usize {
+        let entry = Some(Entry { reply, sequence, aged: false });
         match self.free.pop() {
             Some(place) => {
-                self.replies[place] = Some(reply);
+                self.entries[place] = entry;
                 place
             }
             None => {
-                self.replies.push(Some(reply));
-                self.replies.len() - 1
+                self.entries.push(entry);
+                self.entries.len() - 1
             }
         }
     }
 
     fn remove(&mut self, place: usize) {
-        self.replies[place] = None;
+        self.entries[place] = None;
         self.free.push(place);
+    }
+
+    fn has(&self, sequence: u64) -> bool {
+        self.entries.iter().flatten().any(|entry| entry.sequence == sequence)
+    }
+
+    /// The deliveries that were there at the last call.
+    fn aged(&mut self) -> Vec<Subject> {
+        let mut aged = Vec::new();
+        for entry in self.entries.iter_mut().flatten() {
+            if std::mem::replace(&mut entry.aged, true) {
+                aged.push(entry.reply.clone());
+            }
+        }
+        aged
     }
 }
 
@@ -71,13 +99,18 @@ impl InFlight {
         Arc::new(Self { client, table: Mutex::default(), changed: Notify::new() })
     }
 
-    /// Adds a delivery of this many bytes.
-    pub fn add(self: &Arc<Self>, reply: Subject, bytes: usize) -> InFlightEvent {
+    /// Adds a delivery of this many bytes; `None` if it is a copy of one that is in flight here.
+    pub fn add(self: &Arc<Self>, reply: Subject, bytes: usize) -> Option<InFlightEvent> {
+        let position = DeliveryPosition::parse(&reply);
+        let sequence = position.map_or(0, |position| position.stream_sequence);
         let mut table = self.lock();
+        if position.is_some_and(|position| position.delivered > 1) && table.has(sequence) {
+            return None;
+        }
         table.bytes += bytes;
-        let place = table.insert(reply.clone());
+        let place = table.insert(reply.clone(), sequence);
         drop(table);
-        InFlightEvent { place, bytes, reply, in_flight: Arc::clone(self), settled: false }
+        Some(InFlightEvent { place, bytes, reply, in_flight: Arc::clone(self), settled: false })
     }
 
     /// Number and bytes of the events in flight.
@@ -100,10 +133,10 @@ impl InFlight {
         self.changed.notified().await;
     }
 
-    /// Reports progress for every event in flight, so that the broker does not redeliver it.
+    /// Reports progress for every event that was in flight at the last call, so that the broker does not redeliver it.
     pub async fn report_progress(&self) {
-        let replies: Vec<Subject> = self.lock().replies.iter().flatten().cloned().collect();
-        for reply in replies {
+        let aged = self.lock().aged();
+        for reply in aged {
             if !self.send(reply, PROGRESS).await {
                 return;
             }
@@ -177,11 +210,32 @@ mod tests {
     #[test]
     fn a_free_place_is_used_again() {
         let mut table = Table::default();
-        let (first, second) = (table.insert("a".into()), table.insert("b".into()));
+        let (first, second) = (table.insert("a".into(), 1), table.insert("b".into(), 2));
         table.remove(first);
-        assert_eq!(table.insert("c".into()), first);
-        assert_eq!((table.len(), table.replies.len()), (2, 2));
+        assert_eq!(table.insert("c".into(), 3), first);
+        assert_eq!((table.len(), table.entries.len()), (2, 2));
         table.remove(second);
         assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn an_event_has_aged_when_it_is_seen_the_second_time() {
+        let mut table = Table::default();
+        table.insert("a".into(), 1);
+        assert!(table.aged().is_empty());
+        let short_lived = table.insert("b".into(), 2);
+        assert_eq!(table.aged(), ["a".into()]);
+        table.remove(short_lived);
+        table.insert("c".into(), 3);
+        assert_eq!(table.aged(), ["a".into()]);
+    }
+
+    #[test]
+    fn an_event_is_in_flight_until_it_is_removed() {
+        let mut table = Table::default();
+        let place = table.insert("a".into(), 7);
+        assert!(table.has(7) && !table.has(8));
+        table.remove(place);
+        assert!(!table.has(7));
     }
 }

@@ -1,9 +1,10 @@
-//! The work queue of a flow: submitting events, pulling and settling them, its backlog, and watching it.
+//! The work queue of a flow: submitting events, pulling and settling them, its backlog and its workers, and watching it.
 
 pub mod backlog;
 pub mod source;
 pub mod submit;
 pub mod tail;
+pub mod workers;
 
 mod acknowledgements;
 mod deliveries;

@@ -70,7 +70,8 @@ enum PullEnd {
 impl Puller {
     /// Runs until the source is dropped and all its events are settled, or the transport is closed.
     pub async fn run(self, closed: CancellationToken, untaken: Arc<UntakenDeliveries>) {
-        let mut progress = tokio::time::interval((self.bounds.ack_wait / 3).max(Duration::from_millis(1)));
+        // An event is reported at its second tick, so half of `ack_wait` is left for delays.
+        let mut progress = tokio::time::interval((self.bounds.ack_wait / 4).max(Duration::from_millis(1)));
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut signals = Signals { progress, closed };
         loop {
@@ -166,7 +167,10 @@ impl Puller {
 
     fn pass_on(&self, message: Message) {
         let Some(reply) = message.reply.clone() else { return };
-        let in_flight = self.in_flight.add(reply, message.length);
+        let Some(in_flight) = self.in_flight.add(reply, message.length) else {
+            metrics::counter!("caudal_redeliveries_in_flight_total").increment(1);
+            return;
+        };
         // More than requested can only arrive after pulls were forgotten. What does not fit is dropped, so handed back.
         let _ = self.deliveries.try_send(RawDelivery { message, in_flight });
     }

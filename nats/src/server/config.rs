@@ -96,12 +96,14 @@ fn host(ip: IpAddr) -> String {
     }
 }
 
-/// Writes the users and their permissions: this process may do everything; publishers may publish events and read
-/// results; MQTT devices have no access to the API.
+/// Writes the users and their permissions: this process may do everything; publishers may publish events, read
+/// results and look up what they may read; MQTT devices have no access to the API.
 fn users(text: &mut String, keys: &Keys) {
     let results = subjects::RESULTS;
     let publish: Vec<String> = [
         "ev.>".to_owned(),
+        // Names and subjects only. Client libraries look up the stream of a subject before they subscribe.
+        "$JS.API.STREAM.NAMES".to_owned(),
         format!("$JS.API.STREAM.INFO.{results}"),
         format!("$JS.API.STREAM.MSG.GET.{results}"),
         format!("$JS.API.DIRECT.GET.{results}"),
@@ -109,6 +111,8 @@ fn users(text: &mut String, keys: &Keys) {
         format!("$JS.API.CONSUMER.CREATE.{results}"),
         format!("$JS.API.CONSUMER.CREATE.{results}.>"),
         format!("$JS.API.CONSUMER.INFO.{results}.>"),
+        format!("$JS.API.CONSUMER.LIST.{results}"),
+        format!("$JS.API.CONSUMER.NAMES.{results}"),
         format!("$JS.API.CONSUMER.DELETE.{results}.>"),
         format!("$JS.API.CONSUMER.MSG.NEXT.{results}.>"),
         format!("$JS.FC.{results}.>"),

@@ -1,11 +1,13 @@
 //! Dead letters: the event with the stage and the cause of its failure, on `dead.<flow>`.
 //!
 //! These headers are added to the event's own: `Caudal-Stage`, `Caudal-Faults` (how often it failed), `Caudal-Attempts`
-//! (deliveries), `Caudal-Cause` (JSON: status, code, detail) and `Caudal-Error` (the last error, for the operator of
-//! the service). An event that could not be decoded is stored with all headers it had, except those of the broker.
+//! (deliveries), `Caudal-Cause` (JSON: status, code, detail), `Caudal-Error` (the last error, for the operator of the
+//! service) and `Caudal-MessageId` (the event's own `Nats-Msg-Id`; the dead letter has another). An event that could not
+//! be decoded is stored with all headers it had, except those of the broker.
 
 use std::collections::HashSet;
 
+use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::{HeaderMap, Message};
 use pipeline::{
     Content, DeadLetter, Envelope, FlowName, Lane, Payload, Rejection, StoredDeadLetter, Token, TransportError,
@@ -26,6 +28,7 @@ const LANE: &str = "Caudal-Lane";
 const ATTEMPTS: &str = "Caudal-Attempts";
 const FAULTS: &str = "Caudal-Faults";
 const ERROR: &str = "Caudal-Error";
+const MESSAGE_ID: &str = "Caudal-MessageId";
 
 /// Bytes of an error's text that are stored.
 const MAX_ERROR: usize = 4 << 10;
@@ -43,6 +46,7 @@ pub async fn store(broker: &Broker, letter: DeadLetter) -> Result<(), TransportE
         // Stored again after a crash it is the same dead letter; an event that was retried by hand has an id of its
         // own.
         headers::put_message_id(&mut headers, &format!("{}.dead.{stage}", envelope.id))?;
+        headers::put(&mut headers, MESSAGE_ID, envelope.id.as_str())?;
         add_cause(&mut headers, envelope.lane, &stage, &cause)?;
         headers::put(&mut headers, ATTEMPTS, &envelope.attempt.to_string())?;
         headers::put(&mut headers, FAULTS, &faults.to_string())?;
@@ -66,6 +70,9 @@ pub async fn store_unreadable(
 ) -> Result<(), TransportError> {
     let build = || {
         let mut headers = headers_without_commands(message.headers.as_ref());
+        if let Some(id) = message.headers.as_ref().and_then(|given| given.get(NATS_MESSAGE_ID)) {
+            headers::put(&mut headers, MESSAGE_ID, id.as_str())?;
+        }
         let position = message.reply.as_ref().and_then(|reply| DeliveryPosition::parse(reply));
         let sequence = position.map_or(0, |position| position.stream_sequence);
         headers::put_message_id(&mut headers, &format!("{flow}.{sequence}.unreadable"))?;

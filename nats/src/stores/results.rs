@@ -1,7 +1,8 @@
 //! Results of requests: fenced by the broker when written, in order when read.
 //!
 //! The terminal result is stored on `res.<id>.end` only if that subject is empty; every other result on `res.<id>.<n>`
-//! only if there is no terminal yet, and once per ordinal. The broker checks both, so they hold across processes. Every
+//! only if there is no terminal yet, and once per ordinal. The broker checks both, so they hold across processes. Only
+//! `accepted` is stored also after the terminal: a worker can be faster than the gateway that stored the event. Every
 //! write has a random mark. A writer whose acknowledgement was lost compares it to find out whether the stored result
 //! is its own.
 
@@ -57,7 +58,7 @@ pub async fn publish_outcome(
         let name = if outcome.kind.is_terminal() { "end".to_owned() } else { outcome.ordinal.to_string() };
         headers::put_message_id(&mut headers, &format!("{request}.{name}"))?;
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(0_u64));
-        if !outcome.kind.is_terminal() {
+        if !matches!(outcome.kind, OutcomeKind::Accepted) && !outcome.kind.is_terminal() {
             headers::put(&mut headers, FENCE_SUBJECT, terminal.as_str())?;
         }
         Ok(OutgoingMessage { subject: subject.clone(), headers, payload: encoded.bytes.clone() })

@@ -57,8 +57,9 @@ impl Default for FlowSettings {
             open: false,
             backlog: BacklogSpec::default(),
             retry: RetrySpec::default(),
-            // Short enough that the work of a killed process resumes soon; progress is reported at a third of it.
-            ack_wait_ms: 15_000,
+            // The work of a killed process is resumed after it, while people wait. Half of it is left for delays of a
+            // progress report; if they are longer, other processes do the same work a second time.
+            ack_wait_ms: 1_500,
             deadline_ms: 0,
             follow_ups: None,
         }

@@ -204,6 +204,37 @@ async fn an_answer_continues_the_callers_trace() {
     assert!(header(&response, "traceparent").contains("0af7651916cd43dd8448eb211c80319c"));
 }
 
+#[tokio::test]
+async fn gotenbergs_trace_comes_back_with_answers_and_refusals() {
+    let setup = Setup::new(ROUTE);
+    let headers = [("prefer", "respond-async"), ("gotenberg-trace", "t-1")];
+    assert_eq!(header(&setup.send(&headers, "x").await, "gotenberg-trace"), "t-1");
+    assert_eq!(header(&setup.send(&headers[..1], "x").await, "gotenberg-trace"), "");
+    setup.transport.set_down(true);
+    let refused = setup.send(&headers, "x").await;
+    assert_eq!((refused.status().as_u16(), header(&refused, "gotenberg-trace")), (503, "t-1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn progress_does_not_put_off_the_202_of_a_shutdown() {
+    let setup = Setup::new(&ROUTE.replace("1000", "600000"));
+    let (transport, grace) = (setup.transport.clone(), setup.state.service.grace());
+    setup.state.closing.cancel();
+    tokio::spawn(async move {
+        let request = next_request(&transport).await;
+        for ordinal in 1.. {
+            let progress = Outcome::new(OutcomeKind::Progress, ordinal, flow("describe"), Content::json(&json!({})));
+            transport.publish_outcome(&request, &progress).await.unwrap();
+            tokio::time::sleep(grace / 5).await;
+        }
+    });
+    tokio::task::yield_now().await;
+    let begun = Instant::now();
+    let response = setup.send(&[], "x").await;
+    assert_eq!(response.status(), 202);
+    assert!(begun.elapsed() < grace * 3 / 5, "{:?} of {grace:?}", begun.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_while_it_waits_cancels_its_request_if_the_route_says_so() {
     let setup = Setup::new(&format!("{ROUTE}\ncancel_on_disconnect = true"));
