@@ -9,9 +9,9 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::BoxStream;
 use pipeline::{
-    Backlog, BodyOwner, BoxError, Claim, DeadLetter, Entry, FlowName, Lane, LedgerUpdate, Outcome, OutcomeKind, Record,
-    RequestId, ResultAck, Source, SourceBounds, StoredDeadLetter, Submission, SubmitAck, Token, Transport,
-    TransportError, Watch,
+    Announcement, Backlog, BodyOwner, BoxError, Claim, DeadLetter, Entry, FlowName, Lane, LedgerUpdate, Outcome,
+    OutcomeKind, Record, RequestId, ResultAck, Source, SourceBounds, StoredDeadLetter, Submission, SubmitAck, Token,
+    Transport, TransportError, Watch,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
@@ -22,7 +22,7 @@ use crate::queue::{backlog, source, submit, tail, workers};
 use crate::stores::claim_store::ClaimStore;
 use crate::stores::result_dispatch::ResultDispatch;
 use crate::stores::usage::{self, StorageUsage};
-use crate::stores::{cancellations, dead_letters, ledger, records, results, write_canary};
+use crate::stores::{alive, cancellations, dead_letters, ledger, records, results, write_canary};
 
 /// Time for ending the tasks, and again for sending what is queued.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -186,6 +186,14 @@ impl Transport for JetStream {
 
     async fn get_record(&self, store: &Token, key: &Token) -> Result<Option<Record>, TransportError> {
         records::get(&self.broker, store, key).await
+    }
+
+    async fn announce(&self, process: &Token) -> Result<Announcement, TransportError> {
+        alive::announce(&self.broker, process).await
+    }
+
+    async fn is_alive(&self, process: &Token) -> Result<bool, TransportError> {
+        alive::is_alive(&self.broker, process).await
     }
 
     async fn backlog(&self, flow: &FlowName) -> Result<Backlog, TransportError> {

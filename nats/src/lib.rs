@@ -16,7 +16,7 @@
 //! connect.rs       opens connections, creates streams, starts tasks
 //! jetstream.rs     implements Transport; hands each call to its part
 //! queue/           the work queue of a flow: submit, source, puller, events in flight, backlog, tail
-//! stores/          results, dead letters, claim store, records, ledger, cancellations, write canary, usage
+//! stores/          results, dead letters, claim store, records, ledger, cancellations, liveness, canary, usage
 //! link/            connections, streams and consumers, confirmed publishing, direct get, following a stream
 //! server/          the private nats-server; imports neither link/ nor what is above it
 //! wire/            subjects, headers, events and payloads as NATS messages

@@ -62,24 +62,25 @@ pub async fn fetch(transport: &dyn Transport, content: &Content) -> Result<Bytes
     }
 }
 
-/// Brings the bytes of `payload` into memory, and turns an encoded image or vector back into one; an image takes `room`.
-/// Parts stay in the store: `split` emits them one by one.
-pub(crate) async fn resolve(
-    transport: &dyn Transport,
-    payload: &mut Payload,
-    room: Option<PixelRoom>,
-) -> Result<(), TransportError> {
-    if let Payload::Bytes(content) = payload
-        && let Body::Claim(claim) = &content.body
-    {
-        content.body = Body::Inline(transport.get_claim(claim).await?);
+/// The bytes of `payload`, if it refers to bytes in the store. Parts stay there: `split` emits them one by one.
+///
+/// # Errors
+/// The error of the store.
+pub(crate) async fn fetch_body(transport: &dyn Transport, payload: &Payload) -> Result<Option<Bytes>, TransportError> {
+    let Payload::Bytes(Content { body: Body::Claim(claim), .. }) = payload else { return Ok(None) };
+    transport.get_claim(claim).await.map(Some)
+}
+
+/// Puts the fetched `body` into `payload`, and turns an encoded image or vector back into one; an image takes `room`.
+pub(crate) fn resolve(payload: &mut Payload, body: Option<Bytes>, room: Option<PixelRoom>) {
+    if let (Payload::Bytes(content), Some(body)) = (&mut *payload, body) {
+        content.body = Body::Inline(body);
     }
     if let Payload::Bytes(content) = payload
         && let Some(decoded) = wire_form::decode(content, room)
     {
         *payload = decoded;
     }
-    Ok(())
 }
 
 /// `payload` for another event, of flow `to`: images and vectors as bytes, long bytes as a claim. A body in the store is
@@ -118,7 +119,8 @@ async fn copied(transport: &dyn Transport, to: &FlowName, content: &Content) -> 
 pub async fn drop_all(transport: &dyn Transport, payload: &Payload) {
     for claim in payload.claims() {
         if let Err(error) = transport.drop_claim(&claim).await {
-            tracing::warn!(claim = %claim.id, %error, "claim not dropped");
+            // One line per event would flood the log while the store is away; what is orphaned is counted when it is found.
+            tracing::debug!(claim = %claim.id, %error, "claim not dropped");
         }
     }
 }

@@ -65,7 +65,7 @@ pub enum Fault {
     Retry(#[source] BoxError),
     /// A dependency of the stage is out of reach, whatever the events are (a refused connection, a full disk). The stage
     /// keeps the events and calls the operator again until the dependency is back. Only an outage longer than
-    /// `retry.outage_ms` counts as an attempt.
+    /// `retry.outage_ms`, if that is set, counts as an attempt.
     #[error("a dependency of the stage is out of reach")]
     Unavailable(#[source] BoxError),
     /// The operator is broken: the flow stops and acknowledges nothing.

@@ -17,11 +17,13 @@
 //! edges          between stages: queue and lane policy, durable edge, output
 //! event          the event and its acknowledgement tree
 //! claims         claim check: long bodies by reference
+//! storage_outage writes that wait until they are stored; incarnation: whether a process lives
 //! transport      the broker as a trait
 //! completion, outcome, ledger
 //! payload
 //! pixel_budget   memory of decoded images
 //! overdraft      the counting semaphore under it
+//! pauses         between attempts at what is out of reach
 //! envelope, compute, trace
 //! config         TOML with positions, problems, sizes, secrets
 //! fault, names
@@ -36,17 +38,20 @@ pub mod engine;
 mod envelope;
 mod event;
 mod fault;
+mod incarnation;
 mod ledger;
 mod names;
 mod operator;
 mod operator_kind;
 mod outcome;
 mod overdraft;
+mod pauses;
 mod payload;
 mod pixel_budget;
 mod registry;
 mod services;
 pub mod spec;
+mod storage_outage;
 pub mod testing;
 mod trace;
 mod transport;
@@ -56,6 +61,7 @@ pub use compute::{Compute, lower_priority};
 pub use envelope::{Envelope, Lane, Params, TENANT_PARAM};
 pub use event::Event;
 pub use fault::{BoxError, Fault, Rejection};
+pub use incarnation::Incarnation;
 pub use ledger::{ENTRY_BYTES, End, Entry, Ledger, LedgerLimits, LedgerUpdate};
 pub use names::{EventId, FlowName, MAX_TOKEN_BYTES, RequestId, Token, TokenError};
 pub use operator::{Batching, Emits, Operator, Output, StageTypes, take_kind};
@@ -68,6 +74,6 @@ pub use services::{Hit, ImageModel, IndexError, ModelCard, Nearest, Point, Space
 pub use services::{documents, templates, webhook};
 pub use trace::{Span, SpanKind, SpanValue, Spans, StageTiming, TraceContext, wall_time};
 pub use transport::{
-    Acknowledge, Backlog, BodyOwner, DeadLetter, Delivery, INLINE_LIMIT, Record, ResultAck, Settlement, Source,
-    SourceBounds, StoredDeadLetter, Submission, SubmitAck, Transport, TransportError, Watch,
+    Acknowledge, Announcement, Backlog, BodyOwner, DeadLetter, Delivery, INLINE_LIMIT, Record, ResultAck, Settlement,
+    Source, SourceBounds, StoredDeadLetter, Submission, SubmitAck, Transport, TransportError, Watch,
 };

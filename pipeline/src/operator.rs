@@ -69,7 +69,7 @@ pub trait Operator: Send {
     ///   letter.
     /// - [`Fault::Unavailable`] if something that the stage depends on is out of reach (a refused connection, a full disk),
     ///   so that any batch would fail: the stage keeps the batch and calls again, with growing pauses, until the dependency
-    ///   is back. Nothing counts as a failure before `retry.outage_ms` have passed.
+    ///   is back, or `retry.outage_ms` have passed, if that is set: only then does it count as a failure.
     /// - [`Fault::Fatal`] if the stage is broken: the flow stops and acknowledges nothing.
     async fn process(&mut self, batch: Vec<Event>, out: &mut Output) -> Result<(), Fault>;
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::completion::CompletionHook;
 use crate::compute::Compute;
 use crate::event::Cancellations;
+use crate::incarnation::Incarnation;
 use crate::ledger::Ledger;
 use crate::pixel_budget::PixelBudget;
 use crate::trace::Spans;
@@ -96,6 +97,8 @@ pub struct ProcessResources {
     pub cancellations: Arc<Cancellations>,
     /// Events that have ended.
     pub ledger: Arc<Ledger>,
+    /// How other processes know whether this one lives.
+    pub incarnation: Arc<Incarnation>,
     /// Memory for decoded images.
     pub pixels: PixelBudget,
     /// Threads for work that computes; `None` only in tests of operators that do not.

@@ -54,6 +54,12 @@ impl TransportError {
     pub fn unavailable(error: impl Into<BoxError>) -> Self {
         Self::Unavailable(error.into())
     }
+
+    /// Whether the same call may succeed later, without any change to it.
+    #[must_use]
+    pub fn will_pass(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::Unavailable(_))
+    }
 }
 
 /// An event about to be stored. Its payload is bytes, parts or JSON.
@@ -223,6 +229,9 @@ pub struct Watch {
     pub guard: Box<dyn Send + Sync>,
 }
 
+/// Says that a process lives, until it is dropped.
+pub type Announcement = Box<dyn Send + Sync>;
+
 /// A broker.
 #[async_trait]
 pub trait Transport: Send + Sync {
@@ -306,6 +315,13 @@ pub trait Transport: Send + Sync {
 
     /// Reads a record: always the last one written; `None` if there is none.
     async fn get_record(&self, store: &Token, key: &Token) -> Result<Option<Record>, TransportError>;
+
+    /// Says to every process that `process` lives, for as long as the announcement is held and this process runs. In force
+    /// when it returns.
+    async fn announce(&self, process: &Token) -> Result<Announcement, TransportError>;
+
+    /// Whether a process is announced. One that does not answer counts as alive: only one that nobody announces is gone.
+    async fn is_alive(&self, process: &Token) -> Result<bool, TransportError>;
 
     /// The backlog of a flow.
     async fn backlog(&self, flow: &FlowName) -> Result<Backlog, TransportError>;

@@ -26,7 +26,7 @@ const COUNTERS: [(&str, &str); 19] = [
 ];
 
 /// Gauges.
-const GAUGES: [(&str, Unit, &str); 21] = [
+const GAUGES: [(&str, Unit, &str); 22] = [
     ("caudal_broker_reachable", Unit::Count, "1 if the broker answered when it was last asked, otherwise 0."),
     ("caudal_broker_storage_bytes", Unit::Bytes, "Disk space that streams use in the broker."),
     (
@@ -43,6 +43,11 @@ const GAUGES: [(&str, Unit, &str); 21] = [
         "Events in the broker's queue of a flow, by lane; in-flight events included.",
     ),
     ("caudal_flow_in_flight_events", Unit::Count, "Events delivered and not settled."),
+    (
+        "caudal_flow_waits_for_storage_events",
+        Unit::Count,
+        "Events that wait because the broker refuses to store their result, end or next part.",
+    ),
     ("caudal_index_log_bytes", Unit::Bytes, "Size of the log of a collection of the embedded index."),
     ("caudal_index_points", Unit::Count, "Approximate number of points in a collection of the embedded index."),
     ("caudal_ledger_events", Unit::Count, "Ended events that the ledger remembers."),

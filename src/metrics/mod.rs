@@ -88,6 +88,7 @@ fn publish(flow: &FlowStats) {
     }
     counter!("caudal_flow_results_refused_total", "flow" => flow.name.clone()).absolute(flow.refused);
     gauge!("caudal_flow_in_flight_events", "flow" => flow.name.clone()).set(flow.in_flight as f64);
+    gauge!("caudal_flow_waits_for_storage_events", "flow" => flow.name.clone()).set(flow.waits_for_storage as f64);
     for stage in &flow.stages {
         let labels = [("flow", flow.name.clone()), ("stage", stage.name.clone())];
         for (result, count) in [("done", stage.done), ("failed", stage.failed), ("dropped", stage.dropped)] {

@@ -1,4 +1,4 @@
-//! Waits for a request's result, and answers 202 if it does not come in time.
+//! Waits for a request's result; answers 202 if it does not come in time.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -25,37 +25,46 @@ pub struct PendingAnswer<'a> {
     pub lane: Lane,
 }
 
+/// How a wait for a request's result ended.
+pub enum Waited {
+    /// With its answer.
+    Answered(Response),
+    /// In time for nothing but a 202.
+    NotYet {
+        /// The request's status.
+        status: &'static str,
+        /// Whether the request has a result, by which `/v1/requests/{id}` knows it.
+        is_known: bool,
+    },
+}
+
 impl PendingAnswer<'_> {
-    /// The terminal result if it comes within `timeout`, else 202. `status` is that of a success.
-    pub async fn wait(
-        &self,
-        mut follower: Follower,
-        timeout: Duration,
-        status: StatusCode,
-    ) -> Result<Response, Problem> {
+    /// Waits for the terminal result, for at most `timeout`. `status` is that of a success.
+    pub async fn wait(&self, mut follower: Follower, timeout: Duration, status: StatusCode) -> Result<Waited, Problem> {
         let until = Instant::now() + timeout;
         // Begun once: results that come meanwhile must not put it off.
         let mut closing = pin!(half_grace_over(self.state));
-        let mut current = QUEUED;
+        let mut seen = None;
         loop {
+            let not_yet = Waited::NotYet { status: seen.unwrap_or(QUEUED), is_known: seen.is_some() };
             let outcome = tokio::select! {
                 biased;
                 outcome = follower.next() => outcome,
-                () = tokio::time::sleep_until(until) => return Ok(self.accepted(current, false).await),
-                () = &mut closing => return Ok(self.accepted(current, false).await),
+                () = tokio::time::sleep_until(until) => return Ok(not_yet),
+                () = &mut closing => return Ok(not_yet),
             };
             match outcome {
                 Ok(Some(outcome)) if outcome.kind.is_terminal() => {
                     let mut response = terminal(self.state, &outcome, status).await?;
                     response.extensions_mut().insert(StageTimes(outcome.stage_times));
-                    return Ok(response);
+                    return Ok(Waited::Answered(response));
                 }
-                Ok(Some(outcome)) => current = status_of(outcome.kind),
+                Ok(Some(outcome)) => seen = Some(status_of(outcome.kind)),
                 Ok(None) => return Err(Problem::internal()),
                 Err(error) => {
                     // The request is stored; only its result cannot be watched from here.
                     tracing::warn!(request = %self.id, %error, "result cannot be watched");
-                    return Ok(self.accepted(current, false).await);
+                    return Ok(not_yet);
                 }
             }
         }

@@ -15,7 +15,6 @@ use pipeline::{Envelope, Lane, Params, RequestId};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::admission;
 use super::body::head::{self, BodyHead};
 use super::idempotency::{IdempotencyKey, REPLAYED};
 use super::params;
@@ -23,12 +22,13 @@ use super::preferences::{AnswerMode, Preferences};
 use super::route::Route;
 use super::submit::{NewRequest, StoredRequest, submit};
 use super::webhook_headers::{self, Dialect};
+use super::{acceptance, admission};
 use crate::answer::cancel::CancelOnDrop;
 use crate::answer::follower::Follower;
 use crate::answer::server_timing::{self, IntakeTime};
 use crate::answer::sse::{self, StreamLifetime};
 use crate::answer::stream_slot::{self, StreamSlot};
-use crate::answer::wait::PendingAnswer;
+use crate::answer::wait::{PendingAnswer, Waited};
 use crate::door::trace;
 use crate::header_names::{GOTENBERG_TRACE, REQUEST_ID, TRACEPARENT};
 use crate::identity::caller::Caller;
@@ -198,9 +198,27 @@ impl RouteHandler<'_> {
             let lifetime = StreamLifetime { on_disconnect, ..StreamLifetime::of(caller) };
             return Ok(sse::stream(state, follower, slot, lifetime));
         }
-        let answered = pending.wait(follower, plan.timeout, route.status).await;
+        let answered = self.wait(&pending, follower, plan.timeout).await;
         disarm(on_disconnect);
         answered
+    }
+
+    /// The result, or 202 once `/v1/requests/{id}` knows the request.
+    async fn wait(
+        &self,
+        pending: &PendingAnswer<'_>,
+        follower: Follower,
+        timeout: Duration,
+    ) -> Result<Response, Problem> {
+        match pending.wait(follower, timeout, self.route.status).await? {
+            Waited::Answered(response) => Ok(response),
+            Waited::NotYet { status, is_known } => {
+                if !is_known {
+                    acceptance::record(&*self.state.transport, pending.id, &self.route.flow).await?;
+                }
+                Ok(pending.accepted(status, false).await)
+            }
+        }
     }
 }
 

@@ -157,18 +157,18 @@ impl NewRequest {
                 return (Err(admission::refusal(state, error, self.envelope.lane)), Bodies::Unneeded);
             }
         };
-        let cancels = route.spec.cancel_on_disconnect && is_first;
-        let on_disconnect = cancels.then(|| CancelOnDrop::new(state, &route.flow, &id));
+        // Of an event that the broker knew already, the bodies are those of the first submission.
+        let bodies = if submitted == SubmitAck::Stored { Bodies::Needed } else { Bodies::Unneeded };
         let acceptance = record_acceptance(state.clone(), id.clone(), Arc::clone(route), self.key.clone());
         if self.mode == AnswerMode::Wait {
             // A client that waits for the result need not wait until its acceptance is recorded.
             state.tasks.spawn(acceptance);
-        } else {
-            acceptance.await;
+        } else if let Err(problem) = acceptance.await {
+            return (Err(problem), bodies);
         }
+        let cancels = route.spec.cancel_on_disconnect && is_first;
+        let on_disconnect = cancels.then(|| CancelOnDrop::new(state, &route.flow, &id));
         let record = record.map(|record| record.value);
-        // Of an event that the broker knew already, the bodies are those of the first submission.
-        let bodies = if submitted == SubmitAck::Stored { Bodies::Needed } else { Bodies::Unneeded };
         (Ok(StoredRequest { id, status: QUEUED, record, on_disconnect }), bodies)
     }
 
@@ -206,13 +206,19 @@ fn results_expired() -> Problem {
 }
 
 /// Records that the event is stored, and then, with its key, that the request is.
-async fn record_acceptance(state: GatewayState, id: RequestId, route: Arc<Route>, key: Option<IdempotencyKey>) {
-    let is_recorded = acceptance::record(&*state.transport, &id, &route.flow).await;
-    if let Some(key) = key.filter(|_| is_recorded) {
+async fn record_acceptance(
+    state: GatewayState,
+    id: RequestId,
+    route: Arc<Route>,
+    key: Option<IdempotencyKey>,
+) -> Result<(), Problem> {
+    acceptance::record(&*state.transport, &id, &route.flow).await?;
+    if let Some(key) = key {
         // The client need not wait for this.
         let transport = Arc::clone(&state.transport);
         state.tasks.spawn(async move { key.confirm(&*transport).await });
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -127,7 +127,7 @@ async fn resubmit(state: &GatewayState, found: &StoredDeadLetter) -> Result<Requ
             return Err(admission::refusal(state, error, lane));
         }
     }
-    acceptance::record(&*state.transport, &request, &flow).await;
+    acceptance::record(&*state.transport, &request, &flow).await?;
     Ok(request)
 }
 

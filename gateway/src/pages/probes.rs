@@ -7,6 +7,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use pipeline::engine::FlowStats;
 use serde_json::json;
 
 use super::readiness::Readiness;
@@ -35,15 +36,25 @@ async fn health(State(ProbeState { state, .. }): State<ProbeState>) -> Json<serd
     Json(json!({ "status": "ok", "service": state.service.name }))
 }
 
-/// What is degraded: flows that refuse events or do not drain, stages that wait for a dependency.
+/// What is degraded: flows that refuse events or do not drain, flows and stages that wait for storage or a dependency.
 fn degraded(state: &GatewayState) -> Vec<String> {
     let mut degraded = state.drain_rates.troubles();
-    for flow in (state.flow_stats)() {
+    degraded.extend(waits(&(state.flow_stats)()));
+    degraded
+}
+
+/// What waits for storage or for a dependency.
+fn waits(flows: &[FlowStats]) -> Vec<String> {
+    let mut waits = Vec::new();
+    for flow in flows {
+        if flow.waits_for_storage > 0 {
+            waits.push(format!("{} events of flow {} wait to be stored", flow.waits_for_storage, flow.name));
+        }
         for stage in flow.stages.iter().filter(|stage| stage.waits) {
-            degraded.push(format!("stage {} of flow {} waits for a dependency", stage.name, flow.name));
+            waits.push(format!("stage {} of flow {} waits for a dependency", stage.name, flow.name));
         }
     }
-    degraded
+    waits
 }
 
 /// 200 if every component is ready, with a list of what is degraded; else 503 naming the components that are not ready.
@@ -68,5 +79,33 @@ async fn metrics(State(ProbeState { state, .. }): State<ProbeState>) -> Response
             tracing::error!(%error, "metrics not rendered");
             Problem::internal().into_response()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stats(waits_for_storage: usize) -> FlowStats {
+        FlowStats {
+            name: "f".into(),
+            about: String::new(),
+            open: false,
+            delivered: 3,
+            done: 0,
+            failed: 0,
+            retried: 0,
+            refused: 0,
+            repeated: 0,
+            in_flight: 3,
+            waits_for_storage,
+            stages: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_flow_whose_events_wait_to_be_stored_is_named() {
+        assert!(waits(&[stats(0)]).is_empty());
+        assert_eq!(waits(&[stats(3)]), ["3 events of flow f wait to be stored"]);
     }
 }

@@ -24,6 +24,8 @@ const MAX_ACKS_IN_FLIGHT: usize = 2048;
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Messages that may wait in the client until a subscription is read; further ones are dropped by the client.
 const SUBSCRIPTION_CAPACITY: usize = 16_384;
+/// The longest pause between two attempts to connect again.
+pub const LONGEST_RECONNECT_PAUSE: Duration = Duration::from_secs(2);
 /// Pause between attempts to connect for the first time.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
@@ -115,7 +117,8 @@ async fn options(
 
 /// Doubles from 8 ms to 2 s, with up to a quarter of jitter so that many clients do not reconnect at the same moment.
 fn reconnect_delay(attempts: usize) -> Duration {
-    let millis = 8_u64.saturating_mul(1 << attempts.min(8)).min(2_000);
+    let longest = LONGEST_RECONNECT_PAUSE.as_millis() as u64;
+    let millis = 8_u64.saturating_mul(1 << attempts.min(8)).min(longest);
     Duration::from_millis(millis - rand::rng().random_range(0..=millis / 4))
 }
 

@@ -123,7 +123,7 @@ impl LaneSource {
     /// Dead-letters an event that was delivered again and again and never settled.
     async fn dead_letter(&self, in_flight: InFlightEvent, envelope: Envelope, payload: Payload) {
         let deliveries = envelope.attempt.saturating_sub(1);
-        let detail = format!("delivered {deliveries} times and never settled: every worker stopped before it finished");
+        let detail = format!("delivered {deliveries} times and never settled");
         let cause = Rejection::new(500, "never_settled", detail);
         let (flow, event) = (&self.flow.name, &envelope.id);
         tracing::error!(%flow, %event, deliveries, "an event that was never settled is dead-lettered");

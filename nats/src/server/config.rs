@@ -143,8 +143,8 @@ fn users(text: &mut String, keys: &Keys) {
 
 /// The servers' own interfaces.
 const SERVER_API: &[&str] = &["$JS.>", "$SYS.>"];
-/// What only the service itself reads and writes: bodies and records.
-const OWN_SUBJECTS: &[&str] = &["blob.>", "own.>", "rec.>"];
+/// What only the service itself reads and writes: questions whether a process lives, bodies and records.
+const OWN_SUBJECTS: &[&str] = &["alive.>", "blob.>", "own.>", "rec.>"];
 /// What only the service writes.
 const STORED_SUBJECTS: &[&str] = &["canary.>", "cancel.>", "dead.>", "ledger", "res.>"];
 
@@ -211,7 +211,9 @@ mod tests {
         let user = text.lines().find(|line| line.contains("user: mqtt")).unwrap();
         let (publish, subscribe) = user.split_once("subscribe:").unwrap();
         let first_token = |subjects: &str| subjects.split('.').next().unwrap().to_owned();
-        for subjects in [subjects::BLOB_SUBJECTS, subjects::OWN_RECORD_SUBJECTS, subjects::RECORD_SUBJECTS] {
+        let alive = subjects::alive_subject(&pipeline::Token::random());
+        let own = [&*alive, subjects::BLOB_SUBJECTS, subjects::OWN_RECORD_SUBJECTS, subjects::RECORD_SUBJECTS];
+        for subjects in own {
             let denied = format!("\"{}.>\"", first_token(subjects));
             assert!(publish.contains(&denied) && subscribe.contains(&denied), "{subjects}");
         }

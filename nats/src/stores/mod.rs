@@ -1,6 +1,7 @@
-//! The stores that all flows share: results, dead letters, the claim store, records and the ledger. Also cancellations,
-//! which are announced and not stored, and the write canary.
+//! The stores that all flows share: results, dead letters, the claim store, records and the ledger. Also cancellations
+//! and the liveness of processes, which are announced and not stored, and the write canary.
 
+pub mod alive;
 pub mod cancellations;
 pub mod claim_store;
 pub mod claim_sweep;

@@ -117,6 +117,11 @@ pub fn parse_cancelled_request(subject: &str) -> Option<Token> {
     Token::new(subject.strip_prefix("cancel.")?).ok()
 }
 
+/// Subject on which a process answers for as long as it lives.
+pub fn alive_subject(process: &Token) -> Subject {
+    format!("alive.{process}").into()
+}
+
 /// Subject of a flow's dead letters.
 pub fn dead_letter_subject(flow: &FlowName) -> Subject {
     format!("dead.{flow}").into()

@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::blocked_time::BlockedTime;
 use super::{DurableEdge, Queue};
 use crate::event::{Event, Response, Root};
 use crate::fault::{Fault, Rejection};
@@ -50,7 +51,7 @@ pub struct Output {
     /// Events of this batch that were rejected or handed back.
     failed: HashSet<EventId>,
     /// Time of this batch spent waiting for room downstream.
-    blocked: Duration,
+    blocked: BlockedTime,
     /// When the batch was taken.
     begun: Instant,
 }
@@ -63,7 +64,7 @@ impl Output {
             downstream,
             ordinals: HashMap::new(),
             failed: HashSet::new(),
-            blocked: Duration::ZERO,
+            blocked: BlockedTime::default(),
             begun: Instant::now(),
         }
     }
@@ -125,7 +126,12 @@ impl Output {
 
     /// Returns the time spent waiting for room downstream since the last call.
     pub(crate) fn take_blocked(&mut self) -> Duration {
-        std::mem::take(&mut self.blocked)
+        self.blocked.take()
+    }
+
+    /// The clock of the time spent waiting for room downstream.
+    pub(crate) fn blocked_time(&self) -> BlockedTime {
+        self.blocked.clone()
     }
 
     /// Counts an event as failed that is handed back for another attempt.
@@ -146,7 +152,10 @@ impl Output {
     async fn send(&mut self, event: Event) -> Result<(), Fault> {
         let queue = match &self.downstream {
             Downstream::Queue(queue) => queue,
-            Downstream::Edge(edge) => return edge.send(&self.stage, event).await,
+            Downstream::Edge(edge) => {
+                let _blocked = self.blocked.begin();
+                return edge.send(&self.stage, event).await;
+            }
             Downstream::End => return Ok(()),
         };
         // Added before the event is sent: the next stage may settle it before `send` returns.
@@ -156,10 +165,8 @@ impl Output {
         let sent = match sending.as_mut().now_or_never() {
             Some(sent) => sent,
             None => {
-                let begun = Instant::now();
-                let sent = sending.await;
-                self.blocked += begun.elapsed();
-                sent
+                let _blocked = self.blocked.begin();
+                sending.await
             }
         };
         match sent {

@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::lane_policy::{Decision, LanePolicy, Waiting};
 use super::room::{Bound, Room};
@@ -126,6 +127,8 @@ pub struct Queue {
     lanes: Mutex<Lanes>,
     /// Notified after every change that a waiting worker may act on.
     filled: Notify,
+    /// Cancelled when the queue is closed.
+    closing: CancellationToken,
     /// Events that wait; raised before a worker can take them, lowered afterwards.
     length: AtomicUsize,
     /// Bytes of the events that wait; counted like `length`.
@@ -153,6 +156,7 @@ impl Queue {
                 closed: false,
             }),
             filled: Notify::new(),
+            closing: CancellationToken::new(),
             length: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             capacity: events,
@@ -234,6 +238,7 @@ impl Queue {
     /// Refuses further events; those that wait can still be received.
     pub fn close(&self) {
         self.lock().closed = true;
+        self.closing.cancel();
         self.filled.notify_waiters();
         self.filled.notify_one();
     }
@@ -241,6 +246,11 @@ impl Queue {
     /// Whether the queue refuses further events.
     pub fn is_closed(&self) -> bool {
         self.lock().closed
+    }
+
+    /// Resolves once the queue refuses further events. Cancel-safe.
+    pub async fn closed(&self) {
+        self.closing.cancelled().await;
     }
 
     /// Events that wait.

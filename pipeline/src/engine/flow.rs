@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::flow_metrics::FlowStats;
 use super::flow_shared::FlowShared;
@@ -25,6 +25,9 @@ use crate::transport::{Source, SourceBounds, Transport};
 
 /// Deliveries after which the broker stops delivering: a safety limit under the engine's own counts.
 const MAX_DELIVERIES: u32 = 10_000;
+
+/// How long the withdrawal of a note may take after the deadline of a drain.
+const WITHDRAWAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A flow that was built and not started.
 pub struct Flow {
@@ -58,7 +61,8 @@ impl Flow {
         let in_flight = spec.in_flight();
         let bounds = source_bounds(&spec);
         let shared = Arc::new(FlowShared::new(&spec, services)?);
-        let next = spec.next.clone().map(|next| DurableEdge::new(Arc::clone(&transport), next));
+        let next =
+            spec.next.clone().map(|next| DurableEdge::new(Arc::clone(&transport), next, Arc::clone(&shared.storage)));
         let end = next.map_or(Downstream::End, |edge| Downstream::Edge(Arc::new(edge)));
         let stages = connect(spec, end, services);
         let mut workers = Vec::new();
@@ -104,7 +108,9 @@ impl Flow {
             };
             readers.spawn(reader.run());
         }
-        RunningFlow { view: FlowView { shared: self.shared, stages: self.stages }, readers }
+        let stop_waiting = self.shared.storage.stop_on_drop();
+        let view = FlowView { shared: self.shared, stages: self.stages };
+        RunningFlow { view, readers, transport: self.transport, _stop_waiting: stop_waiting }
     }
 }
 
@@ -123,6 +129,9 @@ pub struct RunningFlow {
     pub view: FlowView,
     /// They hold the only senders to the settler beside the roots: when both are gone, the settler ends.
     readers: JoinSet<()>,
+    transport: Arc<dyn Transport>,
+    /// Dropped, no write waits until it is stored any longer.
+    _stop_waiting: DropGuard,
 }
 
 impl RunningFlow {
@@ -135,12 +144,21 @@ impl RunningFlow {
         }
     }
 
-    /// The stages that have events.
+    /// Withdraws the note about a suspect that is not done: this process stops, it does not die.
+    pub async fn withdraw_note(&self) {
+        let withdrawn = self.view.shared.withdraw_note(&*self.transport);
+        if !matches!(tokio::time::timeout(WITHDRAWAL_TIMEOUT, withdrawn).await, Ok(Ok(()))) {
+            tracing::warn!(flow = %self.view.shared.name, "the note about a suspect was not withdrawn");
+        }
+    }
+
+    /// The stages that have events, and the settler if events wait to be stored.
     pub fn busy(&self) -> impl Iterator<Item = Busy> + '_ {
-        self.view.stages.iter().filter_map(|stage| {
-            let events = stage.events();
-            let stage = format!("{}/{}", self.view.shared.name, stage.name);
-            (events > 0).then_some(Busy { stage, events })
+        let stages = self.view.stages.iter().map(|stage| (&*stage.name, stage.events()));
+        let storing = ("settle", self.view.shared.storage.waiting() as u64);
+        stages.chain([storing]).filter(|(_, events)| *events > 0).map(|(stage, events)| {
+            let stage = format!("{}/{stage}", self.view.shared.name);
+            Busy { stage, events }
         })
     }
 }

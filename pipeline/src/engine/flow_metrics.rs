@@ -105,6 +105,8 @@ pub struct FlowStats {
     pub repeated: u64,
     /// Events delivered and not settled.
     pub in_flight: u64,
+    /// Events of which a write waits because the broker refuses to store it.
+    pub waits_for_storage: usize,
     /// In order of the flow.
     pub stages: Vec<StageStats>,
 }

@@ -1,21 +1,24 @@
 //! The state that all tasks of a flow share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::Histogram;
 
 use super::fault_counts::FaultCounts;
 use super::flow_metrics::{FlowMetrics, FlowStats, StageStats};
+use super::suspects;
 use crate::completion::CompletionHook;
 use crate::event::{Cancellations, Root};
 use crate::fault::BoxError;
+use crate::incarnation::Incarnation;
 use crate::ledger::Ledger;
-use crate::names::FlowName;
+use crate::names::{EventId, FlowName};
 use crate::registry::Services;
 use crate::spec::{FlowSpec, RetrySpec};
+use crate::storage_outage::StorageOutage;
 use crate::trace::Spans;
-use crate::transport::Settlement;
+use crate::transport::{Settlement, Transport, TransportError};
 
 /// The flow that gets the follow-ups of requests, and what makes them.
 pub type FollowUps = (FlowName, Arc<dyn CompletionHook>);
@@ -33,6 +36,12 @@ pub struct FlowShared {
     pub follow_ups: Option<FollowUps>,
     pub retry: RetrySpec,
     pub metrics: FlowMetrics,
+    /// Writes that wait until they are stored.
+    pub storage: Arc<StorageOutage>,
+    /// The suspect that is processed alone, whose note names this process.
+    pub suspect: Mutex<Option<EventId>>,
+    /// This process, as the notes about suspects name it.
+    pub incarnation: Arc<Incarnation>,
     /// Faults of the events that will be redelivered.
     pub faults: FaultCounts,
     /// Cancelled requests, of all flows.
@@ -68,6 +77,9 @@ impl FlowShared {
             follow_ups: follow_ups(spec, services)?,
             retry: spec.settings.retry.clone(),
             metrics: FlowMetrics::default(),
+            storage: Arc::new(StorageOutage::new(spec.name.clone())),
+            suspect: Mutex::default(),
+            incarnation: Arc::clone(&process.incarnation),
             faults: FaultCounts::default(),
             cancellations: Arc::clone(&process.cancellations),
             spans: process.spans.clone(),
@@ -95,6 +107,24 @@ impl FlowShared {
         self.duration.record(root.begun.elapsed().as_secs_f64());
         root.dead.load(Ordering::Relaxed)
     }
+
+    /// Remembers a suspect that is begun alone.
+    pub fn begin_suspect(&self, event: &EventId) {
+        *self.suspect.lock().unwrap_or_else(PoisonError::into_inner) = Some(event.clone());
+    }
+
+    /// Withdraws the note about the suspect that this process has begun, if there is one.
+    ///
+    /// # Errors
+    /// If the broker did not confirm it.
+    pub async fn withdraw_note(&self, transport: &dyn Transport) -> Result<(), TransportError> {
+        let begun = self.suspect.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(event) = begun else { return Ok(()) };
+        suspects::withdraw(transport, &self.incarnation, &event).await?;
+        *self.suspect.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
+    }
+
     /// The metrics now, with those of its stages.
     pub fn stats(&self, stages: Vec<StageStats>) -> FlowStats {
         let now = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -109,6 +139,7 @@ impl FlowShared {
             refused: now(&self.metrics.refused),
             repeated: now(&self.metrics.repeated),
             in_flight: now(&self.metrics.in_flight),
+            waits_for_storage: self.storage.waiting(),
             stages,
         }
     }

@@ -38,7 +38,7 @@ impl InFlightLimit {
             Lane::Interactive => None,
             Lane::Bulk => Arc::clone(&self.bulk).acquire_owned().await.ok(),
         };
-        Place { _bulk: bulk, _all: Arc::clone(&self.all).acquire_owned().await.ok(), _turn: None }
+        Place { _bulk: bulk, _all: Arc::clone(&self.all).acquire_owned().await.ok(), turn: None }
     }
 
     /// Waits until no suspect is in flight; suspects wait until the turn is dropped.

@@ -18,12 +18,7 @@ use tokio::time::Instant;
 
 use crate::fault::BoxError;
 use crate::names::FlowName;
-
-/// The first pause; each next one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+use crate::pauses::Pauses;
 
 /// The dependency of a stage, as its workers see it. `waiting` counts the workers in line, the one that probes included;
 /// it is never 0.
@@ -106,12 +101,13 @@ impl Outage {
         Self { flow, stage, turn: Mutex::default(), state: StdMutex::default() }
     }
 
-    /// Begins a worker's batch, for which it would wait until `patience` is over. Takes no lock until the worker fails.
-    pub fn begin(&self, patience: Duration) -> Wait<'_> {
+    /// Begins a worker's batch, for which it would wait until `patience` is over; without, for as long as it takes. Takes no
+    /// lock until the worker fails.
+    pub fn begin(&self, patience: Option<Duration>) -> Wait<'_> {
         Wait {
             outage: self,
-            until: Instant::now() + patience,
-            pause: FIRST_PAUSE,
+            until: patience.map(|patience| Instant::now() + patience),
+            pauses: Pauses::default(),
             in_line: false,
             turn: None,
             succeeded: false,
@@ -146,10 +142,9 @@ impl Outage {
 /// One worker's wait, from its first attempt at a batch to the last. Dropped, it leaves the line.
 pub struct Wait<'o> {
     outage: &'o Outage,
-    /// When the patience is over.
-    until: Instant,
-    /// The next pause.
-    pause: Duration,
+    /// When the patience is over; `None` for never.
+    until: Option<Instant>,
+    pauses: Pauses,
     /// Whether the worker is counted in the state.
     in_line: bool,
     /// Held from the first pause on: this worker is the one that probes.
@@ -169,23 +164,30 @@ impl Wait<'_> {
         self.in_line = true;
         self.outage.log(change, Some(error));
         if self.turn.is_none() {
-            match tokio::time::timeout_at(self.until, self.outage.turn.lock()).await {
-                // The worker before may have succeeded; this one still pauses, so that they go on one after another.
-                Ok(turn) => self.turn = Some(turn),
-                Err(_) => return false,
-            }
+            // The worker before may have succeeded; this one still pauses, so that they go on one after another.
+            self.turn = tokio::select! {
+                turn = self.outage.turn.lock() => Some(turn),
+                () = reached(self.until) => return false,
+            };
         }
-        if Instant::now() + self.pause >= self.until {
+        if self.until.is_some_and(|until| Instant::now() + self.pauses.bound() >= until) {
             return false;
         }
-        tokio::time::sleep(self.pause.mul_f64(1.0 - rand::random::<f64>() / 4.0)).await;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        self.pauses.pause().await;
         true
     }
 
     /// The attempt reached the dependency.
     pub fn succeed(&mut self) {
         self.succeeded = true;
+    }
+}
+
+/// Resolves at `until`; without, never.
+async fn reached(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
     }
 }
 

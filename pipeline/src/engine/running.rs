@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::flow::{Busy, Flow, FlowView, RunningFlow, Signals};
@@ -109,7 +110,9 @@ impl Running {
     pub async fn drain(mut self, grace: Duration) -> Result<(), Vec<Busy>> {
         self.begin_drain();
         if tokio::time::timeout(grace, self.finish()).await.is_err() {
-            return Err(self.flows.iter().flat_map(RunningFlow::busy).collect());
+            let busy = self.flows.iter().flat_map(RunningFlow::busy).collect();
+            join_all(self.flows.iter().map(RunningFlow::withdraw_note)).await;
+            return Err(busy);
         }
         Ok(())
     }

@@ -5,6 +5,9 @@
 //! and the repeat's result is refused. The entry is stored, many in one message, before the event is acknowledged, so that
 //! a later copy is recognised. Claims are dropped in between: by then a repeat is recognised and never misses its payload,
 //! and a crash leaves none behind.
+//!
+//! What the broker refuses to store waits here (see [`StorageOutage`](crate::storage_outage::StorageOutage)): the root keeps
+//! its place, and nothing counts as a fault.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,6 +26,7 @@ use crate::completion::Completion;
 use crate::event::{Place, Response, Root, Unsettled, Verdict};
 use crate::fault::Rejection;
 use crate::ledger::{End, Entry};
+use crate::names::RequestId;
 use crate::outcome::{Outcome, OutcomeKind};
 use crate::payload::{Body, Content};
 use crate::transport::{Acknowledge, BodyOwner, DeadLetter, ResultAck, Settlement, Transport, TransportError};
@@ -108,14 +112,15 @@ impl Settler {
     async fn publish(&self, root: Arc<Root>) -> Option<FinishedRoot> {
         let Unsettled { verdict, ack, place } = root.take_unsettled()?;
         let finished = FinishedRoot { ack, place, root };
-        let settlement = match self.conclude(&finished.root, verdict).await {
+        let concluded = match self.conclude(&finished.root, verdict).await {
+            Err(error) if !error.will_pass() => self.conclude_unstorable(&finished.root, error).await,
+            concluded => concluded,
+        };
+        let settlement = match concluded {
             Ok(Conclusion::End) => return Some(finished),
             Ok(Conclusion::Retry(settlement)) => settlement,
-            Err(error) => {
-                tracing::warn!(flow = %self.flow.name, event = %finished.root.envelope.id, %error,
-                    "result not stored, will repeat");
-                self.retry(1, "result not stored")
-            }
+            // The flow has ended.
+            Err(_) => self.retry(1, "result not stored"),
         };
         self.release(finished, settlement).await;
         None
@@ -125,14 +130,15 @@ impl Settler {
         Settlement::Retry(self.flow.retry.pause_after(faults), reason.into())
     }
 
-    /// Stores ends in the ledger; if that fails the events are redelivered, and their repeats find their results stored.
+    /// Stores ends in the ledger, for as long as that takes. If the flow ends before, the events are redelivered, and their
+    /// repeats find their results stored.
     async fn record(&self, finished: Vec<FinishedRoot>) -> Vec<(FinishedRoot, Settlement)> {
         let entry = |finished: &FinishedRoot| {
             let end = if finished.root.dead.load(Ordering::Relaxed) { End::DeadLettered } else { End::Settled };
             Entry::new(&self.flow.name, &finished.root.envelope.id, end)
         };
         let entries: Vec<Entry> = finished.iter().map(entry).collect();
-        let settlement = match self.transport.note_ended(&entries).await {
+        let settlement = match self.store(entries.len(), || self.transport.note_ended(&entries)).await {
             Ok(()) => {
                 self.flow.ledger.note(OffsetDateTime::now_utc(), &entries);
                 Settlement::Done
@@ -145,12 +151,16 @@ impl Settler {
         finished.into_iter().map(|root| (root, settlement.clone())).collect()
     }
 
-    /// Counts the end, drops claims that are no longer needed, acknowledges the event, then frees its place.
+    /// Withdraws the note about a suspect, counts the end, drops claims that are no longer needed, acknowledges the event,
+    /// then frees its place.
     ///
     /// If the process dies between dropping and acknowledging, the event is redelivered and recognised by its entry: it
     /// needs no body, and no claim is orphaned.
     async fn release(&self, finished: FinishedRoot, settlement: Settlement) {
         let FinishedRoot { root, ack, place } = finished;
+        if place.is_alone() {
+            self.withdraw_note(&root).await;
+        }
         let dead = self.flow.count(&settlement, &root);
         if let Some(spans) = &self.flow.spans {
             spans::export(&**spans, &self.flow, &root, &settlement);
@@ -162,8 +172,27 @@ impl Settler {
         drop(place);
     }
 
+    /// Withdrawn before the event is acknowledged: if this process ends afterwards, that is no death.
+    async fn withdraw_note(&self, root: &Root) {
+        if let Err(error) = self.store(1, || self.flow.withdraw_note(&*self.transport)).await {
+            let event = &root.envelope.id;
+            tracing::warn!(flow = %self.flow.name, %event, %error, "the note about a suspect was not withdrawn");
+        }
+    }
+
+    /// Repeats a write of so many events until it is stored; fails only if that is hopeless or the flow has ended.
+    async fn store<T, W>(&self, events: usize, write: impl Fn() -> W) -> Result<T, TransportError>
+    where
+        W: Future<Output = Result<T, TransportError>>,
+    {
+        self.flow.storage.wait_out(events, write).await
+    }
+
     /// Decides between another attempt and the end, and publishes the end.
     async fn conclude(&self, root: &Root, verdict: Verdict) -> Result<Conclusion, TransportError> {
+        if let (None, Some(why)) = (&verdict.retry, &verdict.handed_back) {
+            return Ok(Conclusion::Retry(self.retry(1, why)));
+        }
         let mut fault = None;
         let rejection = match (verdict.rejection, verdict.retry) {
             (rejection, Some((stage, error))) => {
@@ -187,19 +216,48 @@ impl Settler {
         Ok(Conclusion::End)
     }
 
+    /// A result that cannot be stored as it is, now or later: that is a fault of the event.
+    async fn conclude_unstorable(&self, root: &Root, error: TransportError) -> Result<Conclusion, TransportError> {
+        let faults = self.flow.faults.add(&root.envelope.id);
+        tracing::warn!(flow = %self.flow.name, event = %root.envelope.id, faults, %error, "the result cannot be stored");
+        if faults < self.flow.retry.attempts {
+            return Ok(Conclusion::Retry(self.retry(faults, "result not stored")));
+        }
+        let cause =
+            Rejection::new(500, "result_refused", "the broker refuses the result; its dead letter has the cause");
+        self.publish_failed(root, &"settle".into(), cause, Some((faults, error.to_string().into()))).await?;
+        Ok(Conclusion::End)
+    }
+
     async fn publish_done(&self, root: &Root, responses: Vec<Response>) -> Result<(), TransportError> {
         let Some(request) = &root.envelope.request else { return Ok(()) };
         let content = self.within_inline_limit(join(responses)).await?;
-        follow_up::submit(&self.flow, &*self.transport, root, Completion::Done(&content)).await?;
-        let outcome = self.outcome(root, OutcomeKind::Done, content.clone());
-        let published = self.transport.publish_outcome(request, &outcome).await?;
-        if published == ResultAck::Refused {
-            self.flow.metrics.refused.fetch_add(1, Ordering::Relaxed);
-            if let Some(claim) = content.claim() {
-                self.transport.drop_claim(claim).await?;
-            }
+        self.submit_follow_up(root, Completion::Done(&content)).await?;
+        let outcome = self.outcome(root, OutcomeKind::Done, content);
+        let published = self.publish_outcome(request, &outcome).await?;
+        if let Some(claim) = outcome.content.claim().filter(|_| published == ResultAck::Refused) {
+            self.store(1, || self.transport.drop_claim(claim)).await?;
         }
         Ok(())
+    }
+
+    async fn submit_follow_up(&self, root: &Root, completion: Completion<'_>) -> Result<(), TransportError> {
+        self.store(1, || follow_up::submit(&self.flow, &*self.transport, root, completion)).await
+    }
+
+    /// Stores the terminal result; counts it if the request has another one.
+    async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<ResultAck, TransportError> {
+        let published = self.store(1, || self.transport.publish_outcome(request, outcome)).await?;
+        // An earlier try of this very result may be stored although its confirmation was lost.
+        let is_ours = |stored: &Outcome| (stored.kind, stored.time) == (outcome.kind, outcome.time);
+        if published == ResultAck::Refused {
+            let stored = self.store(1, || self.transport.outcomes(request)).await?;
+            if stored.iter().any(is_ours) {
+                return Ok(ResultAck::Stored);
+            }
+            self.flow.metrics.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(published)
     }
 
     async fn publish_failed(
@@ -221,16 +279,14 @@ impl Settler {
                 cause: cause.clone(),
                 error,
             };
-            self.transport.dead_letter(letter).await?;
+            self.store(1, || self.transport.dead_letter(letter.clone())).await?;
             root.dead.store(true, Ordering::Relaxed);
         }
         let Some(request) = &root.envelope.request else { return Ok(()) };
-        follow_up::submit(&self.flow, &*self.transport, root, Completion::Failed(&cause)).await?;
+        self.submit_follow_up(root, Completion::Failed(&cause)).await?;
         let problem = serde_json::to_vec(&cause).map_err(TransportError::unavailable)?;
         let outcome = self.outcome(root, OutcomeKind::Failed, Content::inline("application/json", problem));
-        if self.transport.publish_outcome(request, &outcome).await? == ResultAck::Refused {
-            self.flow.metrics.refused.fetch_add(1, Ordering::Relaxed);
-        }
+        self.publish_outcome(request, &outcome).await?;
         Ok(())
     }
 
@@ -241,7 +297,7 @@ impl Settler {
             return Ok(true);
         }
         let Some(request) = &root.envelope.request else { return Ok(false) };
-        let outcomes = self.transport.outcomes(request).await?;
+        let outcomes = self.store(1, || self.transport.outcomes(request)).await?;
         Ok(outcomes.iter().any(|outcome| outcome.kind == OutcomeKind::Done))
     }
 
@@ -255,7 +311,8 @@ impl Settler {
     async fn within_inline_limit(&self, content: Content) -> Result<Content, TransportError> {
         match content.body {
             Body::Inline(bytes) => {
-                claims::store_bytes(&*self.transport, BodyOwner::Result, &content.media_type, bytes).await
+                let (transport, media_type) = (&*self.transport, &*content.media_type);
+                self.store(1, || claims::store_bytes(transport, BodyOwner::Result, media_type, bytes.clone())).await
             }
             Body::Claim(_) => Ok(content),
         }

@@ -1,17 +1,18 @@
 //! The source reader: brings the events of one lane from the broker into the first queue.
 //!
 //! A place is taken before an event is pulled, and the ledger is read before the first one. Copies of events that have
-//! ended are acknowledged here; suspects are worked on alone (see [`suspects`]).
+//! ended are acknowledged here; suspects are processed alone (see [`suspects`]).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::flow_shared::FlowShared;
 use super::in_flight_limit::InFlightLimit;
-use super::suspects::{self, CHANCES, Treatment};
+use super::suspects::{self, Treatment};
 use crate::claims;
 use crate::edges::Queue;
 use crate::envelope::Lane;
@@ -19,6 +20,9 @@ use crate::event::{Event, Place, Root};
 use crate::fault::Rejection;
 use crate::ledger::End;
 use crate::transport::{Delivery, Settlement, Source, Transport};
+
+/// How long a drain waits until a note about a suspect is withdrawn that may not even be stored.
+const WITHDRAWAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Reads one lane of a flow.
 pub struct SourceReader {
@@ -82,7 +86,7 @@ impl SourceReader {
             turn = self.limit.alone(), if is_suspect => turn,
             turn = self.limit.beside_others(), if !is_suspect => turn,
         };
-        let place = Place { _turn: Some(turn), ..place };
+        let place = Place { turn: Some(turn), ..place };
         if is_suspect { self.feed_suspect(delivery, place).await } else { self.feed(delivery, place).await }
     }
 
@@ -105,22 +109,34 @@ impl SourceReader {
         }
     }
 
+    /// Waits until the note is stored, for as long as the flow does not drain: without it the suspect must not be begun.
     async fn feed_suspect(&mut self, delivery: Delivery, place: Place) -> Next {
         let (flow, event) = (self.flow.name.clone(), delivery.envelope.id.clone());
-        match suspects::note(&*self.transport, &event).await {
+        let begun = self.flow.storage.wait_out(1, || suspects::begin(&*self.transport, &self.flow.incarnation, &event));
+        let treatment = tokio::select! {
+            treatment = begun => treatment,
+            () = self.stop.cancelled() => {
+                // The note may be stored all the same, and this process ends without having begun the event.
+                let withdrawal = suspects::withdraw(&*self.transport, &self.flow.incarnation, &event);
+                let _ = tokio::time::timeout(WITHDRAWAL_TIMEOUT, withdrawal).await;
+                return Next::Stop;
+            }
+        };
+        match treatment {
             Ok(Treatment::Alone) => {
-                tracing::warn!(%flow, %event, deliveries = delivery.envelope.attempt, "a suspect is worked on alone");
+                self.flow.begin_suspect(&event);
+                tracing::warn!(%flow, %event, deliveries = delivery.envelope.attempt, "a suspect is processed alone");
                 self.feed(delivery, place).await
             }
-            Ok(Treatment::DeadLetter) => {
+            Ok(Treatment::DeadLetter { deaths }) => {
                 let begun = self.begin(delivery, place);
-                let detail = format!("the process died {CHANCES} times while it worked on this event alone");
+                let detail = format!("the process died {deaths} times while it processed this event alone");
                 begun.root.reject(&"intake".into(), Rejection::new(500, "never_settled", detail));
                 begun.root.finish();
                 Next::Read
             }
             Err(error) => {
-                // Dropped, and so handed back: without the note it must not be begun.
+                // Dropped, and so handed back.
                 tracing::warn!(%flow, %event, %error, "the note about a suspect cannot be stored, it is redelivered");
                 Next::Read
             }

@@ -11,14 +11,19 @@ use tokio::time::Instant;
 
 use super::flow_shared::FlowShared;
 use super::image_admission::Admitted;
+use super::outage::Wait;
 use super::stage::Stage;
 use crate::claims;
-use crate::edges::{BULK_SLICE, BatchLimits, Output, ProgressReporter};
+use crate::edges::{BULK_SLICE, BatchLimits, BlockedTime, Output, ProgressReporter};
 use crate::event::Event;
 use crate::fault::{BoxError, Fault, Rejection};
 use crate::operator::Operator;
 use crate::payload::wire_form;
+use crate::storage_outage::StorageOutage;
 use crate::transport::{Transport, TransportError};
+
+/// How often the events of a batch that waits are looked through for those that are obsolete by now.
+const REVIEW: Duration = Duration::from_secs(2);
 
 /// One worker. It runs until the queue is closed and empty, or the operator is broken.
 pub struct Worker {
@@ -75,7 +80,7 @@ impl Worker {
         while !batch.is_empty() {
             batch.retain(|event| retain_or_settle(event, out));
             let admitted = stage.images.admit(&mut batch).await;
-            let fetched = fetch(&stage, &*self.transport, admitted, out).await;
+            let fetched = fetch(&stage, &self.flow.storage, &*self.transport, admitted, out).await;
             self.attempt_all(fetched, out).await?;
         }
         Ok(())
@@ -84,32 +89,38 @@ impl Worker {
     /// Processes a batch; if it fails, its events one at a time, so that a bad one is found and the others are done. Every
     /// event is settled when this returns.
     async fn attempt_all(&mut self, batch: Vec<Event>, out: &mut Output) -> Result<(), BoxError> {
-        let (batch, fault) = match self.attempt_through_outage(batch, out).await {
-            Ok(()) => return Ok(()),
-            Err(failed) => failed,
+        let Err((batch, cause)) = self.attempt_through_outage(batch, out).await else { return Ok(()) };
+        let fault = match cause {
+            Cause::Draining => {
+                self.hand_back(&batch, out);
+                return Ok(());
+            }
+            Cause::Fault(fault) if batch.len() == 1 || matches!(fault, Fault::Fatal(_)) => {
+                return self.give_back(&batch, fault, out);
+            }
+            Cause::Fault(fault) => fault,
         };
-        if batch.len() == 1 || matches!(fault, Fault::Fatal(_)) {
-            return self.give_back(&batch, fault, out);
-        }
         tracing::warn!(flow = %self.flow.name, stage = %self.stage.name, events = batch.len(), error = %chain(&fault),
             "batch failed, its events are tried one at a time");
         for event in batch {
-            if let Err((event, fault)) = self.attempt_through_outage(vec![event], out).await {
-                self.give_back(&event, fault, out)?;
+            match self.attempt_through_outage(vec![event], out).await {
+                Ok(()) => {}
+                Err((event, Cause::Draining)) => self.hand_back(&event, out),
+                Err((event, Cause::Fault(fault))) => self.give_back(&event, fault, out)?,
             }
         }
         Ok(())
     }
 
     /// One attempt, and another whenever the dependency was out of reach, for as long as the retry policy says. Done events
-    /// are settled here; a batch that failed is returned with its fault.
+    /// are settled here; a batch that is not done is returned with the cause.
     async fn attempt_through_outage(
         &mut self,
         mut batch: Vec<Event>,
         out: &mut Output,
-    ) -> Result<(), (Vec<Event>, Fault)> {
+    ) -> Result<(), (Vec<Event>, Cause)> {
         let stage = Arc::clone(&self.stage);
-        let mut wait = stage.outage.begin(Duration::from_millis(self.flow.retry.outage_ms));
+        let mut wait = stage.outage.begin(self.flow.retry.patience());
         loop {
             batch.retain(|event| retain_or_settle(event, out));
             if batch.is_empty() {
@@ -122,14 +133,25 @@ impl Worker {
                     return Ok(());
                 }
                 Err(Fault::Unavailable(error)) => {
-                    // A drain does not wait for an outage: the events are redelivered to another process.
-                    let goes_on = !stage.queue.is_closed() && wait.pause(&error).await;
-                    if !goes_on {
-                        return Err((batch, Fault::Retry(error)));
+                    match wait_for_next_attempt(&stage, &mut wait, &error, &mut batch, out).await {
+                        Next::Attempt => {}
+                        Next::Drain => return Err((batch, Cause::Draining)),
+                        Next::GiveUp => return Err((batch, Cause::Fault(Fault::Retry(error)))),
                     }
                 }
-                Err(fault) => return Err((batch, fault)),
+                Err(fault) => return Err((batch, Cause::Fault(fault))),
             }
+        }
+    }
+
+    /// Settles events as not begun: the broker redelivers them, and nothing counts as a fault.
+    fn hand_back(&self, events: &[Event], out: &mut Output) {
+        let (flow, stage) = (&self.flow.name, &*self.stage.name);
+        tracing::info!(%flow, stage, events = events.len(), "handed back, the flow stops during an outage");
+        for event in events {
+            out.hand_back(event);
+            event.root.hand_back("the flow stopped during an outage");
+            out.finish(event);
         }
     }
 
@@ -152,28 +174,89 @@ impl Worker {
     async fn attempt(&mut self, batch: Vec<Event>, out: &mut Output) -> Result<(), Fault> {
         let timeout = self.stage.timeout;
         out.begin_attempt();
+        let blocked = out.blocked_time();
         let work = AssertUnwindSafe(self.operator.process(batch, out)).catch_unwind();
-        match tokio::time::timeout(timeout, work).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(panic)) => {
+        match within(timeout, &blocked, work).await {
+            Some(Ok(result)) => result,
+            Some(Err(panic)) => {
                 self.flow.panics.fetch_add(1, Ordering::Relaxed);
                 // Its state may be inconsistent: go on with a fresh instance.
                 self.operator = (self.stage.build)().map_err(Fault::Fatal)?;
                 Err(Fault::retry(format!("panicked: {}", panic_text(&*panic))))
             }
-            Err(_) => Err(Fault::retry(format!("took longer than timeout_ms = {}", timeout.as_millis()))),
+            None => Err(Fault::retry(format!("took longer than timeout_ms = {}", timeout.as_millis()))),
         }
     }
 }
 
-/// Brings the payloads of admitted events into memory, in the order of the batch; settles events whose payload is lost or
-/// cannot be fetched now.
-async fn fetch(stage: &Stage, transport: &dyn Transport, admitted: Vec<Admitted>, out: &mut Output) -> Vec<Event> {
+/// Why a batch is not done.
+enum Cause {
+    /// It failed.
+    Fault(Fault),
+    /// The flow drains during an outage: another process may reach what this one does not.
+    Draining,
+}
+
+/// What follows a wait for an unavailable dependency.
+enum Next {
+    Attempt,
+    Drain,
+    GiveUp,
+}
+
+/// Waits for the next attempt at a batch, until the flow drains or the patience is over. Settles the events meanwhile that
+/// are obsolete: the outage may be long.
+async fn wait_for_next_attempt(
+    stage: &Stage,
+    wait: &mut Wait<'_>,
+    error: &BoxError,
+    batch: &mut Vec<Event>,
+    out: &mut Output,
+) -> Next {
+    // Kept while it is waited for, so that the worker keeps its place in line.
+    let mut pausing = std::pin::pin!(wait.pause(error));
+    while !batch.is_empty() {
+        tokio::select! {
+            biased;
+            () = stage.queue.closed() => return Next::Drain,
+            goes_on = &mut pausing => return if goes_on { Next::Attempt } else { Next::GiveUp },
+            () = tokio::time::sleep(REVIEW) => batch.retain(|event| retain_or_settle(event, out)),
+        }
+    }
+    Next::Attempt
+}
+
+/// Waits until `work` is done, for at most `timeout` of its own time: while it is blocked downstream its time stands still.
+/// `None` if it took longer.
+async fn within<W: Future>(timeout: Duration, blocked: &BlockedTime, work: W) -> Option<W::Output> {
+    let mut work = std::pin::pin!(work);
+    let (mut left, mut known) = (timeout, blocked.total());
+    while !left.is_zero() {
+        if let Ok(done) = tokio::time::timeout(left, &mut work).await {
+            return Some(done);
+        }
+        let total = blocked.total();
+        left = total - known;
+        known = total;
+    }
+    None
+}
+
+/// Brings the payloads of admitted events into memory, in the order of the batch; waits while the store is out of reach,
+/// and settles events whose payload is lost.
+async fn fetch(
+    stage: &Stage,
+    storage: &StorageOutage,
+    transport: &dyn Transport,
+    admitted: Vec<Admitted>,
+    out: &mut Output,
+) -> Vec<Event> {
     let mut fetches = Vec::with_capacity(admitted.len());
     for (mut event, room) in admitted {
         match room {
             Ok(room) => fetches.push(async move {
-                let result = claims::resolve(transport, &mut event.payload, room).await;
+                let fetched = storage.wait_out(1, || claims::fetch_body(transport, &event.payload)).await;
+                let result = fetched.map(|body| claims::resolve(&mut event.payload, body, room));
                 (event, result)
             }),
             Err(why) => {
@@ -193,9 +276,10 @@ async fn fetch(stage: &Stage, transport: &dyn Transport, admitted: Vec<Admitted>
                 tracing::error!(event = %event.id, %error, "payload lost");
                 out.reject(&event, Rejection::new(500, "payload_lost", "the stored payload is gone or was altered"));
             }
+            // The flow has ended.
             Err(error) => {
                 out.hand_back(&event);
-                event.root.retry(&stage.name, error.into());
+                event.root.hand_back(format!("stage {} could not read the payload: {error}", stage.name));
             }
         }
         event.root.finish();

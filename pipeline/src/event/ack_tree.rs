@@ -39,6 +39,8 @@ pub struct Verdict {
     pub rejection: Option<(Arc<str>, Rejection)>,
     /// The first fault that a later attempt may not meet, with its stage.
     pub retry: Option<(Arc<str>, BoxError)>,
+    /// Why it goes back to the broker without any fault, if it does.
+    pub handed_back: Option<Arc<str>>,
 }
 
 /// The part of a root that the settler takes out, once.
@@ -59,7 +61,14 @@ pub struct Place {
     /// Among all events.
     pub _all: Option<OwnedSemaphorePermit>,
     /// Beside others, or alone.
-    pub _turn: Option<Turn>,
+    pub turn: Option<Turn>,
+}
+
+impl Place {
+    /// Whether the event is a suspect, with no other event of the flow in flight.
+    pub fn is_alone(&self) -> bool {
+        matches!(self.turn, Some(Turn::Alone { .. }))
+    }
 }
 
 /// Whether an event is worked on beside others.
@@ -198,6 +207,13 @@ impl Root {
         });
     }
 
+    /// Hands the whole root back to the broker, which counts as no fault; the first reason stands.
+    pub fn hand_back(&self, why: impl Into<Arc<str>>) {
+        self.with_verdict(|verdict| {
+            verdict.handed_back.get_or_insert_with(|| why.into());
+        });
+    }
+
     /// Leaves the answer to the flow's next part, in which a descendant is now an event of its own.
     pub fn hand_on(&self) {
         self.handed_on.store(true, Ordering::Relaxed);
@@ -210,10 +226,11 @@ impl Root {
 
     /// Whether an acknowledgement is all that is left to do: no client waits, nothing failed, no claim is stored.
     pub fn is_plain(&self) -> bool {
-        let clean = lock(&self.unsettled)
-            .as_ref()
-            .is_some_and(|unsettled| unsettled.verdict.rejection.is_none() && unsettled.verdict.retry.is_none());
-        clean && self.envelope.request.is_none() && self.payload.claims().is_empty()
+        let is_clean =
+            |verdict: &Verdict| verdict.rejection.is_none() && verdict.retry.is_none() && verdict.handed_back.is_none();
+        lock(&self.unsettled).as_ref().is_some_and(|unsettled| is_clean(&unsettled.verdict))
+            && self.envelope.request.is_none()
+            && self.payload.claims().is_empty()
     }
 
     /// Takes out the settler's part; `None` the second time.
@@ -300,5 +317,8 @@ mod tests {
         let failed = roots.event("e", Lane::Bulk, "x");
         failed.root.retry(&"s".into(), "not now".into());
         assert!(!failed.root.is_plain());
+        let handed_back = roots.event("e", Lane::Bulk, "x");
+        handed_back.root.hand_back("the flow stops");
+        assert!(!handed_back.root.is_plain());
     }
 }

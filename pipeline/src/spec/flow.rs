@@ -90,7 +90,8 @@ pub struct RetrySpec {
     pub attempts: u32,
     /// Pause before the second, third, … attempt; the last value repeats.
     pub backoff_ms: Vec<u64>,
-    /// How long a stage waits for an unavailable dependency before its events count as failed, in milliseconds.
+    /// How long a stage waits for an unavailable dependency before its events count as failed, in milliseconds; 0 for as long
+    /// as it lasts.
     pub outage_ms: u64,
     /// How much longer a pause may be, as a fraction of itself, from 0 to 1: events that failed together are not
     /// redelivered together.
@@ -99,11 +100,18 @@ pub struct RetrySpec {
 
 impl Default for RetrySpec {
     fn default() -> Self {
-        Self { attempts: 3, backoff_ms: vec![200, 1_000, 5_000], outage_ms: 60_000, jitter: 0.2 }
+        // No limit of an outage: an event that was accepted is not given up because something else is away.
+        Self { attempts: 3, backoff_ms: vec![200, 1_000, 5_000], outage_ms: 0, jitter: 0.2 }
     }
 }
 
 impl RetrySpec {
+    /// How long a stage waits for an unavailable dependency; `None` for as long as it lasts.
+    #[must_use]
+    pub fn patience(&self) -> Option<Duration> {
+        (self.outage_ms > 0).then(|| Duration::from_millis(self.outage_ms))
+    }
+
     /// The pause after the failure of attempt number `attempt` (from 1), with jitter.
     #[must_use]
     pub fn pause_after(&self, attempt: u32) -> Duration {

@@ -37,6 +37,8 @@ pub struct State {
     pub writes: u64,
     pub ledger: Vec<Entry>,
     pub ledger_readers: Vec<mpsc::Sender<LedgerUpdate>>,
+    /// Processes that are announced.
+    pub alive: HashSet<Token>,
     /// Events acknowledged, by flow.
     pub ended: HashMap<FlowName, u64>,
     /// Why events were handed back, in order.

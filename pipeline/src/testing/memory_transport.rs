@@ -23,8 +23,8 @@ use crate::names::{FlowName, RequestId, Token};
 use crate::outcome::{Outcome, OutcomeKind};
 use crate::payload::{Claim, Digest};
 use crate::transport::{
-    Backlog, BodyOwner, DeadLetter, Record, ResultAck, Source, SourceBounds, StoredDeadLetter, Submission, SubmitAck,
-    Transport, TransportError, Watch,
+    Announcement, Backlog, BodyOwner, DeadLetter, Record, ResultAck, Source, SourceBounds, StoredDeadLetter,
+    Submission, SubmitAck, Transport, TransportError, Watch,
 };
 
 /// Results a watcher may be behind.
@@ -105,6 +105,18 @@ impl MemoryTransport {
 }
 
 struct Unwatch;
+
+/// Dropped, the process is gone.
+struct Announced {
+    broker: MemoryBroker,
+    process: Token,
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        self.broker.lock().alive.remove(&self.process);
+    }
+}
 
 #[async_trait]
 impl Transport for MemoryTransport {
@@ -279,6 +291,15 @@ impl Transport for MemoryTransport {
 
     async fn get_record(&self, store: &Token, key: &Token) -> Result<Option<Record>, TransportError> {
         Ok(self.up()?.records.get(&(store.clone(), key.clone())).cloned())
+    }
+
+    async fn announce(&self, process: &Token) -> Result<Announcement, TransportError> {
+        self.up()?.alive.insert(process.clone());
+        Ok(Box::new(Announced { broker: self.broker.clone(), process: process.clone() }))
+    }
+
+    async fn is_alive(&self, process: &Token) -> Result<bool, TransportError> {
+        Ok(self.up()?.alive.contains(process))
     }
 
     async fn backlog(&self, flow: &FlowName) -> Result<Backlog, TransportError> {

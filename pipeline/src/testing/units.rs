@@ -43,10 +43,14 @@ impl Roots {
     }
 
     pub fn begin(&self, envelope: Envelope, body: &str) -> Event {
+        self.begin_in(Place::default(), envelope, body)
+    }
+
+    pub fn begin_in(&self, place: Place, envelope: Envelope, body: &str) -> Event {
         let payload = Payload::Bytes(Content::inline("text/plain", body.to_owned()));
         let ack = Box::new(Ack { id: envelope.id.clone(), acks: Arc::clone(&self.acks) });
         let delivery = Delivery { envelope, payload, ack };
-        Event::begin(delivery, Place::default(), self.settler.clone(), &self.cancellations)
+        Event::begin(delivery, place, self.settler.clone(), &self.cancellations)
     }
 
     /// Hands out the finished roots; no event can be made afterwards.

@@ -12,8 +12,8 @@ use crate::names::{FlowName, RequestId, Token};
 use crate::outcome::Outcome;
 use crate::payload::Claim;
 use crate::transport::{
-    Backlog, BodyOwner, DeadLetter, Record, ResultAck, Source, SourceBounds, StoredDeadLetter, Submission, SubmitAck,
-    Transport, TransportError, Watch,
+    Announcement, Backlog, BodyOwner, DeadLetter, Record, ResultAck, Source, SourceBounds, StoredDeadLetter,
+    Submission, SubmitAck, Transport, TransportError, Watch,
 };
 
 type Result<T> = std::result::Result<T, TransportError>;
@@ -101,6 +101,14 @@ pub trait TransportWrapper: Send + Sync {
         self.within().get_record(store, key).await
     }
 
+    async fn announce(&self, process: &Token) -> Result<Announcement> {
+        self.within().announce(process).await
+    }
+
+    async fn is_alive(&self, process: &Token) -> Result<bool> {
+        self.within().is_alive(process).await
+    }
+
     async fn backlog(&self, flow: &FlowName) -> Result<Backlog> {
         self.within().backlog(flow).await
     }
@@ -186,6 +194,14 @@ impl<T: TransportWrapper> Transport for T {
 
     async fn get_record(&self, store: &Token, key: &Token) -> Result<Option<Record>> {
         TransportWrapper::get_record(self, store, key).await
+    }
+
+    async fn announce(&self, process: &Token) -> Result<Announcement> {
+        TransportWrapper::announce(self, process).await
+    }
+
+    async fn is_alive(&self, process: &Token) -> Result<bool> {
+        TransportWrapper::is_alive(self, process).await
     }
 
     async fn backlog(&self, flow: &FlowName) -> Result<Backlog> {

@@ -12,5 +12,6 @@ mod lanes;
 mod ledger;
 mod memory;
 mod outage;
+mod storage;
 mod support;
 mod suspects;

@@ -10,7 +10,7 @@ use pipeline::{
 };
 use serde::Deserialize;
 
-use crate::support::{event, eventually, start, terminal};
+use crate::support::{event, eventually, start, start_on, terminal};
 
 static AWAY: AtomicBool = AtomicBool::new(true);
 static TRIES: AtomicUsize = AtomicUsize::new(0);
@@ -76,7 +76,30 @@ async fn an_outage_is_waited_out_and_costs_no_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_that_lasts_is_a_failure_in_the_end() {
+async fn restarts_during_an_outage_cost_no_attempt_and_are_no_deaths() {
+    let toml = "[flow.test]\nretry = { attempts = 1 }\n[[flow.test.stage]]\nuse = \"leaning\"\nforever = true\n";
+    let (transport, mut running) = start(toml, &[LEANING], 100).await;
+    for number in 0..4 {
+        transport.submit(event(&format!("e{number}"), Lane::Interactive, "x")).await.unwrap();
+    }
+    for _ in 0..10 {
+        let engine = running.engine();
+        eventually("the stage says that it waits", async || engine.stats()[0].stages[0].waits).await;
+        tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+        running.drain(PATIENCE).await.unwrap();
+        assert_eq!((engine.stats()[0].failed, transport.letters().len()), (0, 0));
+        running = start_on(&transport, toml, &[LEANING]).await;
+    }
+    drop(running);
+    let running = start_on(&transport, "[[flow.test.stage]]\nuse = \"noop\"\n", &[]).await;
+    for number in 0..4 {
+        assert_eq!(terminal(&transport, &format!("e{number}")).await.kind, OutcomeKind::Done);
+    }
+    running.drain(PATIENCE).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_longer_than_its_limit_is_a_failure_in_the_end() {
     let toml = "[flow.test]\nretry = { attempts = 2, outage_ms = 1000 }\n[[flow.test.stage]]\nuse = \"leaning\"\nforever = true\n";
     let (transport, running) = start(toml, &[LEANING], 100).await;
     transport.submit(event("e", Lane::Interactive, "x")).await.unwrap();

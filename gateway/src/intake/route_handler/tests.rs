@@ -2,14 +2,15 @@
 
 use std::convert::Infallible;
 
+use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request as HttpRequest;
 use axum::routing::post;
 use futures_util::stream;
 use http_body_util::BodyExt;
-use pipeline::testing::MemoryTransport;
-use pipeline::{Content, Outcome, OutcomeKind, Transport, TransportError};
+use pipeline::testing::{MemoryTransport, TransportWrapper};
+use pipeline::{Content, Outcome, OutcomeKind, ResultAck, Transport, TransportError};
 use serde_json::{Value, json};
 use tower::Service;
 
@@ -27,6 +28,20 @@ struct Setup {
     router: Router,
 }
 
+/// A broker that stores no result.
+struct NoResults(MemoryTransport);
+
+#[async_trait]
+impl TransportWrapper for NoResults {
+    fn within(&self) -> &dyn Transport {
+        &self.0
+    }
+
+    async fn publish_outcome(&self, _: &RequestId, _: &Outcome) -> Result<ResultAck, TransportError> {
+        Err(TransportError::unavailable("no space left on device"))
+    }
+}
+
 impl Setup {
     fn new(config: &str) -> Self {
         Self::with_limit(config, None)
@@ -34,13 +49,17 @@ impl Setup {
 
     fn with_limit(config: &str, limit: Option<ClientLimit>) -> Self {
         let transport = MemoryTransport::with_flows([("describe", 10)]);
+        Self::on(transport.clone(), Arc::new(transport), config, limit)
+    }
+
+    fn on(inner: MemoryTransport, transport: Arc<dyn Transport>, config: &str, limit: Option<ClientLimit>) -> Self {
         let entry = FlowEntry { backlog: 10, ..flow_entry("describe") };
-        let state = state(Arc::new(transport.clone()), vec![entry]);
+        let state = state(transport, vec![entry]);
         let route = Arc::new(Route::new(route(config), flow("describe"), limit.map(Arc::new)));
         let shared = state.clone();
         let handler =
             move |path: Path, request: Request| handle(shared.clone(), caller(), Arc::clone(&route), path, request);
-        Self { state, transport, router: Router::new().route("/x", post(handler)) }
+        Self { state, transport: inner, router: Router::new().route("/x", post(handler)) }
     }
 
     async fn send(&self, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {
@@ -121,6 +140,23 @@ async fn server_timing_names_the_stages() {
 async fn without_a_result_in_time_the_answer_is_202() {
     let response = Setup::new(ROUTE).send(&[], "x").await;
     assert_eq!((response.status().as_u16(), header(&response, "preference-applied")), (202, ""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_cannot_be_looked_up_is_not_answered_202() {
+    let inner = MemoryTransport::with_flows([("describe", 10)]);
+    let setup = Setup::on(inner.clone(), Arc::new(NoResults(inner)), ROUTE, None);
+    for headers in [vec![], vec![("prefer", "respond-async")], vec![("accept", "text/event-stream")]] {
+        let response = setup.send(&headers, "x").await;
+        let id = header(&response, "caudal-request").to_owned();
+        assert_eq!(response.status(), 503);
+        assert!(!header(&response, "retry-after").is_empty());
+        let problem = body(response).await;
+        assert_eq!(
+            (problem["code"].as_str(), problem["request"].as_str()),
+            (Some("acceptance_not_recorded"), Some(&*id))
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,8 +7,10 @@ use async_trait::async_trait;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use futures_util::stream::{self, StreamExt};
 use pipeline::testing::{MemoryTransport, TransportWrapper};
-use pipeline::{FlowName, INLINE_LIMIT, Token, Transport};
+use pipeline::{FlowName, INLINE_LIMIT, Outcome, ResultAck, Token, Transport};
+use serde_json::json;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::*;
 use crate::intake::body::head;
@@ -30,6 +32,26 @@ impl TransportWrapper for Unanswered {
 
     async fn submit(&self, _: Submission) -> Result<SubmitAck, TransportError> {
         Err(TransportError::unavailable("no answer"))
+    }
+}
+
+/// A broker that stores no result before a moment.
+struct ResultsAway {
+    inner: MemoryTransport,
+    until: Instant,
+}
+
+#[async_trait]
+impl TransportWrapper for ResultsAway {
+    fn within(&self) -> &dyn Transport {
+        &self.inner
+    }
+
+    async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<ResultAck, TransportError> {
+        if Instant::now() < self.until {
+            return Err(TransportError::unavailable("no space left on device"));
+        }
+        self.inner.publish_outcome(request, outcome).await
     }
 }
 
@@ -139,6 +161,31 @@ async fn a_stored_request_is_queued_and_its_acceptance_recorded() {
     let setup = Setup::new(transport.clone(), RAW);
     let stored = setup.send("a", None, Body::from("x")).await.unwrap();
     assert_eq!((stored.id.as_str(), stored.status), ("a", "queued"));
+    assert_eq!(status::current(&transport.outcomes(&token("a")).await.unwrap()), Some("queued"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acceptance_that_is_refused_for_a_moment_is_recorded() {
+    let transport = broker(10);
+    let until = Instant::now() + Duration::from_secs(1);
+    let setup = Setup::new(ResultsAway { inner: transport.clone(), until }, RAW);
+    assert_eq!(setup.send("a", None, Body::from("x")).await.unwrap().status, "queued");
+    assert_eq!(status::current(&transport.outcomes(&token("a")).await.unwrap()), Some("queued"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acceptance_that_cannot_be_recorded_is_none() {
+    let transport = broker(10);
+    let until = Instant::now() + Duration::from_secs(5);
+    let config = format!("{RAW}\ncancel_on_disconnect = true");
+    let setup = Setup::new(ResultsAway { inner: transport.clone(), until }, &config);
+    let problem = setup.send("a", Some("k"), long(1)).await.err().unwrap().to_json();
+    assert_eq!((&problem["status"], &problem["code"]), (&json!(503), &json!("acceptance_not_recorded")));
+    assert_eq!(problem["request"], "a");
+    assert_eq!((waiting(&transport, "describe").await, transport.claim_count()), (1, 1), "the event is stored");
+    tokio::time::sleep_until(until).await;
+    let repeat = setup.send("b", Some("k"), long(1)).await.unwrap();
+    assert_eq!((repeat.id.as_str(), waiting(&transport, "describe").await), ("a", 1));
     assert_eq!(status::current(&transport.outcomes(&token("a")).await.unwrap()), Some("queued"));
 }
 

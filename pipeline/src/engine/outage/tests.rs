@@ -1,6 +1,7 @@
 //! Transitions of the state, and waits on a paused clock.
 
 use super::*;
+use crate::pauses::{FIRST_PAUSE, LONGEST_PAUSE};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -91,7 +92,7 @@ fn error() -> BoxError {
 #[tokio::test(start_paused = true)]
 async fn pauses_double_up_to_two_seconds() {
     let outage = outage();
-    let mut wait = outage.begin(60 * SECOND);
+    let mut wait = outage.begin(Some(60 * SECOND));
     let mut pauses = Vec::new();
     for _ in 0..8 {
         let begun = Instant::now();
@@ -107,7 +108,7 @@ async fn pauses_double_up_to_two_seconds() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_ends_before_the_patience_does() {
     let (outage, begun) = (outage(), Instant::now());
-    let mut wait = outage.begin(SECOND);
+    let mut wait = outage.begin(Some(SECOND));
     while wait.pause(&error()).await {}
     assert!(begun.elapsed() < SECOND);
     drop(wait);
@@ -117,9 +118,9 @@ async fn a_wait_ends_before_the_patience_does() {
 #[tokio::test(start_paused = true)]
 async fn a_second_worker_waits_for_the_first_to_leave() {
     let outage = outage();
-    let mut first = outage.begin(60 * SECOND);
+    let mut first = outage.begin(Some(60 * SECOND));
     assert!(first.pause(&error()).await);
-    let mut second = outage.begin(60 * SECOND);
+    let mut second = outage.begin(Some(60 * SECOND));
     let cause = error();
     let mut pausing = Box::pin(second.pause(&cause));
     assert!(tokio::time::timeout(10 * SECOND, pausing.as_mut()).await.is_err());
@@ -136,10 +137,10 @@ async fn a_second_worker_waits_for_the_first_to_leave() {
 #[tokio::test(start_paused = true)]
 async fn a_worker_in_line_gives_up_when_its_patience_is_over() {
     let outage = outage();
-    let mut first = outage.begin(60 * SECOND);
+    let mut first = outage.begin(Some(60 * SECOND));
     assert!(first.pause(&error()).await);
     let begun = Instant::now();
-    let mut second = outage.begin(SECOND);
+    let mut second = outage.begin(Some(SECOND));
     assert!(!second.pause(&error()).await);
     assert!(begun.elapsed() >= SECOND);
     drop(second);
@@ -149,8 +150,17 @@ async fn a_worker_in_line_gives_up_when_its_patience_is_over() {
 #[test]
 fn a_batch_that_does_not_fail_never_waits() {
     let outage = outage();
-    let mut wait = outage.begin(SECOND);
+    let mut wait = outage.begin(Some(SECOND));
     wait.succeed();
     drop(wait);
     assert!(!outage.is_waiting());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_limit_it_waits_for_as_long_as_it_takes() {
+    let (outage, begun) = (outage(), Instant::now());
+    let mut wait = outage.begin(None);
+    while begun.elapsed() < 3600 * SECOND {
+        assert!(wait.pause(&error()).await);
+    }
 }

@@ -1,17 +1,21 @@
 //! The order of effects, and what each verdict leads to. The clock is paused: retries take no time.
 
 use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::*;
+use crate::engine::in_flight_limit::InFlightLimit;
+use crate::engine::suspects;
 use crate::envelope::{Envelope, Lane};
 use crate::event::Event;
 use crate::registry::Services;
 use crate::spec::RetrySpec;
 use crate::testing::units::{Roots, envelope, flow_shared, token};
 use crate::testing::{MemoryTransport, TransportWrapper};
+use crate::transport::INLINE_LIMIT;
 
 const RETRY: RetrySpec = RetrySpec { attempts: 2, backoff_ms: Vec::new(), outage_ms: 0, jitter: 0.0 };
 
@@ -77,24 +81,147 @@ async fn a_request_gets_its_answer_before_it_is_acknowledged() {
     assert_eq!((bench.outcomes("e").await, bench.acks()), (vec![OutcomeKind::Done], vec![Settlement::Done]));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_root_whose_result_cannot_be_stored_is_retried() {
-    let mut bench = Bench::new();
-    finish(bench.roots.request("e", Lane::Interactive, "x"));
+/// Settles what was finished while the broker refuses everything for 75 s, and looks at the bench just before the end.
+async fn settle_through_outage(bench: &mut Bench, look: impl FnOnce(&Bench)) {
     bench.transport.set_down(true);
-    bench.settle().await;
-    assert!(matches!(&bench.acks()[..], [Settlement::Retry(_, why)] if &**why == "result not stored"));
-    assert_eq!(bench.ledger("e"), None);
+    let finished = bench.roots.close();
+    let settling = run(Arc::clone(&bench.flow), Arc::new(bench.transport.clone()), finished);
+    tokio::join!(settling, async {
+        tokio::time::sleep(Duration::from_secs(75)).await;
+        look(bench);
+        bench.transport.set_down(false);
+    });
+    assert_eq!(bench.flow.storage.waiting(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_root_whose_end_cannot_be_recorded_is_retried() {
+async fn a_root_whose_result_cannot_be_stored_waits_until_it_can() {
     let mut bench = Bench::new();
-    finish(bench.roots.event("e", Lane::Bulk, "x"));
-    bench.transport.set_down(true);
+    let event = bench.roots.request("e", Lane::Interactive, "x");
+    event.root.respond(answer(&event, 0, "42"));
+    finish(event);
+    settle_through_outage(&mut bench, |bench| {
+        assert_eq!((bench.acks(), bench.flow.storage.waiting()), (vec![], 1));
+    })
+    .await;
+    assert_eq!((bench.outcomes("e").await, bench.acks()), (vec![OutcomeKind::Done], vec![Settlement::Done]));
+    assert_eq!((bench.ledger("e"), bench.flow.metrics.refused.load(Ordering::Relaxed)), (Some(End::Settled), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn roots_whose_ends_cannot_be_recorded_wait_until_they_can() {
+    let mut bench = Bench::new();
+    for id in ["a", "b", "c"] {
+        finish(bench.roots.event(id, Lane::Bulk, "x"));
+    }
+    settle_through_outage(&mut bench, |bench| {
+        assert_eq!((bench.acks(), bench.flow.storage.waiting()), (vec![], 3));
+    })
+    .await;
+    assert_eq!((bench.acks(), bench.ledger("b")), (vec![Settlement::Done; 3], Some(End::Settled)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_that_cannot_be_stored_waits_until_it_can() {
+    let mut bench = Bench::new();
+    let event = bench.roots.request("e", Lane::Interactive, "x");
+    event.root.reject(&"s".into(), Rejection::internal("it broke"));
+    finish(event);
+    settle_through_outage(&mut bench, |_| {}).await;
+    assert_eq!((bench.outcomes("e").await, bench.acks()), (vec![OutcomeKind::Failed], vec![Settlement::Done]));
+    assert_eq!((bench.transport.letters().len(), bench.ledger("e")), (1, Some(End::DeadLettered)));
+}
+
+/// Stores the first result, and says that it did not.
+#[derive(Default)]
+struct Unconfirmed {
+    within: MemoryTransport,
+    published: AtomicUsize,
+}
+
+#[async_trait]
+impl TransportWrapper for Unconfirmed {
+    fn within(&self) -> &dyn Transport {
+        &self.within
+    }
+
+    async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<ResultAck, TransportError> {
+        let published = self.within.publish_outcome(request, outcome).await?;
+        match self.published.fetch_add(1, Ordering::Relaxed) {
+            0 => Err(TransportError::unavailable("no answer came")),
+            _ => Ok(published),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_whose_confirmation_was_lost_keeps_its_body() {
+    let (mut bench, transport) = (Bench::new(), Arc::new(Unconfirmed::default()));
+    let event = bench.roots.request("e", Lane::Interactive, "x");
+    event.root.respond(answer(&event, 0, &"long".repeat(INLINE_LIMIT)));
+    finish(event);
+    run(Arc::clone(&bench.flow), Arc::clone(&transport) as Arc<dyn Transport>, bench.roots.close()).await;
+    assert_eq!(transport.published.load(Ordering::Relaxed), 2);
+    assert_eq!((bench.acks(), transport.within.claim_count()), (vec![Settlement::Done], 1));
+    assert_eq!(bench.flow.metrics.refused.load(Ordering::Relaxed), 0);
+}
+
+/// Refuses every success for good.
+struct NoSuccess(MemoryTransport);
+
+#[async_trait]
+impl TransportWrapper for NoSuccess {
+    fn within(&self) -> &dyn Transport {
+        &self.0
+    }
+
+    async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<ResultAck, TransportError> {
+        if outcome.kind == OutcomeKind::Done {
+            return Err(TransportError::Body("the message is larger than its stream accepts".into()));
+        }
+        self.0.publish_outcome(request, outcome).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_can_never_be_stored_fails_after_all_attempts() {
+    let mut bench = Bench::new();
+    for round in 1..=RETRY.attempts {
+        finish(bench.roots.request("e", Lane::Interactive, "x"));
+        let transport = Arc::new(NoSuccess(bench.transport.clone()));
+        let finished = bench.roots.close();
+        run(Arc::clone(&bench.flow), transport, finished).await;
+        let acks = bench.acks();
+        assert_eq!(matches!(acks[0], Settlement::Done), round == RETRY.attempts, "{acks:?}");
+        bench.roots = Roots::new();
+    }
+    let letters = bench.transport.letters();
+    assert_eq!((letters.len(), letters[0].faults, &*letters[0].cause.code), (1, 2, "result_refused"));
+    assert_eq!(bench.outcomes("e").await, [OutcomeKind::Failed]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_root_that_is_handed_back_has_no_fault() {
+    let mut bench = Bench::new();
+    let event = bench.roots.request("e", Lane::Interactive, "x");
+    event.root.hand_back("the flow stops");
+    finish(event);
     bench.settle().await;
-    assert!(matches!(&bench.acks()[..], [Settlement::Retry(_, why)] if &**why == "end not noted"));
-    assert_eq!(bench.ledger("e"), None);
+    assert!(matches!(&bench.acks()[..], [Settlement::Retry(_, why)] if &**why == "the flow stops"));
+    assert_eq!(bench.flow.faults.add(&token("e")), 1, "the first");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_note_about_a_suspect_is_withdrawn_when_it_is_settled() {
+    let mut bench = Bench::new();
+    let turn = InFlightLimit::new(1).alone().await;
+    suspects::begin(&bench.transport, &bench.flow.incarnation, &token("e")).await.unwrap();
+    bench.flow.begin_suspect(&token("e"));
+    let event = bench.roots.begin_in(Place { turn: Some(turn), ..Place::default() }, envelope("e", Lane::Bulk), "x");
+    finish(event);
+    bench.settle().await;
+    let note = bench.transport.get_record(&token("caudal-suspects"), &token("e")).await.unwrap().unwrap();
+    assert_eq!((bench.acks(), note.value.len()), (vec![Settlement::Done], 0));
 }
 
 #[tokio::test(start_paused = true)]

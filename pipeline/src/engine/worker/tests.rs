@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
 use tokio_util::task::TaskTracker;
 
 use super::*;
@@ -14,10 +16,12 @@ use crate::engine::outage::Outage;
 use crate::envelope::Lane;
 use crate::event::{Root, Verdict};
 use crate::operator::Batching;
+use crate::payload::{Body, Claim, Content, Digest, Payload};
 use crate::pixel_budget::PixelBudget;
 use crate::registry::Services;
-use crate::testing::MemoryTransport;
 use crate::testing::units::{Roots, flow_shared, ids, token};
+use crate::testing::{MemoryTransport, TransportWrapper};
+use crate::transport::BodyOwner;
 
 /// What an operator does with its next batch.
 #[derive(Clone, Copy, Debug)]
@@ -197,22 +201,108 @@ async fn an_outage_is_waited_out_with_the_whole_batch() {
 #[tokio::test(start_paused = true)]
 async fn a_drain_does_not_wait_for_an_outage() {
     let mut bench = Bench::new(&[Step::Unavailable]);
-    bench.send(&["a"]);
+    bench.send(&["a", "b"]);
     let begun = Instant::now();
     bench.run().await.unwrap();
     assert_eq!(begun.elapsed(), Duration::ZERO);
-    assert_eq!(bench.retried(), (vec!["a".to_owned()], 1));
+    assert_eq!(bench.batches(), [["a", "b"]], "not one at a time as well");
+    let verdicts = bench.verdicts();
+    assert_eq!(verdicts.len(), 2);
+    assert!(verdicts.iter().all(|(_, verdict)| verdict.retry.is_none() && verdict.handed_back.is_some()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_begins_during_an_outage_ends_the_wait_at_once() {
+    let mut bench = Bench::new(&[Step::Unavailable; 200]);
+    bench.send(&["a"]);
+    let worker = tokio::spawn(bench.worker().run());
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert!(bench.verdicts().is_empty(), "it waits for as long as the outage lasts");
+    bench.stage.queue.close();
+    let begun = Instant::now();
+    worker.await.unwrap().unwrap();
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    let (_, verdict) = bench.verdicts().remove(0);
+    assert!(verdict.retry.is_none() && verdict.handed_back.is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_longer_than_the_policy_allows_is_a_failure() {
     let mut bench = Bench::new(&[Step::Unavailable; 200]);
+    Arc::get_mut(&mut bench.flow).unwrap().retry.outage_ms = 60_000;
     bench.send(&["a"]);
     let worker = tokio::spawn(bench.worker().run());
-    tokio::time::sleep(Duration::from_millis(bench.flow.retry.outage_ms)).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(bench.retried(), (vec!["a".to_owned()], 1));
     bench.stage.queue.close();
     worker.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_cancelled_while_another_worker_probes_does_not_wait_for_the_end() {
+    let mut bench = Bench::new(&[Step::Unavailable; 200]);
+    bench.stage.queue.try_send(bench.roots.event("first", Lane::Interactive, "x")).unwrap();
+    let probing = tokio::spawn(bench.worker().run());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    bench.stage.queue.try_send(bench.roots.request("a", Lane::Interactive, "x")).unwrap();
+    let in_line = tokio::spawn(bench.worker().run());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    bench.roots.cancellations.cancel(token("a"));
+    tokio::time::sleep(REVIEW).await;
+    let (id, verdict) = bench.verdicts().remove(0);
+    assert_eq!((id.as_str(), verdict.rejection.unwrap().1.code.as_ref()), ("a", "cancelled"));
+    probing.abort();
+    in_line.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_spent_blocked_downstream_is_no_time_of_the_operator() {
+    let blocked = BlockedTime::default();
+    let work = async {
+        let waiting = blocked.begin();
+        tokio::time::sleep(10 * TIMEOUT).await;
+        drop(waiting);
+        tokio::time::sleep(TIMEOUT / 2).await;
+    };
+    assert!(within(TIMEOUT, &blocked, work).await.is_some());
+    let work = async {
+        drop(blocked.begin());
+        tokio::time::sleep(2 * TIMEOUT).await;
+    };
+    assert!(within(TIMEOUT, &blocked, work).await.is_none());
+}
+
+/// Answers for a body only after a while.
+struct BodiesAway(MemoryTransport, Instant);
+
+#[async_trait]
+impl TransportWrapper for BodiesAway {
+    fn within(&self) -> &dyn Transport {
+        &self.0
+    }
+
+    async fn get_claim(&self, claim: &Claim) -> Result<Bytes, TransportError> {
+        if self.1.elapsed() < TIMEOUT {
+            Err(TransportError::unavailable("away"))
+        } else {
+            self.0.get_claim(claim).await
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_payload_that_cannot_be_read_now_is_waited_for() {
+    let mut bench = Bench::new(&[]);
+    let transport = MemoryTransport::default();
+    let body = stream::iter([Ok(Bytes::from_static(b"x"))]).boxed();
+    let claim = transport.put_claim(BodyOwner::Result, body).await.unwrap();
+    let mut event = bench.roots.event("a", Lane::Interactive, "x");
+    event.payload = Payload::Bytes(Content { media_type: "text/plain".into(), body: Body::Claim(claim.into()) });
+    bench.stage.queue.try_send(event).unwrap();
+    bench.stage.queue.close();
+    let away = Arc::new(BodiesAway(transport, Instant::now()));
+    Worker { transport: away, ..bench.worker() }.run().await.unwrap();
+    assert_eq!((bench.batches(), bench.retried()), (vec![vec!["a".to_owned()]], (vec![], 1)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -242,7 +332,6 @@ async fn an_event_that_is_cancelled_during_an_outage_is_not_tried_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_payload_is_rejected_and_its_neighbour_is_done() {
-    use crate::payload::{Body, Claim, Content, Digest, Payload};
     let mut bench = Bench::new(&[]);
     let mut lost = bench.roots.event("lost", Lane::Interactive, "x");
     let claim = Claim { id: token("gone"), length: 1, sha256: Digest([0; 32]) };
