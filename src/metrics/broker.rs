@@ -20,6 +20,9 @@ pub struct BrokerMetrics {
 impl BrokerMetrics {
     /// Updates the gauges. If the broker does not answer, they keep their last values and `caudal_broker_reachable` is 0.
     pub async fn update(&self) {
+        for (stream, writable) in self.jetstream.streams() {
+            gauge!("caudal_broker_stream_writable", "stream" => stream).set(f64::from(u8::from(writable)));
+        }
         let answered = matches!(tokio::time::timeout(LIMIT, self.read()).await, Ok(Ok(())));
         gauge!("caudal_broker_reachable").set(f64::from(u8::from(answered)));
     }
