@@ -64,15 +64,16 @@ pub async fn open(
     let data_dir = tokio::fs::canonicalize(&data_dir).await?;
     let topology = topology(&plan.nats, &plan.flows);
     // First of all: it locks the data folder, so that nothing else in it is touched by two processes.
-    let (broker, access) = match plan.nats.access() {
-        Some(access) => (None, access),
+    let (broker, options) = match plan.nats.access() {
+        Some(access) => (None, ConnectOptions::new(access, topology)),
         None => {
             let broker = start_broker(&plan.nats, &topology, &data_dir, parts).await?;
-            let access = broker.access();
-            (Some(broker), access)
+            let options = ConnectOptions::new(broker.access(), topology);
+            let restarter = Some(broker.restarter());
+            (Some(broker), ConnectOptions { restarter, ..options })
         }
     };
-    let jetstream = nats::connect(ConnectOptions::new(access, topology)).await?;
+    let jetstream = nats::connect(options).await?;
     let plain: Arc<dyn Transport> = jetstream.clone();
     let transport = extras.wrap_transport.map_or(plain.clone(), |wrap| wrap(plain));
     let process = ProcessResources {

@@ -16,8 +16,11 @@ use crate::link::broker::Broker;
 use crate::link::connection::Connection;
 use crate::link::flow::DeclaredFlow;
 use crate::link::follower::{Follower, StartAt};
+use crate::link::healing;
+use crate::link::stream_health::StreamHealth;
 use crate::link::streams;
 use crate::queue::backlog;
+use crate::server::Restarter;
 use crate::stores::claim_store::ClaimStore;
 use crate::stores::result_dispatch::{ResultDispatch, ResultReader};
 use crate::stores::{claim_sweep, orphaned_claims};
@@ -36,13 +39,15 @@ pub struct ConnectOptions {
     pub topology: Topology,
     /// How long the broker may take to be reachable.
     pub limit: Duration,
+    /// Restarts the broker when it refuses writes although there is room; `None` if it is not our own.
+    pub restarter: Option<Restarter>,
 }
 
 impl ConnectOptions {
-    /// Options with a limit of 10 s.
+    /// Options with a limit of 10 s, for a broker that is not our own.
     #[must_use]
     pub fn new(access: Access, topology: Topology) -> Self {
-        Self { access, topology, limit: Duration::from_secs(10) }
+        Self { access, topology, limit: Duration::from_secs(10), restarter: None }
     }
 }
 
@@ -51,10 +56,12 @@ impl ConnectOptions {
 /// # Errors
 /// If the broker cannot be reached in time, refuses the credentials, is too old, or has a stream that cannot be
 /// updated.
-pub async fn connect(options: ConnectOptions) -> Result<Arc<JetStream>, ConnectError> {
+pub async fn connect(mut options: ConnectOptions) -> Result<Arc<JetStream>, ConnectError> {
+    let restarter = options.restarter.take();
     let broker = Arc::new(open_broker(options).await?);
     let dispatch = Arc::new(ResultDispatch::new());
     follow_results(&broker, &dispatch).await?;
+    healing::watch(&broker, restarter).await.map_err(|error| ConnectError::Results(error.into()))?;
     let (sweep, abandoned) = mpsc::channel(claim_sweep::SWEEP_CAPACITY);
     // Ends with the last sender. Removals that are cut off when the process ends are harmless: bodies expire by age.
     tokio::spawn(claim_sweep::run(broker.objects.context.clone(), abandoned));
@@ -65,7 +72,7 @@ pub async fn connect(options: ConnectOptions) -> Result<Arc<JetStream>, ConnectE
 
 /// Opens the connections; creates the streams as soon as the first one is there.
 async fn open_broker(options: ConnectOptions) -> Result<Broker, ConnectError> {
-    let ConnectOptions { access, topology, limit } = options;
+    let ConnectOptions { access, topology, limit, .. } = options;
     let stop = CancellationToken::new();
     let open = |role| Connection::open(&access, role, limit, &stop);
     let publishing = open("publish").await?;
@@ -73,6 +80,7 @@ async fn open_broker(options: ConnectOptions) -> Result<Broker, ConnectError> {
     streams::ensure_streams(&publishing.context, &topology).await?;
     backlog::check_order(&publishing.context, &topology.flows).await?;
     Ok(Broker {
+        health: StreamHealth::new(streams::names(&topology)),
         publishing,
         results: open("results").await?,
         live: open("live").await?,

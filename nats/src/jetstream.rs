@@ -56,6 +56,18 @@ impl JetStream {
         usage::storage(&self.broker).await
     }
 
+    /// Every declared stream, and whether it stores what is sent to it.
+    #[must_use]
+    pub fn streams(&self) -> Vec<(String, bool)> {
+        self.broker.health.streams()
+    }
+
+    /// Whether a stream stores what is sent to it.
+    #[must_use]
+    pub fn is_writable(&self, stream: &str) -> bool {
+        !self.broker.health.is_refusing(stream)
+    }
+
     /// Stored dead letters of each flow that has any.
     ///
     /// # Errors

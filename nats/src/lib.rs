@@ -17,7 +17,7 @@
 //! jetstream.rs     implements Transport; hands each call to its part
 //! queue/           the work queue of a flow: submit, source, puller, events in flight, backlog, tail
 //! stores/          results, dead letters, claim store, records, ledger, cancellations, liveness, canary, usage
-//! link/            connections, streams and consumers, confirmed publishing, direct get, following a stream
+//! link/            connections, streams and consumers, confirmed publishing, streams that refuse, direct get, following
 //! server/          the private nats-server; imports neither link/ nor what is above it
 //! wire/            subjects, headers, events and payloads as NATS messages
 //! the ground       topology.rs, spec.rs, sync_interval.rs, access.rs, error.rs

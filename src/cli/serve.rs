@@ -173,6 +173,15 @@ fn checks(plan: &Plan, assembly: &Assembly) -> Vec<(String, ReadinessCheck)> {
         async move { transport.ready().await.map_err(|error| error.to_string()) }.boxed()
     });
     let mut checks: Vec<(String, ReadinessCheck)> = vec![("broker".into(), broker)];
+    checks.extend(assembly.jetstream.streams().into_iter().map(|(stream, _)| {
+        let jetstream = Arc::clone(&assembly.jetstream);
+        let name = format!("stream {stream}");
+        let check: ReadinessCheck = Arc::new(move || {
+            let writable = jetstream.is_writable(&stream);
+            async move { if writable { Ok(()) } else { Err("it refuses every write".to_owned()) } }.boxed()
+        });
+        (name, check)
+    }));
     if let Ok(converter) = assembly.services.get::<dyn Converter>() {
         let documents: ReadinessCheck = Arc::new(move || {
             let converter = Arc::clone(&converter);

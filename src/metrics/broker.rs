@@ -35,6 +35,9 @@ impl BrokerMetrics {
     /// Updates the gauges, unless that was done just now. What the broker does not answer keeps its last value, and
     /// `caudal_broker_reachable` is 0.
     pub async fn update(&self) {
+        for (stream, writable) in self.jetstream.streams() {
+            gauge!("caudal_broker_stream_writable", "stream" => stream).set(f64::from(u8::from(writable)));
+        }
         let mut asked = self.asked.lock().await;
         if asked.is_some_and(|asked| asked.elapsed() < MIN_AGE) {
             return;

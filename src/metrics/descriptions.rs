@@ -6,7 +6,7 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 const COUNTERS: [(&str, &str); 19] = [
     ("caudal_broker_disconnects_total", "Lost connections to the broker, by the connection's purpose."),
     ("caudal_broker_dropped_messages_total", "Messages dropped because a connection's buffer was full, by purpose."),
-    ("caudal_broker_restarts_total", "Restarts of the private broker after it ended."),
+    ("caudal_broker_restarts_total", "Restarts of the private broker, by reason."),
     ("caudal_dead_letters_total", "Dead letters written, by flow."),
     ("caudal_flow_events_total", "Settled events of a flow, by result."),
     ("caudal_flow_results_refused_total", "Terminal results refused because the request had one already."),
@@ -34,6 +34,7 @@ const GAUGES: [(&str, Unit, &str); 22] = [
         Unit::Bytes,
         "Disk space that streams may use in the broker, if it is limited.",
     ),
+    ("caudal_broker_stream_writable", Unit::Count, "1 if the stream stores what is sent to it, otherwise 0."),
     ("caudal_build_info", Unit::Count, "Always 1; the version is a label."),
     ("caudal_dead_letters", Unit::Count, "Dead letters stored, by flow."),
     ("caudal_decoded_image_bytes", Unit::Bytes, "Memory of decoded images."),

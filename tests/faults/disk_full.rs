@@ -1,20 +1,23 @@
 //! The broker's disk is full, or the claim store is at its limit: requests are refused, no accepted event is lost, and
-//! the service recovers when there is space.
+//! the service recovers by itself when there is space.
 //!
-//! The disk is a small tmpfs in a mount namespace of the process under test. Where the system does not allow such
-//! namespaces, only the claim store is tested.
+//! The disk is a small tmpfs in a mount namespace of the process under test.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::pin::pin;
+use std::time::Duration;
 
-use rustix::process::Signal;
 use tokio::process::Command;
+use tokio::time::Instant;
 
 use crate::broker_client::Broker;
-use crate::cluster::{Cluster, GATEWAY, Process, eventually, send};
-use crate::oracle::{Oracle, Reply, Violations};
+use crate::cluster::{Cluster, GATEWAY, Process, eventually};
+use crate::oracle::{Oracle, Reply, Violations, payload};
 
 /// Size of the disk.
 const DISK: &str = "24m";
+/// A request that cannot be stored is refused within this time.
+const REFUSAL_LIMIT: Duration = Duration::from_millis(100);
 
 /// A gateway whose broker stores its data on a small disk, and the path of that data as seen from the test.
 struct SmallDiskGateway {
@@ -40,55 +43,75 @@ impl SmallDiskGateway {
     }
 
     /// Fills the rest of the disk with a file, and returns its path.
-    fn fill(&self) -> PathBuf {
+    async fn fill(&self) -> PathBuf {
         let filler = self.data.join("filler");
-        let mut file = std::fs::File::create(&filler).unwrap();
-        let block = vec![0; 1 << 12];
-        while std::io::Write::write_all(&mut file, &block).is_ok() {}
+        let path = filler.clone();
+        let filled = tokio::task::spawn_blocking(move || {
+            let mut file = std::fs::File::create(path).unwrap();
+            let block = vec![0; 1 << 12];
+            while std::io::Write::write_all(&mut file, &block).is_ok() {}
+        });
+        filled.await.unwrap();
         filler
     }
 }
 
-fn can_mount(folder: &Path) -> bool {
-    let probe = ["--user", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs"];
-    std::process::Command::new("unshare").args(probe).arg(folder).output().is_ok_and(|done| done.status.success())
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_is_reported_and_no_accepted_event_is_lost() {
+async fn a_disk_that_fills_up_under_load_is_reported_and_heals_by_itself() {
     let cluster = Cluster::new("tests/faults/flows.toml", &[]);
-    if !can_mount(cluster.folder()) {
-        eprintln!("not tested: this system does not allow mounting a tmpfs");
-        return;
-    }
-    let small_disk = SmallDiskGateway::start(&cluster).await.unwrap_or_else(|| panic!("{}", cluster.log("gateway")));
+    let small_disk = SmallDiskGateway::start(&cluster).await.unwrap_or_else(|| {
+        panic!("does this system allow to mount a tmpfs in a user namespace?\n{}", cluster.log("gateway"))
+    });
     let process = &small_disk.process;
     let worker = cluster.start_joining(&small_disk.data, "worker", "worker", &[]).await;
     let mut oracle = Oracle::default();
     oracle.post_until_accepted(process, "work", 20).await;
-    let filler = small_disk.fill();
-    let mut refused = 0;
-    eventually("readiness names the broker", || async {
+    let broker_pid = process.broker();
+    assert_eq!(process.metric("caudal_broker_stream_writable").await, streams(process).await);
+
+    let filler = post_while(&mut oracle, process, small_disk.fill()).await;
+    let told = eventually("readiness names the queue's stream", || async {
         let (status, text) = process.ready().await;
-        status == 503 && text.contains("broker")
-    })
-    .await;
-    for _ in 0..2 {
-        let replies = oracle.post_digests(process, "work", 4, 4).await;
-        refused += replies.iter().filter(|reply| !matches!(reply, Reply::Accepted(_))).count();
+        status == 503 && text.contains("stream EV-work")
+    });
+    post_while(&mut oracle, process, told).await;
+    assert!(process.metric("caudal_broker_stream_writable").await < streams(process).await);
+    for serial in [1, 2, 3] {
+        let begun = Instant::now();
+        let request = process.post("/v1/flows/work").body(payload(serial, 1_000));
+        assert_eq!(request.send().await.unwrap().status(), 503);
+        assert!(begun.elapsed() < REFUSAL_LIMIT, "a refusal took {:?}", begun.elapsed());
     }
-    assert!(refused >= 1, "no request was refused: the disk was not full");
-    assert_eq!(oracle.unanswered, 0, "requests without an answer");
     assert_eq!(process.get("/health").send().await.unwrap().status(), 200);
+    assert_eq!(process.broker(), broker_pid, "the broker was restarted although there is no room");
 
     std::fs::remove_file(filler).unwrap();
-    // A broker that could not write must be restarted: its memory and its disk disagree.
-    send(process.broker(), Signal::KILL);
-    eventually("readiness comes back", || async { process.ready().await.0 == 200 }).await;
+    let healed = eventually("readiness comes back", || async { process.ready().await.0 == 200 });
+    post_while(&mut oracle, process, healed).await;
+    assert_ne!(process.broker(), broker_pid, "the disk was not full: no stream refused");
     oracle.post_until_accepted(process, "work", 20).await;
     let broker = Broker::open(&small_disk.data).await;
     assert_eq!(oracle.verdict(process, &broker).await, Violations::default(), "{}", cluster.log("gateway"));
+    assert_eq!(oracle.unanswered, 0, "requests without an answer");
     drop(worker);
+}
+
+/// Number of streams of which the metrics tell.
+async fn streams(process: &Process) -> f64 {
+    let text = process.get("/metrics").send().await.unwrap().text().await.unwrap();
+    text.lines().filter(|line| line.starts_with("caudal_broker_stream_writable{")).count() as f64
+}
+
+/// Posts requests until `done` is.
+async fn post_while<T>(oracle: &mut Oracle, process: &Process, done: impl Future<Output = T>) -> T {
+    let mut done = pin!(done);
+    loop {
+        let round = oracle.post_digests(process, "work", 16, 4);
+        let (_, result) = tokio::join!(round, async { futures_util::poll!(&mut done) });
+        if let std::task::Poll::Ready(result) = result {
+            return result;
+        }
+    }
 }
 
 /// The claim store is full: bodies that do not fit are refused, stored ones are processed, and that frees space.

@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::link::connection::Connection;
 use crate::link::flow::DeclaredFlow;
+use crate::link::stream_health::StreamHealth;
 use crate::spec::Limits;
 
 /// The broker as this process uses it. One connection per kind of traffic, so that a burst of one kind delays no other.
@@ -31,6 +32,8 @@ pub struct Broker {
     pub tasks: TaskTracker,
     /// The declared flows.
     pub flows: HashMap<FlowName, Arc<DeclaredFlow>>,
+    /// Which streams store what is sent to them.
+    pub health: StreamHealth,
 }
 
 impl Broker {

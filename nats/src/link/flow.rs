@@ -10,13 +10,20 @@ use crate::wire::subjects;
 pub struct DeclaredFlow {
     pub name: FlowName,
     pub topology: FlowTopology,
+    stream: String,
     subjects: [Subject; 2],
 }
 
 impl DeclaredFlow {
     pub fn new(topology: FlowTopology) -> Self {
         let name = topology.name.clone();
-        Self { subjects: Lane::ALL.map(|lane| subjects::work_subject(&name, lane)), name, topology }
+        let stream = subjects::work_stream(&name);
+        Self { stream, subjects: Lane::ALL.map(|lane| subjects::work_subject(&name, lane)), name, topology }
+    }
+
+    /// Name of the stream that holds its queue.
+    pub fn stream(&self) -> &str {
+        &self.stream
     }
 
     /// Subject of the events of a lane, without the key of an ordered flow.

@@ -5,6 +5,8 @@ pub mod connection;
 pub mod direct_get;
 pub mod flow;
 pub mod follower;
+pub mod healing;
 pub mod publish;
+pub mod stream_health;
 pub mod streams;
 pub mod timeout;

@@ -27,6 +27,8 @@ use crate::wire::subjects;
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
 /// JetStream's "insufficient storage resources available".
 const NO_STORAGE: u64 = 10_047;
+/// JetStream's "error creating store for stream".
+const NO_STORE: u64 = 10_049;
 
 /// Creates every stream of the topology, or updates it.
 pub async fn ensure_streams(context: &Context, topology: &Topology) -> Result<(), ConnectError> {
@@ -34,6 +36,12 @@ pub async fn ensure_streams(context: &Context, topology: &Topology) -> Result<()
     let all = flows.chain(shared_streams(&topology.limits)).map(|config| ensure_stream(context, config));
     try_join_all(all).await?;
     Ok(())
+}
+
+/// Names of all streams of the topology.
+pub fn names(topology: &Topology) -> Vec<String> {
+    let flows = topology.flows.iter().map(|flow| subjects::work_stream(&flow.name));
+    flows.chain(shared_streams(&topology.limits).map(|config| config.name)).collect()
 }
 
 /// Creates the stream of one flow if it was deleted, or updates it.
@@ -102,6 +110,11 @@ fn remedy(error: &CreateStreamError) -> &'static str {
     match error.kind() {
         CreateStreamErrorKind::JetStream(ref why) if why.error_code().0 == NO_STORAGE => {
             "its bound does not fit into the broker's disk limit: lower the backlog's bytes or raise max_file"
+        }
+        CreateStreamErrorKind::JetStream(ref why)
+            if why.error_code().0 == NO_STORE || why.to_string().contains("no space left") =>
+        {
+            "the broker cannot write its files: free disk space on its machine, then restart nats-server"
         }
         CreateStreamErrorKind::JetStream(_) => {
             "a stream of that name or subject exists with settings that cannot be changed: remove or rename it"
@@ -241,6 +254,19 @@ mod tests {
 
     fn consumer_of(partition: Option<u32>) -> pull::Config {
         consumer(&flow(None), &LanePart { lane: Lane::Bulk, partition }, Duration::from_secs(1))
+    }
+
+    fn remedy_of(code: u64, description: &str) -> &'static str {
+        let error = serde_json::json!({ "code": 500, "err_code": code, "description": description });
+        remedy(&CreateStreamError::new(CreateStreamErrorKind::JetStream(serde_json::from_value(error).unwrap())))
+    }
+
+    #[test]
+    fn a_full_disk_of_the_broker_is_not_taken_for_another_streams_settings() {
+        for (code, description) in [(10_069, "write meta.inf.tmp: no space left on device"), (NO_STORE, "")] {
+            assert!(remedy_of(code, description).contains("free disk space"), "{description}");
+        }
+        assert!(remedy_of(10_058, "stream name already in use").contains("remove or rename"));
     }
 
     #[test]

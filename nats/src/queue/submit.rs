@@ -3,7 +3,7 @@
 use pipeline::{Envelope, Submission, SubmitAck, Token, TransportError};
 
 use crate::link::broker::Broker;
-use crate::link::publish::{OutgoingMessage, publish};
+use crate::link::publish::{OutgoingMessage, PublishFailure, admit, publish};
 use crate::wire::cloud_event;
 use crate::wire::payload;
 use crate::wire::subjects;
@@ -12,6 +12,12 @@ use crate::wire::subjects;
 pub async fn submit(broker: &Broker, submission: Submission) -> Result<SubmitAck, TransportError> {
     let envelope = &submission.envelope;
     let flow = broker.flow(&envelope.flow)?;
+    let refused = |failure: PublishFailure| failure.of_flow(&envelope.flow);
+    admit(broker, flow.stream()).map_err(refused)?;
+    if envelope.request.is_some() {
+        // Its result could not be stored.
+        admit(broker, subjects::RESULTS).map_err(refused)?;
+    }
     let subject = match &flow.topology.order_by {
         None => flow.subject(envelope.lane).clone(),
         Some(parameter) => subjects::keyed_subject(&flow.name, envelope.lane, &order_key(envelope, parameter)),
@@ -21,11 +27,11 @@ pub async fn submit(broker: &Broker, submission: Submission) -> Result<SubmitAck
         let headers = cloud_event::encode_headers(envelope, &encoded)?;
         Ok(OutgoingMessage { subject: subject.clone(), headers, payload: encoded.bytes.clone() })
     };
-    match publish(&broker.publishing.context, build).await {
+    match publish(broker, &broker.publishing, build).await {
         // If our first send was not confirmed, the duplicate that the broker reports may be that one.
         Ok(confirmation) if confirmation.duplicate && !confirmation.repeated => Ok(SubmitAck::Duplicate),
         Ok(_) => Ok(SubmitAck::Stored),
-        Err(failure) => Err(failure.of_flow(&envelope.flow)),
+        Err(failure) => Err(refused(failure)),
     }
 }
 

@@ -146,7 +146,7 @@ const SERVER_API: &[&str] = &["$JS.>", "$SYS.>"];
 /// What only the service itself reads and writes: questions whether a process lives, bodies and records.
 const OWN_SUBJECTS: &[&str] = &["alive.>", "blob.>", "own.>", "rec.>"];
 /// What only the service writes.
-const STORED_SUBJECTS: &[&str] = &["canary.>", "cancel.>", "dead.>", "ledger", "res.>"];
+const STORED_SUBJECTS: &[&str] = &["canary.>", "cancel.>", "dead.>", "ledger", "refusing.*", "res.>"];
 
 fn list(groups: &[&[&str]]) -> String {
     groups.concat().iter().map(|subject| format!("\"{subject}\"")).collect::<Vec<_>>().join(", ")

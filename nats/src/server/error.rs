@@ -20,6 +20,20 @@ pub enum ServerError {
     /// A key file contains no key.
     #[error("{} contains no nkey seed: remove it, and a new one is created", .0.display())]
     Key(PathBuf),
+    /// The file system of the store is full.
+    #[error(
+        "the file system of {} is full: {free} bytes are free and the broker needs {needed} to start; free space there, \
+         or give another --data-dir",
+        path.display()
+    )]
+    NoSpace {
+        /// The folder.
+        path: PathBuf,
+        /// Free bytes.
+        free: u64,
+        /// Bytes that the server needs.
+        needed: u64,
+    },
     /// The program cannot be run.
     #[error("{} cannot be started: run `make setup`, or set CAUDAL_NATS_SERVER", program.display())]
     Spawn {

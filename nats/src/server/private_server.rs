@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use crate::access::{Access, Auth};
 use crate::server::error::ServerError;
 use crate::server::options::ServerOptions;
+use crate::server::restarter::Restarter;
 use crate::server::supervisor::Supervisor;
 use crate::server::{config, keys, server_thread};
 
@@ -22,6 +23,7 @@ pub struct PrivateServer {
     supervisor: Arc<Supervisor>,
     port: u16,
     access: Access,
+    restarter: Restarter,
     ended: Option<oneshot::Receiver<()>>,
 }
 
@@ -37,14 +39,22 @@ impl PrivateServer {
         kill_on_drop.0 = None;
         let host = options.spec.listen.map_or_else(config::loopback, |listen| config::reachable(listen.ip()));
         let url = format!("nats://{}", SocketAddr::new(host, port));
-        let auth = Auth::NkeySeed(keys::own_file(&config::directory(&options.data_dir)));
-        Ok(Self { supervisor, port, access: Access { url, auth }, ended: Some(ended) })
+        let directory = config::directory(&options.data_dir);
+        let auth = Auth::NkeySeed(keys::own_file(&directory));
+        let restarter = Restarter::new(Arc::clone(&supervisor), directory);
+        Ok(Self { supervisor, port, access: Access { url, auth }, restarter, ended: Some(ended) })
     }
 
     /// Its address, and the key of this process.
     #[must_use]
     pub fn access(&self) -> Access {
         self.access.clone()
+    }
+
+    /// Restarts it where that is the only cure, for [`ConnectOptions`](crate::ConnectOptions).
+    #[must_use]
+    pub fn restarter(&self) -> Restarter {
+        self.restarter.clone()
     }
 
     /// Its port, which stays the same when the server is restarted.

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::server::config;
+use crate::server::disk_space::{DiskSpace, START_BYTES};
 use crate::server::error::ServerError;
 use crate::server::keys::{self, Keys};
 use crate::server::options::ServerOptions;
@@ -84,9 +85,7 @@ impl ServerThread {
             if self.supervisor.is_stopping() {
                 return;
             }
-            let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-            tracing::error!(status, log = self.log_tail(), "nats-server ended unexpectedly, restarting it");
-            metrics::counter!("caudal_broker_restarts_total").increment(1);
+            self.report_end(status, self.supervisor.take_restarting());
             if begun.elapsed() > HEALTHY {
                 pause = RESTART_PAUSE.0;
             }
@@ -95,12 +94,25 @@ impl ServerThread {
         }
     }
 
+    /// Logs and counts that the server has ended.
+    fn report_end(&self, status: std::io::Result<ExitStatus>, asked: bool) {
+        let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        if asked {
+            tracing::info!(status, "nats-server ended as it was asked to, starting it again");
+        } else {
+            tracing::error!(status, log = self.log_tail(), "nats-server ended unexpectedly, restarting it");
+        }
+        let reason = if asked { "refused_writes" } else { "ended" };
+        metrics::counter!("caudal_broker_restarts_total", "reason" => reason).increment(1);
+    }
+
     fn first_start(&self) -> Result<(Keys, Child, u16), ServerError> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&self.directory)
             .map_err(|source| ServerError::File { path: self.directory.clone(), source })?;
+        self.check_space()?;
         let keys = keys::load(&self.directory, self.options.spec.mqtt.is_some())?;
         self.write_config(&keys, None)?;
         let mut child = self.spawn()?.ok_or(ServerError::TimedOut(Duration::ZERO))?;
@@ -180,10 +192,26 @@ impl ServerThread {
             if let Some(status) = ended.map_err(|source| ServerError::File { path: file.clone(), source })? {
                 return Err(self.start_error(status));
             }
+            if file.exists() {
+                // The file is there without a port in it: what the server wrote last, or cannot write.
+                self.check_space()?;
+            }
             if Instant::now() > deadline || !self.supervisor.pause(pause) {
                 return Err(ServerError::TimedOut(START_TIMEOUT));
             }
             pause = (pause * 2).min(PORT_PAUSE.1);
+        }
+    }
+
+    /// On a full disk the server starts, but neither reports its port nor stores anything.
+    fn check_space(&self) -> Result<(), ServerError> {
+        let path = self.directory.clone();
+        match DiskSpace::of(&path) {
+            Ok(space) if space.free < START_BYTES => {
+                Err(ServerError::NoSpace { path, free: space.free, needed: START_BYTES })
+            }
+            Ok(_) => Ok(()),
+            Err(source) => Err(ServerError::File { path, source }),
         }
     }
 

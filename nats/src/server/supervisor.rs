@@ -20,6 +20,8 @@ pub struct Supervisor {
 struct State {
     pid: Option<Pid>,
     stopping: bool,
+    /// The child was asked to end so that another one is started.
+    restarting: bool,
 }
 
 impl Supervisor {
@@ -37,6 +39,19 @@ impl Supervisor {
             let _ = kill_process(pid, if kill { Signal::KILL } else { Signal::TERM });
         }
         self.changed.notify_all();
+    }
+
+    /// Ends the child, so that the thread starts another one. A child that was asked before is killed.
+    pub fn restart(&self) {
+        let mut state = self.lock();
+        let Some(pid) = state.pid.filter(|_| !state.stopping) else { return };
+        let _ = kill_process(pid, if state.restarting { Signal::KILL } else { Signal::TERM });
+        state.restarting = true;
+    }
+
+    /// Whether the child that has ended was asked to, by [`restart`](Self::restart).
+    pub fn take_restarting(&self) -> bool {
+        std::mem::take(&mut self.lock().restarting)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::Context;
 use async_nats::{HeaderMap, Subject};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -20,8 +19,8 @@ use tokio::sync::mpsc;
 
 use crate::link::broker::Broker;
 use crate::link::direct_get::{self, Page};
-use crate::link::publish::{OutgoingMessage, classify, queue};
-use crate::stores::claim_sweep::{self, AbandonedUpload, PendingAck};
+use crate::link::publish::{OutgoingMessage, PendingAck, Sent, admit, classify, confirm, queue};
+use crate::stores::claim_sweep::{self, AbandonedUpload};
 use crate::wire::headers;
 use crate::wire::subjects;
 
@@ -54,9 +53,11 @@ impl ClaimStore {
         of: BodyOwner<'_>,
         body: BoxStream<'_, Result<Bytes, BoxError>>,
     ) -> Result<Claim, TransportError> {
+        admit(&self.broker, subjects::BLOBS).map_err(|failure| failure.of_store("bodies"))?;
         let id = Token::random();
         let mut upload = Upload {
-            context: self.broker.objects.context.clone(),
+            established: *self.broker.objects.established.borrow(),
+            broker: Arc::clone(&self.broker),
             subject: subjects::blob_subject(of, &id),
             ttl: time_to_live(of, self.broker.limits.results_max_age),
             id,
@@ -71,9 +72,11 @@ impl ClaimStore {
                 upload.sweep = None;
                 Ok(claim)
             }
+            // Removing it would wait for acknowledgements that never come: the sweep takes it when it is dropped.
+            Err(error) if self.broker.health.is_refusing(subjects::BLOBS) => Err(error),
             Err(error) => {
                 let abandoned = AbandonedUpload { id: upload.id.clone(), window: std::mem::take(&mut upload.window) };
-                claim_sweep::remove_abandoned(&upload.context, abandoned).await;
+                claim_sweep::remove_abandoned(&self.broker.objects.context, abandoned).await;
                 upload.sweep = None;
                 Err(error)
             }
@@ -155,7 +158,9 @@ impl<'a> ClaimReader<'a> {
 
 /// A body that is being stored. If it is dropped before it is complete, its chunks go to the sweep.
 struct Upload {
-    context: Context,
+    broker: Arc<Broker>,
+    /// How often the connection had been established when it began.
+    established: u64,
     id: Token,
     subject: Subject,
     /// Seconds after which the broker removes it, or `never`.
@@ -207,7 +212,7 @@ impl Upload {
         }
         self.chunks += 1;
         let message = OutgoingMessage { subject: self.subject.clone(), headers, payload: chunk };
-        let queued = queue(&self.context, message).await;
+        let queued = queue(&self.broker.objects.context, message).await;
         let ack = queued.map_err(|error| classify(error, false).of_store("bodies"))?;
         self.window.push_back(ack.into_future());
         Ok(())
@@ -215,9 +220,10 @@ impl Upload {
 
     async fn await_oldest_ack(&mut self) -> Result<(), TransportError> {
         let Some(oldest) = self.window.front_mut() else { return Ok(()) };
-        let acknowledged = oldest.await;
+        let sent = Sent { subject: &self.subject, established: self.established, repeated: false };
+        let confirmed = confirm(&self.broker, &self.broker.objects, sent, oldest).await;
         self.window.pop_front();
-        acknowledged.map(|_| ()).map_err(|error| classify(error, false).of_store("bodies"))
+        confirmed.map(|_| ()).map_err(|failure| failure.of_store("bodies"))
     }
 }
 

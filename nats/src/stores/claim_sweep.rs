@@ -4,21 +4,16 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
-use async_nats::jetstream::context::PublishError;
-use async_nats::jetstream::publish::PublishAck;
-use futures_util::future::BoxFuture;
 use pipeline::{Token, TransportError};
 use tokio::sync::mpsc;
 
+use crate::link::publish::PendingAck;
 use crate::wire::subjects;
 
 /// Dropped uploads that may wait for their removal; further ones expire by age.
 pub const SWEEP_CAPACITY: usize = 1024;
 /// Time for removing the chunks of one body.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(6);
-
-/// The outstanding acknowledgement of one chunk.
-pub type PendingAck = BoxFuture<'static, Result<PublishAck, PublishError>>;
 
 /// An upload that ended before the body was complete, with its outstanding chunks.
 pub struct AbandonedUpload {

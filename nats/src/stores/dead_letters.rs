@@ -87,7 +87,7 @@ async fn publish_letter(
     flow: &FlowName,
     build: impl Fn() -> Result<OutgoingMessage, TransportError>,
 ) -> Result<(), TransportError> {
-    publish(&broker.results.context, build).await.map_err(|failure| failure.of_store("dead letters"))?;
+    publish(broker, &broker.results, build).await.map_err(|failure| failure.of_store("dead letters"))?;
     metrics::counter!("caudal_dead_letters_total", "flow" => flow.to_string()).increment(1);
     Ok(())
 }

@@ -29,7 +29,7 @@ pub async fn append(broker: &Broker, entries: &[Entry]) -> Result<(), TransportE
         headers::put(&mut headers, headers::TIME, &now)?;
         Ok(OutgoingMessage { subject: subjects::LEDGER_SUBJECT.into(), headers, payload: payload.clone() })
     };
-    publish(&broker.results.context, build).await.map_err(|failure| failure.of_store("ledger"))?;
+    publish(broker, &broker.results, build).await.map_err(|failure| failure.of_store("ledger"))?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use pipeline::{Record, Token, TransportError};
 
 use crate::link::broker::Broker;
 use crate::link::direct_get;
-use crate::link::publish::{Confirmation, OutgoingMessage, PublishFailure, publish};
+use crate::link::publish::{Confirmation, OutgoingMessage, PublishFailure, admit, publish};
 use crate::wire::headers;
 use crate::wire::subjects;
 
@@ -44,6 +44,7 @@ async fn write(
     value: &Bytes,
     expected: Option<u64>,
 ) -> Result<Confirmation, PublishFailure> {
+    admit(broker, subjects::records_stream(store))?;
     let subject = subjects::record_subject(store, key);
     let write = Token::random();
     let build = || {
@@ -54,7 +55,7 @@ async fn write(
         }
         Ok(OutgoingMessage { subject: subject.clone(), headers, payload: value.clone() })
     };
-    publish(&broker.publishing.context, build).await
+    publish(broker, &broker.publishing, build).await
 }
 
 /// Reads a record from the stream's leader: always the last one written.

@@ -63,7 +63,7 @@ pub async fn publish_outcome(
         }
         Ok(OutgoingMessage { subject: subject.clone(), headers, payload: encoded.bytes.clone() })
     };
-    match publish(&broker.results.context, build).await {
+    match publish(broker, &broker.results, build).await {
         Ok(confirmed) if !confirmed.duplicate => Ok(ResultAck::Stored),
         Ok(confirmed) if !confirmed.repeated => Ok(ResultAck::Refused),
         Err(PublishFailure::Fenced { repeated: false }) => Ok(ResultAck::Refused),

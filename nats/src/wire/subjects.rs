@@ -1,6 +1,8 @@
 //! Names of subjects and streams. Only this file puts names together, and only from validated tokens, so that no name
 //! can hold a wildcard or a dot from outside.
 
+use std::borrow::Cow;
+
 use async_nats::Subject;
 use pipeline::{BodyOwner, FlowName, Lane, Token};
 
@@ -35,6 +37,8 @@ pub const CANARY: &str = "CANARY";
 pub const CANARY_SUBJECT: &str = "canary.write";
 /// Every cancellation, as a filter.
 pub const CANCELLATIONS: &str = "cancel.*";
+/// Every report that a stream refuses writes: `refusing.<stream>`. Plain NATS, stored nowhere.
+pub const REFUSING_STREAMS: &str = "refusing.*";
 /// Prefix of our inboxes. It differs from the client library's default, so that other users of the broker can be denied
 /// access to them.
 pub const INBOX_PREFIX: &str = "_INBOX_caudal";
@@ -49,6 +53,32 @@ const OWN_STORES: &str = "caudal-";
 /// Name of a flow's work-queue stream.
 pub fn work_stream(flow: &FlowName) -> String {
     format!("EV-{flow}")
+}
+
+/// The stream that stores messages of a subject; `None` if none does.
+pub fn stream_of(subject: &str) -> Option<Cow<'static, str>> {
+    let (kind, rest) = subject.split_once('.').unwrap_or((subject, ""));
+    Some(match kind {
+        "ev" => format!("EV-{}", rest.split('.').next().unwrap_or_default()).into(),
+        "res" => RESULTS.into(),
+        "blob" => BLOBS.into(),
+        "dead" => DEAD_LETTERS.into(),
+        "rec" => RECORDS.into(),
+        "own" => OWN_RECORDS.into(),
+        LEDGER_SUBJECT => LEDGER.into(),
+        "canary" => CANARY.into(),
+        _ => return None,
+    })
+}
+
+/// Subject on which it is reported that a stream refuses writes.
+pub fn refusing_subject(stream: &str) -> Subject {
+    format!("refusing.{stream}").into()
+}
+
+/// The stream in the subject of such a report.
+pub fn parse_refusing_stream(subject: &str) -> Option<&str> {
+    subject.strip_prefix("refusing.")
 }
 
 /// Subject of the events of one lane of a flow.
@@ -153,6 +183,23 @@ mod tests {
 
     fn token(text: &str) -> Token {
         Token::new(text).unwrap()
+    }
+
+    #[test]
+    fn every_subject_that_is_written_to_has_its_stream() {
+        let (flow, id) = (token("f"), token("a"));
+        let of = |subject: &str| stream_of(subject).map(Cow::into_owned);
+        assert_eq!(of(&work_subject(&flow, Lane::Bulk)), Some(work_stream(&flow)));
+        assert_eq!(of(&keyed_subject(&flow, Lane::Bulk, &id)), Some(work_stream(&flow)));
+        assert_eq!(of(&terminal_subject(&id)).as_deref(), Some(RESULTS));
+        assert_eq!(of(&blob_subject(BodyOwner::Result, &id)).as_deref(), Some(BLOBS));
+        assert_eq!(of(&dead_letter_subject(&flow)).as_deref(), Some(DEAD_LETTERS));
+        for store in ["mine", "caudal-keys"] {
+            assert_eq!(of(&record_subject(&token(store), &id)).as_deref(), Some(records_stream(&token(store))));
+        }
+        assert_eq!(of(LEDGER_SUBJECT).as_deref(), Some(LEDGER));
+        assert_eq!(of(CANARY_SUBJECT).as_deref(), Some(CANARY));
+        assert_eq!(of("cancel.a"), None);
     }
 
     #[test]
