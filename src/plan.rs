@@ -8,7 +8,7 @@ use connectors::index::IndexSpec;
 use connectors::models::ModelSpec;
 use connectors::webhook::WebhookSpec;
 use gateway::spec::GatewaySpec;
-use pipeline::spec::{ByteSize, FlowSpec, Places, Problems, Section, Sources, memory};
+use pipeline::spec::{ByteSize, FlowSpec, Places, Problems, Section, Sources, memory_budget};
 use pipeline::{DeclaredNames, FlowName, ImageModel, KeyProblem, OperatorKind, Service};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -29,7 +29,7 @@ pub struct ProcessSpec {
 
 impl Default for ProcessSpec {
     fn default() -> Self {
-        Self { data_dir: "data".into(), compute_threads: 0, memory: memory::DEFAULT }
+        Self { data_dir: "data".into(), compute_threads: 0, memory: memory_budget::DEFAULT }
     }
 }
 
@@ -113,7 +113,7 @@ pub fn load(sources: &Sources, kinds: &[OperatorKind]) -> Result<Plan, Problems>
     gateway::spec::check_bodies(&gateway.routes, &flows, &mut problems);
     root.expect_empty(KNOWN, &mut problems);
     check_memory(process.memory, &process_places, &mut problems);
-    let shares = memory::divide(process.memory, &mut flows, &mut problems);
+    let shares = memory_budget::divide(process.memory, &mut flows, &mut problems);
     gateway.limits.memory.get_or_insert(shares.bodies);
     if !problems.is_empty() {
         return Err(problems);

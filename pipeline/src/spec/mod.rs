@@ -6,12 +6,11 @@
 mod durable_cuts;
 mod flow;
 mod flow_check;
-mod memory_budget;
+pub mod memory_budget;
 mod stage;
 
 pub use durable_cuts::PART;
 pub use flow::{BacklogSpec, FlowSettings, FlowSpec, RetrySpec};
-pub use memory_budget as memory;
 pub use stage::{QueueSpec, StageSettings, StageSpec};
 
 pub use crate::config::{

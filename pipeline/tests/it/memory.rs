@@ -1,14 +1,14 @@
 //! The memory of a process is divided at load, and what does not fit is named with its line.
 
-use pipeline::spec::{ByteSize, FlowSpec, Problems, memory};
+use pipeline::spec::{ByteSize, FlowSpec, Problems, memory_budget};
 use pipeline::testing::kinds;
 
 use crate::support::read_flows;
 
-fn divided(budget: ByteSize, toml: &str) -> (Vec<FlowSpec>, memory::MemoryShares, Problems) {
+fn divided(budget: ByteSize, toml: &str) -> (Vec<FlowSpec>, memory_budget::MemoryShares, Problems) {
     let mut flows = read_flows(toml, &kinds()).unwrap();
     let mut problems = Problems::default();
-    let shares = memory::divide(budget, &mut flows, &mut problems);
+    let shares = memory_budget::divide(budget, &mut flows, &mut problems);
     (flows, shares, problems)
 }
 
