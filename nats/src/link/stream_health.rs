@@ -17,6 +17,9 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// A refusal that another process reported is forgotten unless it is reported again; it is, every second.
 const REPORTED_FOR: Duration = Duration::from_secs(5);
 
+/// After a new connection, reports are ignored for this time: their senders may not have reconnected yet.
+const REPORTS_IGNORED_FOR: Duration = Duration::from_secs(2);
+
 /// Why a stream is thought to refuse writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -42,6 +45,8 @@ struct State {
     refusing: BTreeMap<String, Refusing>,
     /// Streams that are being asked whether they refuse.
     checking: BTreeSet<String>,
+    /// When the connection was established again.
+    reset_at: Option<Instant>,
 }
 
 /// The state of every declared stream.
@@ -117,6 +122,9 @@ impl StreamHealth {
         }
         let now = Instant::now();
         let mut state = self.lock();
+        if refusal == Refusal::Reported && state.reset_at.is_some_and(|at| now < at + REPORTS_IGNORED_FOR) {
+            return;
+        }
         match state.refusing.get_mut(stream) {
             Some(known) if refusal == Refusal::Reported && known.refusal != Refusal::Reported => {}
             Some(known) => (known.refusal, known.seen) = (refusal, now),
@@ -137,7 +145,9 @@ impl StreamHealth {
 
     /// The connection was established again, maybe to another server: all streams get another chance.
     pub fn reset(&self) {
-        self.lock().refusing.clear();
+        let mut state = self.lock();
+        state.refusing.clear();
+        state.reset_at = Some(Instant::now());
         self.any.store(false, Ordering::Relaxed);
     }
 
@@ -214,12 +224,17 @@ mod tests {
         assert_eq!(health.streams(), [("EV-f".to_owned(), true), ("RES".to_owned(), true)]);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_new_connection_gives_every_stream_another_chance() {
         let health = health();
         health.refused("EV-f", Refusal::Silent);
         health.reset();
         assert!(health.admits("EV-f") && !health.is_refusing("EV-f"));
+        health.refused("RES", Refusal::Reported);
+        assert!(!health.is_refusing("RES"), "a report from before the restart");
+        tokio::time::advance(REPORTS_IGNORED_FOR).await;
+        health.refused("RES", Refusal::Reported);
+        assert!(health.is_refusing("RES"));
     }
 
     #[tokio::test]
