@@ -26,7 +26,7 @@ const COUNTERS: [(&str, &str); 19] = [
 ];
 
 /// Gauges.
-const GAUGES: [(&str, Unit, &str); 22] = [
+const GAUGES: [(&str, Unit, &str); 23] = [
     ("caudal_broker_reachable", Unit::Count, "1 if the broker answered when it was last asked, otherwise 0."),
     ("caudal_broker_storage_bytes", Unit::Bytes, "Disk space that streams use in the broker."),
     (
