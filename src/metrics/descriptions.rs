@@ -3,7 +3,7 @@
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
 /// Counters.
-const COUNTERS: [(&str, &str); 19] = [
+const COUNTERS: [(&str, &str); 20] = [
     ("caudal_broker_disconnects_total", "Lost connections to the broker, by the connection's purpose."),
     ("caudal_broker_dropped_messages_total", "Messages dropped because a connection's buffer was full, by purpose."),
     ("caudal_broker_restarts_total", "Restarts of the private broker, by reason."),
@@ -18,6 +18,7 @@ const COUNTERS: [(&str, &str); 19] = [
     ("caudal_office_results_reused_total", "Conversions answered from the cache."),
     ("caudal_office_retries_total", "Conversions repeated because a worker died."),
     ("caudal_orphaned_claims_removed_total", "Stored bodies removed because no event refers to them."),
+    ("caudal_redeliveries_in_flight_total", "Deliveries dropped because the event was still in flight here."),
     ("caudal_result_watchers_closed_total", "Watchers of results that fell behind and read the history again."),
     ("caudal_stage_events_total", "Events that left a stage, by result."),
     ("caudal_tail_events_lost_total", "Events that a tail dropped because its reader was too slow."),

@@ -252,8 +252,8 @@ pub async fn ask(request: RequestBuilder) -> (Option<String>, Reply) {
     let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
     let reply = match id.clone() {
         Some(id) if status.is_success() => Reply::Accepted(id),
-        // The broker did not confirm: this request may have been stored or not.
-        _ if problem["code"] == "broker_unavailable" => Reply::Unknown,
+        // The broker did not confirm the event: it may be stored or not. Or it is stored, and this is not recorded yet.
+        _ if problem["code"] == "broker_unavailable" || problem["code"] == "acceptance_not_recorded" => Reply::Unknown,
         _ => {
             let retry_after = retry_after.and_then(|seconds| seconds.parse().ok());
             Reply::Refused { status: status.as_u16(), retry_after }

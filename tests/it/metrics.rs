@@ -6,7 +6,7 @@ use crate::caudal::Caudal;
 use crate::test_images::{jpeg, scene};
 
 /// All labels. None holds an id, an address or anything else that clients choose.
-const LABELS: [&str; 15] = [
+const LABELS: [&str; 17] = [
     "collection",
     "component",
     "connection",
@@ -17,10 +17,12 @@ const LABELS: [&str; 15] = [
     "model",
     "outcome",
     "quantile",
+    "reason",
     "result",
     "route",
     "stage",
     "status",
+    "stream",
     "version",
 ];
 

@@ -34,6 +34,9 @@ pub struct Worker {
     pub operator: Box<dyn Operator>,
 }
 
+/// Why events are handed back when a drain ends the wait for a dependency.
+const DRAINING: &str = "the flow stopped during an outage";
+
 impl Worker {
     /// Works on one batch after another, in the order in which the queue gives them.
     ///
@@ -81,7 +84,10 @@ impl Worker {
             batch.retain(|event| retain_or_settle(event, out));
             let admitted = stage.images.admit(&mut batch).await;
             let fetched = fetch(&stage, &self.flow.storage, &*self.transport, admitted, out).await;
-            self.attempt_all(fetched, out).await?;
+            if let Err(error) = self.attempt_all(fetched, out).await {
+                self.hand_back(&batch, "the stage stopped before it began the event", out);
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -92,7 +98,7 @@ impl Worker {
         let Err((batch, cause)) = self.attempt_through_outage(batch, out).await else { return Ok(()) };
         let fault = match cause {
             Cause::Draining => {
-                self.hand_back(&batch, out);
+                self.hand_back(&batch, DRAINING, out);
                 return Ok(());
             }
             Cause::Fault(fault) if batch.len() == 1 || matches!(fault, Fault::Fatal(_)) => {
@@ -102,11 +108,19 @@ impl Worker {
         };
         tracing::warn!(flow = %self.flow.name, stage = %self.stage.name, events = batch.len(), error = %chain(&fault),
             "batch failed, its events are tried one at a time");
-        for event in batch {
-            match self.attempt_through_outage(vec![event], out).await {
-                Ok(()) => {}
-                Err((event, Cause::Draining)) => self.hand_back(&event, out),
-                Err((event, Cause::Fault(fault))) => self.give_back(&event, fault, out)?,
+        let mut events = batch.into_iter();
+        while let Some(event) = events.next() {
+            let given_back = match self.attempt_through_outage(vec![event], out).await {
+                Ok(()) => Ok(()),
+                Err((event, Cause::Draining)) => {
+                    self.hand_back(&event, DRAINING, out);
+                    Ok(())
+                }
+                Err((event, Cause::Fault(fault))) => self.give_back(&event, fault, out),
+            };
+            if given_back.is_err() {
+                self.hand_back(events.as_slice(), "the stage stopped before it tried the event again", out);
+                return given_back;
             }
         }
         Ok(())
@@ -139,18 +153,25 @@ impl Worker {
                         Next::GiveUp => return Err((batch, Cause::Fault(Fault::Retry(error)))),
                     }
                 }
-                Err(fault) => return Err((batch, Cause::Fault(fault))),
+                Err(fault) => {
+                    // Not out of reach: it answered, or the fault is the operator's.
+                    wait.succeed();
+                    return Err((batch, Cause::Fault(fault)));
+                }
             }
         }
     }
 
     /// Settles events as not begun: the broker redelivers them, and nothing counts as a fault.
-    fn hand_back(&self, events: &[Event], out: &mut Output) {
+    fn hand_back(&self, events: &[Event], why: &'static str, out: &mut Output) {
+        if events.is_empty() {
+            return;
+        }
         let (flow, stage) = (&self.flow.name, &*self.stage.name);
-        tracing::info!(%flow, stage, events = events.len(), "handed back, the flow stops during an outage");
+        tracing::info!(%flow, stage, events = events.len(), why, "handed back");
         for event in events {
             out.hand_back(event);
-            event.root.hand_back("the flow stopped during an outage");
+            event.root.hand_back(why);
             out.finish(event);
         }
     }

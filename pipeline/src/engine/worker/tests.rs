@@ -165,6 +165,18 @@ async fn a_fatal_fault_stops_the_worker_and_hands_the_batch_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_fatal_fault_among_single_events_hands_the_rest_back_without_a_fault() {
+    let mut bench = Bench::new(&[Step::Fail, Step::Break]);
+    bench.send(&["a", "b", "c"]);
+    bench.run().await.unwrap_err();
+    let verdicts = bench.verdicts();
+    let ended =
+        |(id, verdict): &(String, Verdict)| (id.clone(), verdict.retry.is_some(), verdict.handed_back.is_some());
+    let ended: Vec<_> = verdicts.iter().map(ended).collect();
+    assert_eq!(ended, [("a".into(), true, false), ("b".into(), false, true), ("c".into(), false, true)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_a_panic_the_worker_goes_on_with_a_fresh_operator() {
     let mut bench = Bench::new(&[Step::Panic]);
     bench.send(&["a"]);
