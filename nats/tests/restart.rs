@@ -131,12 +131,12 @@ async fn what_is_in_flight_here_is_not_begun_again() {
     let mut source = open(&transport, "f", Lane::Interactive, short).await;
     transport.submit(event("f", "a", text("x"))).await.unwrap();
     let held = next(&mut source).await;
-    let pid = Pid::from_raw(broker.server.pid().unwrap() as i32).unwrap();
-    kill_process(pid, Signal::STOP).unwrap();
-    tokio::time::sleep(4 * short.ack_wait).await;
-    kill_process(pid, Signal::CONT).unwrap();
     let seed = std::fs::read_to_string(broker.dir.path().join("nats/caudal.nk")).unwrap();
     let raw = async_nats::ConnectOptions::with_nkey(seed).connect(broker.access().url).await.unwrap();
+    // The subject of the event's acknowledgement is seen when its progress is reported.
+    let mut acknowledgements = raw.subscribe("$JS.ACK.EV-f.>").await.unwrap();
+    let progress = tokio::time::timeout(Duration::from_secs(10), acknowledgements.next()).await.unwrap().unwrap();
+    raw.publish(progress.subject, "-NAK".into()).await.unwrap();
     let jetstream = async_nats::jetstream::new(raw);
     let info = || async {
         let consumer: PullConsumer = jetstream.get_consumer_from_stream("interactive", "EV-f").await.unwrap();
