@@ -121,7 +121,7 @@ async fn every_metric_is_described_in_base_units_and_clients_cannot_add_series()
         "caudal_dead_letters",
         "caudal_flow_backlog_events",
         "caudal_http_requests_total",
-        "caudal_index_points",
+        "caudal_index_points_written_total",
         "caudal_model_embed_seconds",
         "caudal_stage_events_total",
         "process_cpu_seconds_total",
