@@ -40,7 +40,7 @@ pub struct ServeArgs {
     /// Directory for everything the service stores
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Collector of traces, unless [telemetry] otlp names one
+    /// Collector of traces, unless `[telemetry]` otlp names one
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true, value_name = "URL")]
     otlp_endpoint: Option<String>,
 }
