@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use gateway::ReadinessCheck;
 use pipeline::{OperatorKind, Transport, VectorIndex};
 
 /// Wraps a part: takes the part and returns what is used in its place.
@@ -16,4 +17,6 @@ pub struct Extras {
     pub wrap_transport: Option<Wrap<dyn Transport>>,
     /// Wraps the vector index.
     pub wrap_index: Option<Wrap<dyn VectorIndex>>,
+    /// Changes the checks behind `/ready`, say by adding those of services that only this program has.
+    pub change_checks: Option<fn(&mut Vec<(String, ReadinessCheck)>)>,
 }

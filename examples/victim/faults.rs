@@ -24,6 +24,10 @@ pub enum Bug {
     Corrupt,
     /// A result of an unknown request is published.
     Spurious,
+    /// A refused result counts as a fault of its event.
+    RefusalIsAFault,
+    /// Readiness asks the canary only, and not every stream.
+    CanaryOnly,
 }
 
 impl Bug {
@@ -34,6 +38,8 @@ impl Bug {
             "no-ledger" => Some(Self::NoLedger),
             "corrupt" => Some(Self::Corrupt),
             "spurious" => Some(Self::Spurious),
+            "refusal-is-a-fault" => Some(Self::RefusalIsAFault),
+            "canary-only" => Some(Self::CanaryOnly),
             _ => None,
         }
     }

@@ -1,4 +1,5 @@
-//! Wraps the vector index: a kill point after every write, and a stall while the file `stall` exists.
+//! Wraps the vector index: a kill point after every write, and a stall while the file `stall` exists,
+//! and an outage while the file `away` does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,10 @@ struct Faulty(Arc<dyn VectorIndex>);
 #[async_trait]
 impl VectorIndex for Faulty {
     async fn upsert(&self, collection: &str, space: &Space, points: Vec<Point>) -> Result<(), IndexError> {
+        if faults::is_set("away") {
+            faults::mark("refused", collection).map_err(|error| IndexError::Unavailable(error.into()))?;
+            return Err(IndexError::Unavailable("the file `away` exists".into()));
+        }
         if faults::is_set("stall") {
             // Tells the test that a write is stalled.
             faults::mark("stalled", collection).map_err(|error| IndexError::Unavailable(error.into()))?;

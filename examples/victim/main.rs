@@ -16,7 +16,7 @@ mod unfenced_results;
 
 use std::process::ExitCode;
 
-use caudal::Extras;
+use caudal::{Extras, ReadinessCheck};
 use clap::Parser;
 use mimalloc::MiMalloc;
 
@@ -29,6 +29,14 @@ fn main() -> ExitCode {
         kinds: operators::KINDS.to_vec(),
         wrap_transport: Some(transport::wrap),
         wrap_index: Some(index::wrap),
+        change_checks: Some(forget_streams),
     };
     caudal::main(caudal::Args::parse(), extras)
+}
+
+/// The planted bug `canary-only`.
+fn forget_streams(checks: &mut Vec<(String, ReadinessCheck)>) {
+    if faults::has(faults::Bug::CanaryOnly) {
+        checks.retain(|(name, _)| !name.starts_with("stream "));
+    }
 }

@@ -1,13 +1,14 @@
 //! Wraps the transport: a kill point after every call to the broker, and the planted bugs that concern it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use pipeline::testing::TransportWrapper;
 use pipeline::{
-    Acknowledge, BodyOwner, BoxError, Claim, DeadLetter, Delivery, Entry, FlowName, Lane, LedgerUpdate, Outcome,
+    Acknowledge, BodyOwner, BoxError, Claim, DeadLetter, Delivery, Entry, FlowName, Lane, LedgerUpdate, Outcome, OutcomeKind,
     RequestId, ResultAck, Settlement, Source, SourceBounds, Submission, SubmitAck, Transport, TransportError,
 };
 use tokio::sync::mpsc;
@@ -17,6 +18,8 @@ use crate::unfenced_results::UnfencedResults;
 
 type Result<T> = std::result::Result<T, TransportError>;
 
+/// With the file `late-acceptance` the gateway's first result is stored so late that a worker's last one overtakes it.
+const LATE: Duration = Duration::from_millis(30);
 /// Kill points of calls that do not concern one flow.
 const ANY: &str = "*";
 
@@ -50,9 +53,12 @@ impl TransportWrapper for Faulty {
 
     async fn publish_outcome(&self, request: &RequestId, outcome: &Outcome) -> Result<ResultAck> {
         let terminal = outcome.kind.is_terminal();
+        if outcome.kind == OutcomeKind::Accepted && faults::is_set("late-acceptance") {
+            tokio::time::sleep(LATE).await;
+        }
         let published = match terminal && faults::has(Bug::NoFence) {
             true => self.unfenced.publish(request, outcome).await?,
-            false => self.within.publish_outcome(request, outcome).await?,
+            false => self.within.publish_outcome(request, outcome).await.map_err(judge)?,
         };
         if terminal && faults::has(Bug::Spurious) {
             self.within.publish_outcome(&RequestId::random(), outcome).await?;
@@ -95,6 +101,14 @@ impl TransportWrapper for Faulty {
         Ok(())
     }
 
+    async fn ready(&self) -> Result<()> {
+        match self.within.ready().await {
+            // Only a silent canary is left as a reason.
+            Err(error) if faults::has(Bug::CanaryOnly) && names_streams(&error) => Ok(()),
+            ready => ready,
+        }
+    }
+
     async fn ended(&self) -> Result<mpsc::Receiver<LedgerUpdate>> {
         if !faults::has(Bug::NoLedger) {
             return self.within.ended().await;
@@ -106,6 +120,19 @@ impl TransportWrapper for Faulty {
             news.closed().await;
         });
         Ok(receiver)
+    }
+}
+
+/// Whether the error names streams that refuse writes.
+fn names_streams(error: &TransportError) -> bool {
+    matches!(error, TransportError::Unavailable(why) if why.to_string().contains("refuse every write"))
+}
+
+/// A refusal as the planted bug sees it.
+fn judge(refusal: TransportError) -> TransportError {
+    match refusal {
+        TransportError::Unavailable(why) if faults::has(Bug::RefusalIsAFault) => TransportError::Body(why),
+        refusal => refusal,
     }
 }
 

@@ -19,7 +19,8 @@ async fn a_process_lives_for_as_long_as_it_is_announced() {
     assert!(other.is_alive(&token("p1")).await.unwrap());
     assert!(!other.is_alive(&token("p2")).await.unwrap(), "nobody ever announced it");
     drop(announcement);
-    assert!(!other.is_alive(&token("p1")).await.unwrap());
+    // A question that reaches the broker before the end of the subscription is not answered, as by a paused process.
+    eventually("it is gone", || async { !other.is_alive(&token("p1")).await.unwrap() }).await;
 }
 
 #[tokio::test]
@@ -28,5 +29,5 @@ async fn a_process_that_closes_its_connection_is_gone() {
     let (one, other) = (broker.connect(topology(&[])).await, broker.connect(topology(&[])).await);
     let _announcement = one.announce(&token("p1")).await.unwrap();
     one.close().await;
-    assert!(!other.is_alive(&token("p1")).await.unwrap());
+    eventually("it is gone", || async { !other.is_alive(&token("p1")).await.unwrap() }).await;
 }

@@ -5,6 +5,7 @@ mod config_args;
 mod dead_letters;
 mod doctor;
 mod send;
+mod readiness_checks;
 mod serve;
 
 use std::ffi::OsString;

@@ -8,18 +8,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
-use futures_util::FutureExt;
 use gateway::{FlowEntry, Gateway, GatewayState, Identity, Listener, ReadinessCheck, Tls};
-use nats::JetStream;
-use pipeline::documents::Converter;
 use pipeline::engine::Running;
 use pipeline::webhook::WebhookCaller;
-use pipeline::{Spans, VectorIndex};
+use pipeline::Spans;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::config_args::{ConfigArgs, EXIT_CONFIG};
+use super::readiness_checks;
 use crate::assembly::{self, Assembly};
 use crate::extras::Extras;
 use crate::installed::Parts;
@@ -96,7 +94,8 @@ async fn serve(mut plan: Plan, role: &'static str, parts: &Parts, extras: &Extra
     let spans = telemetry.clone().map(|telemetry| telemetry as Arc<dyn Spans>);
     let mut assembly = assembly::open(&mut plan, parts, extras, spans).await?;
     let running = assembly.start_flows();
-    let state = gateway_state(&plan, &assembly, &running, metrics, entries, identity);
+    let checks = readiness_checks::of(&plan, &assembly, extras);
+    let state = gateway_state(&plan, &assembly, &running, checks, metrics, entries, identity);
     let serving = tokio::spawn(gateway::serve(Listener { listener, tls }, state, stop.clone()));
     writeln!(std::io::stdout(), "ready {scheme}://{address}")?;
     tracing::info!(%address, service = plan.gateway.service.name, "ready");
@@ -121,6 +120,7 @@ fn gateway_state(
     plan: &Plan,
     assembly: &Assembly,
     running: &Running,
+    checks: Vec<(String, ReadinessCheck)>,
     metrics: metrics_exporter_prometheus::PrometheusHandle,
     flows: Vec<FlowEntry>,
     identity: Identity,
@@ -139,7 +139,7 @@ fn gateway_state(
         spans: assembly.services.process.spans.clone(),
         webhook_caller: assembly.services.get::<dyn WebhookCaller>().ok(),
         flow_stats: Arc::new(move || stats_of.stats()),
-        checks: checks(plan, assembly),
+        checks,
         render_metrics: metrics::renderer(metrics, engine, Arc::clone(&assembly.services), broker),
     })
 }
@@ -163,61 +163,6 @@ async fn work(mut running: Running, stop: &CancellationToken, grace: Duration) -
         }
     }
     ended
-}
-
-/// The checks behind `/ready`.
-fn checks(plan: &Plan, assembly: &Assembly) -> Vec<(String, ReadinessCheck)> {
-    let transport = assembly.transport.clone();
-    let broker: ReadinessCheck = Arc::new(move || {
-        let transport = transport.clone();
-        async move { transport.ready().await.map_err(|error| error.to_string()) }.boxed()
-    });
-    let mut checks: Vec<(String, ReadinessCheck)> = vec![("broker".into(), broker)];
-    checks.extend(assembly.jetstream.streams().into_iter().map(|(stream, _)| {
-        let jetstream = Arc::clone(&assembly.jetstream);
-        let name = format!("stream {stream}");
-        let check: ReadinessCheck = Arc::new(move || {
-            let writable = jetstream.is_writable(&stream);
-            async move { if writable { Ok(()) } else { Err("it refuses every write".to_owned()) } }.boxed()
-        });
-        (name, check)
-    }));
-    if let Ok(converter) = assembly.services.get::<dyn Converter>() {
-        let documents: ReadinessCheck = Arc::new(move || {
-            let converter = Arc::clone(&converter);
-            async move { converter.ready().await.map_err(|error| error.to_string()) }.boxed()
-        });
-        checks.push(("documents".into(), documents));
-    }
-    if let Ok(index) = assembly.services.get::<dyn VectorIndex>() {
-        let index: ReadinessCheck = Arc::new(move || {
-            let index = Arc::clone(&index);
-            async move { index.ready().await.map_err(|error| error.to_string()) }.boxed()
-        });
-        checks.push(("index".into(), index));
-    }
-    if plan.works_on.is_empty() && !plan.flows.is_empty() {
-        let (jetstream, flows) = (Arc::clone(&assembly.jetstream), plan.flows.len());
-        let workers: ReadinessCheck = Arc::new(move || find_worker(Arc::clone(&jetstream), flows).boxed());
-        checks.push(("workers".into(), workers));
-    }
-    checks
-}
-
-/// Time between two looks for a worker. Its open pulls can end together, and are renewed within milliseconds.
-const SECOND_LOOK: Duration = Duration::from_millis(200);
-
-/// Whether any process works on any of the flows. A single flow without one is only slow, which `/ready` says once its
-/// backlog does not move.
-async fn find_worker(jetstream: Arc<JetStream>, flows: usize) -> Result<(), String> {
-    for pause in [SECOND_LOOK, Duration::ZERO] {
-        let without = jetstream.flows_without_worker().await.map_err(|error| error.to_string())?;
-        if without.len() < flows {
-            return Ok(());
-        }
-        tokio::time::sleep(pause).await;
-    }
-    Err("no process works on any flow: start one with --role worker".into())
 }
 
 /// A token that SIGTERM or Ctrl-C cancels.

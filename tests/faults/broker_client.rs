@@ -5,9 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::{self, Context};
+use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::{self, AckKind, Context};
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 
+/// Where [`Broker::refuse`] keeps a stream's config.
+const BOUND: &str = "before";
 /// Timeout of one request to the broker.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -92,6 +96,41 @@ impl Broker {
         tokio::time::timeout(REQUEST_TIMEOUT, response).await.expect("the broker answers").unwrap()
     }
 
+    /// Makes the broker refuse to store in a stream: it is full by a bound that nothing fits in. What is stored stays.
+    pub async fn refuse(&self, stream: &str) {
+        let full = json!({ "max_bytes": 1, "discard": "new", "metadata": { BOUND: self.config(stream).await.to_string() } });
+        self.update(stream, &full).await;
+    }
+
+    /// Ends [`refuse`](Self::refuse).
+    pub async fn store_again(&self, stream: &str) {
+        let config = self.config(stream).await;
+        let before: Value = serde_json::from_str(config["metadata"][BOUND].as_str().unwrap()).unwrap();
+        self.update(stream, &before).await;
+    }
+
+    async fn config(&self, stream: &str) -> Value {
+        let mut info = self.request(format!("STREAM.INFO.{stream}"), &json!({})).await;
+        info["config"].take()
+    }
+
+    async fn update(&self, stream: &str, change: &Value) {
+        let mut config = self.config(stream).await;
+        config.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let answer = self.request(format!("STREAM.UPDATE.{stream}"), &config).await;
+        assert!(answer["error"].is_null(), "{stream}: {answer}");
+    }
+
+    /// Takes deliveries of the interactive lane of a flow as a worker does, and hands each back.
+    pub async fn hand_back(&self, flow: &str, count: usize) {
+        let stream = format!("EV-{flow}");
+        let consumer: PullConsumer = self.context.get_consumer_from_stream("interactive", stream).await.unwrap();
+        let mut messages = consumer.fetch().max_messages(count).expires(REQUEST_TIMEOUT).messages().await.unwrap();
+        for _ in 0..count {
+            messages.next().await.unwrap().unwrap().ack_with(AckKind::Nak(None)).await.unwrap();
+        }
+    }
+
     /// Number of messages in a stream.
     pub async fn messages(&self, stream: &str) -> u64 {
         let info = self.request(format!("STREAM.INFO.{stream}"), &json!({})).await;
@@ -110,6 +149,30 @@ impl Broker {
         waiting
     }
 
+    /// What the queues hold, for the message of a failed test.
+    pub async fn describe_queues(&self) -> String {
+        let names = self.request("STREAM.NAMES".into(), &json!({})).await;
+        let mut text = String::new();
+        for name in names["streams"].as_array().unwrap().iter().filter_map(Value::as_str) {
+            if !name.starts_with("EV-") {
+                continue;
+            }
+            let stream = self.request(format!("STREAM.INFO.{name}"), &json!({})).await;
+            let consumers = self.request(format!("CONSUMER.LIST.{name}"), &json!({})).await;
+            text += &format!("{name}: {}\n", stream["state"]);
+            for consumer in consumers["consumers"].as_array().unwrap() {
+                let (ends, waits) = (&consumer["ack_floor"], &consumer["num_ack_pending"]);
+                text += &format!("  {}: acknowledged to {ends}, {waits} unacknowledged, ", consumer["name"]);
+                text += &format!("delivered {}, pending {}\n", consumer["delivered"], consumer["num_pending"]);
+            }
+            if let Some(first) = stream["state"]["first_seq"].as_u64() {
+                let message = self.request(format!("STREAM.MSG.GET.{name}"), &json!({ "seq": first })).await;
+                text += &format!("  first: {} {}\n", message["message"]["seq"], message["message"]["subject"]);
+            }
+        }
+        text
+    }
+
     /// Number of terminal results by request id.
     pub async fn ends(&self) -> BTreeMap<String, u64> {
         let info = self.request("STREAM.INFO.RES".into(), &json!({ "subjects_filter": "res.*.end" })).await;
@@ -118,6 +181,16 @@ impl Broker {
             Some((subject.strip_prefix("res.")?.strip_suffix(".end")?.to_owned(), count.as_u64()?))
         };
         subjects.into_iter().filter_map(end).collect()
+    }
+
+    /// Whether the last result of a request was stored before its acceptance.
+    pub async fn was_overtaken(&self, request: &str) -> bool {
+        let position = async |name: &str| {
+            let last = json!({ "last_by_subj": format!("res.{request}.{name}") });
+            let message = self.request("STREAM.MSG.GET.RES".into(), &last).await;
+            message["message"]["seq"].as_u64().unwrap_or_else(|| panic!("{message}"))
+        };
+        position("end").await < position("0").await
     }
 
     /// For the interactive lane of a flow: number of deliveries, and of distinct events delivered.

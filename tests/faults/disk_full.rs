@@ -57,7 +57,6 @@ impl SmallDiskGateway {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "after the restart one acknowledged event sometimes stays in the broker's queue: not understood yet"]
 async fn a_disk_that_fills_up_under_load_is_reported_and_heals_by_itself() {
     let cluster = Cluster::new("tests/faults/flows.toml", &[]);
     let small_disk = SmallDiskGateway::start(&cluster).await.unwrap_or_else(|| {
@@ -95,6 +94,29 @@ async fn a_disk_that_fills_up_under_load_is_reported_and_heals_by_itself() {
     assert_eq!(oracle.verdict(process, &broker).await, Violations::default(), "{}", cluster.log("gateway"));
     assert_eq!(oracle.unanswered, 0, "requests without an answer");
     drop(worker);
+}
+
+/// A test of these tests: readiness that asks the canary only is detected.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readiness_by_the_canary_alone_is_detected() {
+    for (bug, expected) in [(None, 503), (Some("canary-only"), 200)] {
+        let mut cluster = Cluster::new("tests/faults/flows.toml", &[]);
+        if let Some(bug) = bug {
+            cluster = cluster.with_bug(bug);
+        }
+        let small_disk = SmallDiskGateway::start(&cluster).await.unwrap();
+        let process = &small_disk.process;
+        let worker = cluster.start_joining(&small_disk.data, "worker", "worker", &[]).await;
+        let mut oracle = Oracle::default();
+        small_disk.fill().await;
+        let told = eventually("a stream refuses", || async {
+            process.metric("caudal_broker_stream_writable").await < streams(process).await
+        });
+        post_while(&mut oracle, process, told).await;
+        let ready = eventually("readiness is checked again", || async { process.ready().await.0 == expected });
+        post_while(&mut oracle, process, ready).await;
+        drop(worker);
+    }
 }
 
 /// Number of streams of which the metrics tell.

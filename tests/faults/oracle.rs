@@ -137,6 +137,16 @@ impl Oracle {
         }
     }
 
+    /// Posts large bodies, one after another, whose results are the bodies.
+    pub async fn post_copies(&mut self, process: &Process, flow: &str, count: usize) {
+        for _ in 0..count {
+            let serial = self.mint();
+            let bytes = payload(serial, LONG);
+            let replied = ask(process.post(&format!("/v1/flows/{flow}")).body(bytes.clone())).await;
+            self.note(serial, Want::Answer(bytes), replied);
+        }
+    }
+
     /// Posts requests for digests until `count` more were accepted.
     pub async fn post_until_accepted(&mut self, process: &Process, flow: &str, count: usize) {
         let target = self.accepted.len() + count;
@@ -233,10 +243,10 @@ impl Oracle {
             if waiting == 0 && (open == 0 || in_flight == 0.0) {
                 return;
             }
-            assert!(
-                Instant::now() < deadline,
-                "not settled: {waiting} queued, {in_flight} in flight, {open} without a result"
-            );
+            if Instant::now() >= deadline {
+                let queues = broker.describe_queues().await;
+                panic!("not settled: {waiting} queued, {in_flight} in flight, {open} without a result\n{queues}");
+            }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
