@@ -12,3 +12,4 @@ mod in_flight;
 mod pull_room;
 mod puller;
 mod pulls;
+mod resurrected;

@@ -17,6 +17,7 @@ use crate::link::streams::{self, LanePart};
 use crate::queue::deliveries::{RawDelivery, UntakenDeliveries};
 use crate::queue::in_flight::{InFlight, InFlightEvent};
 use crate::queue::puller::Puller;
+use crate::queue::resurrected;
 use crate::stores::{dead_letters, results};
 use crate::topology::PARTITIONS;
 use crate::wire::cloud_event::{self, Arrival, AttributeCache};
@@ -43,6 +44,8 @@ pub async fn open(
         let in_flight = InFlight::new(broker.work.client());
         let (broker, flow, deliveries) = (Arc::clone(broker), Arc::clone(&flow), sender.clone());
         let puller = Puller { broker: Arc::clone(&broker), flow, part, bounds, in_flight, deliveries };
+        let (watched, of) = (Arc::clone(&puller.broker), Arc::clone(&puller.flow));
+        broker.tasks.spawn(resurrected::watch(watched, of, puller.part, closed.clone()));
         broker.tasks.spawn(puller.run(closed.clone(), Arc::clone(&untaken)));
     }
     Ok(Box::new(LaneSource {
