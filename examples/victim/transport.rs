@@ -8,8 +8,9 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use pipeline::testing::TransportWrapper;
 use pipeline::{
-    Acknowledge, BodyOwner, BoxError, Claim, DeadLetter, Delivery, Entry, FlowName, Lane, LedgerUpdate, Outcome, OutcomeKind,
-    RequestId, ResultAck, Settlement, Source, SourceBounds, Submission, SubmitAck, Transport, TransportError,
+    Acknowledge, BodyOwner, BoxError, Claim, DeadLetter, Delivery, Entry, FlowName, Lane, LedgerUpdate, Outcome,
+    OutcomeKind, RequestId, ResultAck, Settlement, Source, SourceBounds, Submission, SubmitAck, Transport,
+    TransportError,
 };
 use tokio::sync::mpsc;
 
@@ -20,6 +21,8 @@ type Result<T> = std::result::Result<T, TransportError>;
 
 /// With the file `late-acceptance` the gateway's first result is stored so late that a worker's last one overtakes it.
 const LATE: Duration = Duration::from_millis(30);
+/// Interval between two looks for the file `hold`, which keeps deliveries from the engine while it exists.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Kill points of calls that do not concern one flow.
 const ANY: &str = "*";
 
@@ -145,6 +148,9 @@ struct FaultySource {
 impl Source for FaultySource {
     async fn next(&mut self) -> Option<Delivery> {
         let Delivery { envelope, payload, ack } = self.within.next().await?;
+        while faults::is_set("hold") {
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
         pass("fetched", self.flow.as_str());
         let within = match faults::has(Bug::AckEarly) {
             true => {

@@ -4,8 +4,8 @@ mod check;
 mod config_args;
 mod dead_letters;
 mod doctor;
-mod send;
 mod readiness_checks;
+mod send;
 mod serve;
 
 use std::ffi::OsString;

@@ -98,7 +98,8 @@ impl Broker {
 
     /// Makes the broker refuse to store in a stream: it is full by a bound that nothing fits in. What is stored stays.
     pub async fn refuse(&self, stream: &str) {
-        let full = json!({ "max_bytes": 1, "discard": "new", "metadata": { BOUND: self.config(stream).await.to_string() } });
+        let full =
+            json!({ "max_bytes": 1, "discard": "new", "metadata": { BOUND: self.config(stream).await.to_string() } });
         self.update(stream, &full).await;
     }
 

@@ -9,7 +9,7 @@ use crate::cluster::{Cluster, Process};
 
 const STREAMS: usize = 1_000;
 /// Streams at once.
-const CONCURRENCY: usize = 64;
+const CONCURRENCY: usize = 16;
 
 /// Posts a request and reads its answer as a stream; returns its id, and the ids and kinds of its events.
 async fn stream(process: &Process, number: usize) -> (String, Vec<(String, String)>) {

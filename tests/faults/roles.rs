@@ -41,10 +41,7 @@ async fn every_client_that_waits_is_answered_although_workers_are_killed() {
         };
         stream::iter(0..REQUESTS_PER_DEATH).for_each_concurrent(16, ask).await;
         assert!(cluster.has_fired(), "no worker died");
-        eventually("the worker has died", || {
-            std::future::ready(workers.iter_mut().any(Process::is_dead))
-        })
-        .await;
+        eventually("the worker has died", || std::future::ready(workers.iter_mut().any(Process::is_dead))).await;
         let dead = workers.iter_mut().position(Process::is_dead).unwrap();
         workers[dead] = start(["one", "two"][dead]).await;
     }
