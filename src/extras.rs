@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gateway::ReadinessCheck;
+use gateway::ReadinessChecks;
 use pipeline::{OperatorKind, Transport, VectorIndex};
 
 /// Wraps a part: takes the part and returns what is used in its place.
@@ -18,5 +18,5 @@ pub struct Extras {
     /// Wraps the vector index.
     pub wrap_index: Option<Wrap<dyn VectorIndex>>,
     /// Changes the checks behind `/ready`, say by adding those of services that only this program has.
-    pub change_checks: Option<fn(&mut Vec<(String, ReadinessCheck)>)>,
+    pub change_checks: Option<fn(&mut ReadinessChecks)>,
 }

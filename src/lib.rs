@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 pub use cli::Args;
 pub use extras::{Extras, Wrap};
-pub use gateway::ReadinessCheck;
+pub use gateway::{ReadinessCheck, ReadinessChecks};
 
 /// Runs the command line. An error is printed to standard error and becomes exit code 1.
 #[must_use]

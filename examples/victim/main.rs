@@ -16,7 +16,7 @@ mod unfenced_results;
 
 use std::process::ExitCode;
 
-use caudal::{Extras, ReadinessCheck};
+use caudal::{Extras, ReadinessChecks};
 use clap::Parser;
 use mimalloc::MiMalloc;
 
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 }
 
 /// The planted bug `canary-only`.
-fn forget_streams(checks: &mut Vec<(String, ReadinessCheck)>) {
+fn forget_streams(checks: &mut ReadinessChecks) {
     if faults::has(faults::Bug::CanaryOnly) {
         checks.retain(|(name, _)| !name.starts_with("stream "));
     }

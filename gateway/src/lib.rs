@@ -48,5 +48,5 @@ pub use identity::{Identity, IdentityError};
 pub use problem::Problem;
 pub use router::router;
 pub use serve::{Listener, serve};
-pub use state::{Gateway, GatewayState, ReadinessCheck, RenderMetrics, StatsReader};
+pub use state::{Gateway, GatewayState, ReadinessCheck, ReadinessChecks, RenderMetrics, StatsReader};
 pub use wire::tls::{Tls, TlsError};

@@ -26,6 +26,8 @@ pub type StatsReader = Arc<dyn Fn() -> Vec<FlowStats> + Send + Sync>;
 
 /// Whether one component of the service is ready; the error says what is wrong, for the log.
 pub type ReadinessCheck = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+/// Checks with the names by which `/ready` tells of them.
+pub type ReadinessChecks = Vec<(String, ReadinessCheck)>;
 
 /// Renders all metrics of the process as Prometheus text.
 pub type RenderMetrics = Arc<dyn Fn() -> BoxFuture<'static, Result<String, BoxError>> + Send + Sync>;
@@ -60,7 +62,7 @@ pub struct Gateway {
     /// Live metrics of the flows that run here.
     pub flow_stats: StatsReader,
     /// The components that `/ready` checks, by name.
-    pub checks: Vec<(String, ReadinessCheck)>,
+    pub checks: ReadinessChecks,
     /// Renders the answer of `/metrics`.
     pub render_metrics: RenderMetrics,
 }
@@ -80,7 +82,7 @@ pub struct Shared {
     pub(crate) spans: Option<Arc<dyn Spans>>,
     pub(crate) webhook_caller: Option<Arc<dyn WebhookCaller>>,
     pub(crate) flow_stats: StatsReader,
-    pub(crate) checks: Vec<(String, ReadinessCheck)>,
+    pub(crate) checks: ReadinessChecks,
     pub(crate) render_metrics: RenderMetrics,
     pub(crate) drain_rates: DrainRates,
     pub(crate) memory: MemoryBudget,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use gateway::ReadinessCheck;
+use gateway::{ReadinessCheck, ReadinessChecks};
 use nats::JetStream;
 use pipeline::VectorIndex;
 use pipeline::documents::Converter;
@@ -14,13 +14,13 @@ use crate::extras::Extras;
 use crate::plan::Plan;
 
 /// The checks behind `/ready`.
-pub fn of(plan: &Plan, assembly: &Assembly, extras: &Extras) -> Vec<(String, ReadinessCheck)> {
+pub fn of(plan: &Plan, assembly: &Assembly, extras: &Extras) -> ReadinessChecks {
     let transport = assembly.transport.clone();
     let broker: ReadinessCheck = Arc::new(move || {
         let transport = transport.clone();
         async move { transport.ready().await.map_err(|error| error.to_string()) }.boxed()
     });
-    let mut checks: Vec<(String, ReadinessCheck)> = vec![("broker".into(), broker)];
+    let mut checks: ReadinessChecks = vec![("broker".into(), broker)];
     checks.extend(assembly.jetstream.streams().into_iter().map(|(stream, _)| {
         let jetstream = Arc::clone(&assembly.jetstream);
         let name = format!("stream {stream}");

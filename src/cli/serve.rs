@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
-use gateway::{FlowEntry, Gateway, GatewayState, Identity, Listener, ReadinessCheck, Tls};
+use gateway::{FlowEntry, Gateway, GatewayState, Identity, Listener, ReadinessChecks, Tls};
 use pipeline::Spans;
 use pipeline::engine::Running;
 use pipeline::webhook::WebhookCaller;
@@ -120,7 +120,7 @@ fn gateway_state(
     plan: &Plan,
     assembly: &Assembly,
     running: &Running,
-    checks: Vec<(String, ReadinessCheck)>,
+    checks: ReadinessChecks,
     metrics: metrics_exporter_prometheus::PrometheusHandle,
     flows: Vec<FlowEntry>,
     identity: Identity,

@@ -7,7 +7,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::door::metrics;
-use crate::state::ReadinessCheck;
+use crate::state::ReadinessChecks;
 
 /// How long a result of the checks is current.
 const MAX_AGE: Duration = Duration::from_secs(1);
@@ -17,13 +17,13 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The checks, by component, and their last result.
 pub struct Readiness {
-    checks: Vec<(String, ReadinessCheck)>,
+    checks: ReadinessChecks,
     /// Locked while the checks run, so that concurrent requests run them once.
     last: Mutex<Option<(Instant, Vec<String>)>>,
 }
 
 impl Readiness {
-    pub fn new(checks: Vec<(String, ReadinessCheck)>) -> Self {
+    pub fn new(checks: ReadinessChecks) -> Self {
         Self { checks, last: Mutex::new(None) }
     }
 

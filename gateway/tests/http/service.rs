@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::spec::GatewaySpec;
-use gateway::{FlowEntry, Gateway, GatewayState, Identity, Listener, ReadinessCheck, Tls};
+use gateway::{FlowEntry, Gateway, GatewayState, Identity, Listener, ReadinessChecks, Tls};
 use pipeline::spec::{Problems, Sources};
 use pipeline::testing::{MemoryTransport, PATIENCE};
 use pipeline::{
@@ -46,7 +46,7 @@ impl Service {
         Self::start_on(MemoryTransport::with_flows(FLOWS), config, Vec::new()).await
     }
 
-    pub async fn start_on(transport: MemoryTransport, config: &str, checks: Vec<(String, ReadinessCheck)>) -> Self {
+    pub async fn start_on(transport: MemoryTransport, config: &str, checks: ReadinessChecks) -> Self {
         Self::start_with(transport, config, checks, None).await
     }
 
@@ -54,7 +54,7 @@ impl Service {
     pub async fn start_with(
         transport: MemoryTransport,
         config: &str,
-        checks: Vec<(String, ReadinessCheck)>,
+        checks: ReadinessChecks,
         tls: Option<Tls>,
     ) -> Self {
         let state = state(transport.clone(), config, checks);
@@ -150,7 +150,7 @@ impl Service {
 }
 
 /// The state of a gateway that serves `config`, TOML text.
-pub fn state(transport: impl Transport + 'static, config: &str, checks: Vec<(String, ReadinessCheck)>) -> GatewayState {
+pub fn state(transport: impl Transport + 'static, config: &str, checks: ReadinessChecks) -> GatewayState {
     let spec = read(config);
     let flow = |name: &str| FlowEntry {
         name: token(name),
