@@ -137,7 +137,7 @@ impl From<TransportError> for Problem {
                 Self::new(StatusCode::GONE, "result_gone", "the file is no longer stored; send the request again")
             }
             TransportError::Body(error) => Self::of_body(error),
-            TransportError::Unavailable(error) => {
+            TransportError::Unavailable(error) | TransportError::NotSent(error) => {
                 tracing::warn!(error = &*error as &dyn std::error::Error, "broker unavailable");
                 Self::unavailable("broker_unavailable", "the service cannot store requests right now; try again later")
             }

@@ -71,6 +71,11 @@ impl StorageOutage {
         }
     }
 
+    /// Resolves when the flow ends.
+    pub async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
     /// Ends all waiting when dropped.
     pub fn stop_on_drop(&self) -> DropGuard {
         self.stop.clone().drop_guard()
@@ -98,10 +103,11 @@ impl StorageOutage {
                         return Err(error);
                     }
                 }
-                ended => {
+                Ok(stored) => {
                     wait.end();
-                    return ended;
+                    return Ok(stored);
                 }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -150,7 +156,7 @@ impl Drop for StorageWait<'_> {
         let flow = &self.outage.flow;
         match self.stored {
             true => tracing::info!(%flow, ?lasted, "stored again"),
-            false => tracing::warn!(%flow, ?lasted, "still not stored when the flow ended, its events are redelivered"),
+            false => tracing::warn!(%flow, ?lasted, "no write waits any longer, the last one was not stored"),
         }
     }
 }

@@ -47,6 +47,9 @@ pub enum TransportError {
     /// The broker is out of reach, out of space, or did not answer in time. Whether it stored anything is unknown.
     #[error("broker unavailable")]
     Unavailable(#[source] BoxError),
+    /// The broker is known to refuse this: nothing was sent, so nothing is stored.
+    #[error("broker unavailable")]
+    NotSent(#[source] BoxError),
 }
 
 impl TransportError {
@@ -58,7 +61,7 @@ impl TransportError {
     /// Whether the same call may succeed later, without any change to it.
     #[must_use]
     pub fn will_pass(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::Unavailable(_))
+        matches!(self, Self::Full { .. } | Self::Unavailable(_) | Self::NotSent(_))
     }
 }
 
@@ -209,6 +212,9 @@ pub struct Record {
 /// What a stored body belongs to, which decides how long it is stored.
 #[derive(Clone, Copy, Debug)]
 pub enum BodyOwner<'a> {
+    /// A request that may become an event of this flow, stored as an event's body is. It is refused while the store still
+    /// has room for what follows from events that were accepted.
+    Request(&'a FlowName),
     /// An event of this flow. It is removed when the event has ended, or with its dead letter if it has one; and after a
     /// while if no event refers to it.
     Event(&'a FlowName),

@@ -92,7 +92,13 @@ async fn serve(mut plan: Plan, role: &'static str, parts: &Parts, extras: &Extra
     let runtime = tokio::runtime::Handle::current();
     let telemetry = tokio::task::spawn_blocking(move || Telemetry::open(&spec, &process, runtime)).await??;
     let spans = telemetry.clone().map(|telemetry| telemetry as Arc<dyn Spans>);
-    let mut assembly = assembly::open(&mut plan, parts, extras, spans).await?;
+    let mut assembly = tokio::select! {
+        opened = assembly::open(&mut plan, parts, extras, spans) => opened?,
+        () = stop.cancelled() => {
+            tracing::info!("stopped before it was ready");
+            return Ok(());
+        }
+    };
     let running = assembly.start_flows();
     let checks = readiness_checks::of(&plan, &assembly, extras);
     let state = gateway_state(&plan, &assembly, &running, checks, metrics, entries, identity);

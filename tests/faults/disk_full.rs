@@ -144,10 +144,10 @@ async fn bodies_over_the_claim_store_limit_are_refused_and_stored_ones_are_proce
     let gateway = cluster.start_gateway().await;
     let broker = Broker::open(&cluster.data()).await;
     let mut oracle = Oracle::default();
-    // One in 16 is long: eight bodies of 300 kB, of which three fit.
+    // One in 16 is long: eight bodies of 300 kB, of which two fit into three quarters of the store.
     let replies = oracle.post_digests(&gateway, "work", 128, 4).await;
     let accepted = replies.iter().filter(|reply| matches!(reply, Reply::Accepted(_))).count();
-    assert_eq!(accepted, 128 - 5, "the claim store accepted more or fewer bodies than fit");
+    assert_eq!(accepted, 128 - 6, "the claim store accepted more or fewer bodies than fit");
     let worker = cluster.start_beside("worker", "worker", &[]).await;
     assert_eq!(oracle.verdict(&gateway, &broker).await, Violations::default(), "{}", cluster.log("worker"));
     eventually("bodies are dropped", || async { broker.messages("BLOB").await == 0 }).await;
@@ -155,4 +155,17 @@ async fn bodies_over_the_claim_store_limit_are_refused_and_stored_ones_are_proce
     assert!(replies.iter().all(|reply| matches!(reply, Reply::Accepted(_))), "{replies:?}");
     assert_eq!(oracle.verdict(&gateway, &broker).await, Violations::default());
     drop(worker);
+}
+
+/// Results need the same store as the bodies of requests: it keeps room for them, so that what was accepted ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_claim_store_has_room_for_the_results_of_what_was_accepted() {
+    let cluster = Cluster::new("tests/faults/refused_writes.toml", &["nats.claims_max_bytes=1MiB"]);
+    let process = cluster.start().await;
+    let broker = Broker::open(&cluster.data()).await;
+    let mut oracle = Oracle::default();
+    // Each has a body of 300 kB and a result of the same size.
+    oracle.post_copies(&process, "copy", 6).await;
+    assert!((2..6).contains(&oracle.accepted.len()), "{} of 6 accepted", oracle.accepted.len());
+    assert_eq!(oracle.verdict(&process, &broker).await, Violations::default(), "{}", cluster.log("all"));
 }

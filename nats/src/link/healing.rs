@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::connection::State;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use pipeline::TransportError;
@@ -17,9 +18,6 @@ use crate::wire::subjects;
 
 /// Interval between two looks at the streams while any refuses.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Without a restart of ours nothing shows that a stream stores again but a write. After this time without a refused one
-/// it is no longer said to refuse.
-const UNPROVEN_AFTER: Duration = Duration::from_secs(30);
 /// Shortest and longest time between two restarts of the broker; it doubles while they do not help.
 const RESTART_INTERVAL: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 
@@ -74,20 +72,25 @@ impl Watch {
 
     async fn look(&mut self) {
         let health = &self.broker.health;
-        health.forget_old(self.restarter.is_none().then_some(UNPROVEN_AFTER));
+        health.forget_old(self.restarter.is_some());
         let refusing = health.refusing();
         self.logged.retain(|stream| refusing.iter().any(|(name, _)| name == stream));
         let client = self.broker.publishing.client();
+        // What is said while nobody listens is heard later, when it may not be true.
+        let is_connected = client.connection_state() == State::Connected;
         for (stream, refusal) in refusing.iter().filter(|(_, refusal)| *refusal != Refusal::Reported) {
             if self.logged.insert(stream.clone()) {
                 self.log(stream, *refusal);
             }
-            if *refusal == Refusal::Silent {
+            if *refusal == Refusal::Silent && is_connected {
                 // Others must know, because one of them may have to restart the broker. A lost report is repeated.
                 let _ = client.publish(subjects::refusing_subject(stream), Bytes::new()).await;
             }
         }
-        self.heal(&refusing);
+        // A server that is starting is not there yet, however long it takes.
+        if is_connected {
+            self.heal(&refusing).await;
+        }
     }
 
     /// Tells the operator what to do, once for each time that a stream begins to refuse.
@@ -110,16 +113,21 @@ impl Watch {
         }
     }
 
-    fn heal(&mut self, refusing: &[(String, Refusal)]) {
-        let Some(restarter) = &self.restarter else { return };
+    async fn heal(&mut self, refusing: &[(String, Refusal)]) {
+        let Some(restarter) = self.restarter.clone() else { return };
         // What is answered heals by itself.
-        let mut stuck = refusing.iter().filter(|(_, refusal)| *refusal != Refusal::Answered).peekable();
-        if stuck.peek().is_none() {
+        let stuck: Vec<&str> = refusing
+            .iter()
+            .filter(|(_, refusal)| *refusal != Refusal::Answered)
+            .map(|(stream, _)| stream.as_str())
+            .collect();
+        if stuck.is_empty() {
             return;
         }
-        let Some(free) = restarter.room() else { return };
+        let asked = restarter.clone();
+        let Ok(Some(free)) = tokio::task::spawn_blocking(move || asked.room()).await else { return };
         if self.pace.admits() {
-            let streams = stuck.map(|(stream, _)| stream.as_str()).collect::<Vec<_>>().join(", ");
+            let streams = stuck.join(", ");
             tracing::warn!(
                 streams,
                 free_bytes = free,

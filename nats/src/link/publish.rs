@@ -87,6 +87,8 @@ pub enum PublishFailure {
     Unavailable(BoxError),
     /// The stream refuses every write. Whether this one was stored is unknown.
     Refusing,
+    /// The stream is known to refuse every write, so nothing was sent.
+    NotSent,
 }
 
 impl PublishFailure {
@@ -107,11 +109,14 @@ impl PublishFailure {
             Self::Fenced { .. } => TransportError::unavailable("another message was stored before this one"),
             Self::Refused(why) => why,
             Self::Unavailable(why) => TransportError::Unavailable(why),
-            Self::Refusing => {
-                TransportError::unavailable(format!("the broker refuses every write to the store of {store}"))
-            }
+            Self::Refusing => TransportError::unavailable(refuses_all(store)),
+            Self::NotSent => TransportError::NotSent(refuses_all(store).into()),
         }
     }
+}
+
+fn refuses_all(store: &str) -> String {
+    format!("the broker refuses every write to the store of {store}")
 }
 
 /// Publishes the message that `build` makes and waits for the acknowledgement. `build` is called once per send.
@@ -171,12 +176,14 @@ pub async fn confirm(
         if let Ok(answer) = tokio::time::timeout(silence(broker, sent.subject), &mut *ack).await {
             break answer;
         }
-        if refuses(broker, connection, sent).await {
+        match ask(broker, connection, sent).await {
+            Answer::Stores => {}
+            Answer::KnownToRefuse => return Err(PublishFailure::Refusing),
             // An acknowledgement would have come before the answer to the question.
-            match (&mut *ack).now_or_never() {
+            Answer::Refuses => match (&mut *ack).now_or_never() {
                 Some(answer) => break answer,
                 None => return Err(refusing(broker, sent.subject, Refusal::Silent)),
-            }
+            },
         }
     };
     match &answer {
@@ -205,28 +212,41 @@ fn silence(broker: &Broker, subject: &Subject) -> Duration {
     }
 }
 
-/// Whether the stream answers a message that it must not store, although it has not answered the one before.
-async fn refuses(broker: &Broker, connection: &Connection, sent: Sent<'_>) -> bool {
+/// What is known of a stream that has not acknowledged a message.
+enum Answer {
+    /// It is slow, or nothing is known.
+    Stores,
+    /// It answers a message that it must not store, and has not answered the one before.
+    Refuses,
+    /// Somebody else found that out before. That this message waits is no new evidence.
+    KnownToRefuse,
+}
+
+/// Asks the stream, unless somebody else is asking it.
+async fn ask(broker: &Broker, connection: &Connection, sent: Sent<'_>) -> Answer {
     #[derive(Deserialize)]
-    struct Answer {
+    struct Failed {
         error: jetstream::Error,
     }
-    let Some(stream) = subjects::stream_of(sent.subject) else { return false };
-    let Some(_check) = broker.health.begin_check(&stream) else { return broker.health.is_refusing(&stream) };
+    let Some(stream) = subjects::stream_of(sent.subject) else { return Answer::Stores };
+    let Some(_check) = broker.health.begin_check(&stream) else {
+        return if broker.health.is_refusing(&stream) { Answer::KnownToRefuse } else { Answer::Stores };
+    };
     let mut headers = HeaderMap::new();
     // No stream has this name.
     headers.insert(NATS_EXPECTED_STREAM, "-");
     let asked = connection.client().request_with_headers(sent.subject.clone(), headers, Bytes::new()).await;
-    let Ok(message) = asked else { return false };
-    let answered = serde_json::from_slice::<Answer>(&message.payload);
+    let Ok(message) = asked else { return Answer::Stores };
+    let answered = serde_json::from_slice::<Failed>(&message.payload);
     // On another connection the acknowledgement is lost and says nothing.
-    answered.is_ok_and(|answer| answer.error.error_code().0 == OTHER_STREAM)
-        && *connection.established.borrow() == sent.established
+    let refuses = answered.is_ok_and(|answer| answer.error.error_code().0 == OTHER_STREAM)
+        && *connection.established.borrow() == sent.established;
+    if refuses { Answer::Refuses } else { Answer::Stores }
 }
 
 /// Refuses at once what is sent to a stream that refuses writes, but for one message in a second.
 pub fn admit(broker: &Broker, stream: &str) -> Result<(), PublishFailure> {
-    if broker.health.admits(stream) { Ok(()) } else { Err(PublishFailure::Refusing) }
+    if broker.health.admits(stream) { Ok(()) } else { Err(PublishFailure::NotSent) }
 }
 
 /// Queues a message. The returned future resolves to the acknowledgement; if it is dropped, the error is lost.

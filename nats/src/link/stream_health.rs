@@ -12,13 +12,18 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::link::connection::LONGEST_RECONNECT_PAUSE;
+
 /// While a stream refuses, one write is sent to it in this time, to see whether it stores again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// A refusal that another process reported is forgotten unless it is reported again; it is, every second.
 const REPORTED_FOR: Duration = Duration::from_secs(5);
 
-/// After a new connection, reports are ignored for this time: their senders may not have reconnected yet.
-const REPORTS_IGNORED_FOR: Duration = Duration::from_secs(2);
+/// After a new connection, reports are ignored for this time: their senders may have sent them before they reconnected.
+const REPORTS_IGNORED_FOR: Duration = LONGEST_RECONNECT_PAUSE.saturating_add(Duration::from_secs(2));
+/// Without a restart nothing shows that a stream stores again but a write, and a service that is not ready may get none.
+/// After this time without a refused one it is no longer said to refuse.
+const UNPROVEN_AFTER: Duration = Duration::from_secs(30);
 
 /// Why a stream is thought to refuse writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,13 +156,13 @@ impl StreamHealth {
         self.any.store(false, Ordering::Relaxed);
     }
 
-    /// Forgets refusals without news: reports after [`REPORTED_FOR`], those of this process after `own`, if given.
-    pub fn forget_old(&self, own: Option<Duration>) {
+    /// Forgets refusals without news. `restarts`: whether a silent stream is cured by a restart of ours, which resets it.
+    pub fn forget_old(&self, restarts: bool) {
         let mut state = self.lock();
-        state.refusing.retain(|_, refusing| match (refusing.refusal, own) {
-            (Refusal::Reported, _) => refusing.seen.elapsed() < REPORTED_FOR,
-            (_, Some(own)) => refusing.seen.elapsed() < own,
-            (_, None) => true,
+        state.refusing.retain(|_, refusing| match refusing.refusal {
+            Refusal::Reported => refusing.seen.elapsed() < REPORTED_FOR,
+            Refusal::Silent if restarts => true,
+            Refusal::Silent | Refusal::Answered => refusing.seen.elapsed() < UNPROVEN_AFTER,
         });
         self.any.store(!state.refusing.is_empty(), Ordering::Relaxed);
     }
@@ -210,10 +215,22 @@ mod tests {
         health.refused("EV-f", Refusal::Reported);
         health.refused("RES", Refusal::Reported);
         tokio::time::advance(REPORTED_FOR).await;
-        health.forget_old(None);
+        health.forget_old(true);
         assert_eq!(health.refusing(), [("EV-f".to_owned(), Refusal::Silent)]);
-        health.forget_old(Some(REPORTED_FOR));
+        tokio::time::advance(UNPROVEN_AFTER).await;
+        health.forget_old(true);
+        assert!(health.any_refusing());
+        health.forget_old(false);
         assert!(health.refusing().is_empty() && !health.any_refusing());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answered_refusal_is_forgotten_without_a_write_and_without_a_restart() {
+        let health = health();
+        health.refused("RES", Refusal::Answered);
+        tokio::time::advance(UNPROVEN_AFTER).await;
+        health.forget_old(true);
+        assert!(!health.any_refusing());
     }
 
     #[tokio::test]

@@ -4,9 +4,10 @@
 //! wait for a worker as well as for those at work. Most are settled before the first report and cost none. An
 //! [`InFlightEvent`] that is dropped unsettled is handed back: the broker redelivers the event at once.
 //!
-//! If the broker or this process stands still for longer than `ack_wait`, the broker redelivers what is in flight here.
-//! Such a copy is not begun a second time.
+//! If the broker or this process stands still for longer than `ack_wait`, or the consumer is created again, the broker
+//! delivers what is in flight here once more. Such a copy is not begun a second time.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub struct InFlight {
 struct Table {
     entries: Vec<Option<Entry>>,
     free: Vec<usize>,
+    /// Positions in the stream of the entries whose position is known.
+    sequences: HashSet<u64>,
     /// Bytes of the messages as they were delivered.
     bytes: usize,
     /// The puller waits until no more than this many are in flight.
@@ -48,8 +51,8 @@ struct Table {
 /// One delivery.
 struct Entry {
     reply: Subject,
-    /// Position in the stream; 0 if it is unknown.
-    sequence: u64,
+    /// Position in the stream, if it is known.
+    sequence: Option<u64>,
     /// Whether it was there when progress was last reported.
     aged: bool,
 }
@@ -59,9 +62,13 @@ impl Table {
         self.entries.len() - self.free.len()
     }
 
-    fn insert(&mut self, reply: Subject, sequence: u64) -> usize {
+    /// Adds a delivery and returns its place; `None` if the event is in flight here.
+    fn insert(&mut self, reply: Subject, sequence: Option<u64>) -> Option<usize> {
+        if sequence.is_some_and(|sequence| !self.sequences.insert(sequence)) {
+            return None;
+        }
         let entry = Some(Entry { reply, sequence, aged: false });
-        match self.free.pop() {
+        Some(match self.free.pop() {
             Some(place) => {
                 self.entries[place] = entry;
                 place
@@ -70,16 +77,14 @@ impl Table {
                 self.entries.push(entry);
                 self.entries.len() - 1
             }
-        }
+        })
     }
 
     fn remove(&mut self, place: usize) {
-        self.entries[place] = None;
+        if let Some(sequence) = self.entries[place].take().and_then(|entry| entry.sequence) {
+            self.sequences.remove(&sequence);
+        }
         self.free.push(place);
-    }
-
-    fn has(&self, sequence: u64) -> bool {
-        self.entries.iter().flatten().any(|entry| entry.sequence == sequence)
     }
 
     /// The deliveries that were there at the last call.
@@ -101,14 +106,10 @@ impl InFlight {
 
     /// Adds a delivery of this many bytes; `None` if it is a copy of one that is in flight here.
     pub fn add(self: &Arc<Self>, reply: Subject, bytes: usize) -> Option<InFlightEvent> {
-        let position = DeliveryPosition::parse(&reply);
-        let sequence = position.map_or(0, |position| position.stream_sequence);
+        let sequence = DeliveryPosition::parse(&reply).map(|position| position.stream_sequence);
         let mut table = self.lock();
-        if position.is_some_and(|position| position.delivered > 1) && table.has(sequence) {
-            return None;
-        }
+        let place = table.insert(reply.clone(), sequence)?;
         table.bytes += bytes;
-        let place = table.insert(reply.clone(), sequence);
         drop(table);
         Some(InFlightEvent { place, bytes, reply, in_flight: Arc::clone(self), settled: false })
     }
@@ -210,9 +211,9 @@ mod tests {
     #[test]
     fn a_free_place_is_used_again() {
         let mut table = Table::default();
-        let (first, second) = (table.insert("a".into(), 1), table.insert("b".into(), 2));
+        let [first, second] = [("a", 1), ("b", 2)].map(|(reply, at)| table.insert(reply.into(), Some(at)).unwrap());
         table.remove(first);
-        assert_eq!(table.insert("c".into(), 3), first);
+        assert_eq!(table.insert("c".into(), None), Some(first));
         assert_eq!((table.len(), table.entries.len()), (2, 2));
         table.remove(second);
         assert_eq!(table.len(), 1);
@@ -221,21 +222,21 @@ mod tests {
     #[test]
     fn an_event_has_aged_when_it_is_seen_the_second_time() {
         let mut table = Table::default();
-        table.insert("a".into(), 1);
+        table.insert("a".into(), None);
         assert!(table.aged().is_empty());
-        let short_lived = table.insert("b".into(), 2);
+        let short_lived = table.insert("b".into(), None).unwrap();
         assert_eq!(table.aged(), ["a".into()]);
         table.remove(short_lived);
-        table.insert("c".into(), 3);
+        table.insert("c".into(), None);
         assert_eq!(table.aged(), ["a".into()]);
     }
 
     #[test]
     fn an_event_is_in_flight_until_it_is_removed() {
         let mut table = Table::default();
-        let place = table.insert("a".into(), 7);
-        assert!(table.has(7) && !table.has(8));
+        let place = table.insert("a".into(), Some(7)).unwrap();
+        assert!(table.insert("a".into(), Some(7)).is_none() && table.insert("b".into(), Some(8)).is_some());
         table.remove(place);
-        assert!(!table.has(7));
+        assert!(table.insert("a".into(), Some(7)).is_some());
     }
 }

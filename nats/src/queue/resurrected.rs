@@ -5,7 +5,8 @@
 //! delivered, never deleted, and takes a place of the queue for good. The streams allow nobody to delete messages, so the
 //! consumer is created again: it delivers the event once more, and the ledger says that it has ended.
 //!
-//! This happens only while nothing of the consumer is in flight, because that would be delivered again too.
+//! What is in flight would be delivered again too, and perhaps be begun twice. So the consumer is paused first, until every
+//! event in flight has ended. If that takes too long, it goes on, and is tried again later.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{PullConsumer, pull};
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use pipeline::BoxError;
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::link::broker::Broker;
@@ -21,6 +23,12 @@ use crate::link::streams::LanePart;
 
 /// Time between two looks. An event that was just acknowledged is deleted by the second one.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// The longest time between two looks, while events in flight are in the way.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How long the consumer is paused at most; it goes on by itself afterwards.
+const PAUSED_FOR: Duration = Duration::from_secs(10);
+/// Time between two looks whether anything is in flight.
+const IDLE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Looks for such events whenever the connection is established, until there is none; ends when the source is dropped.
 pub async fn watch(broker: Arc<Broker>, flow: Arc<DeclaredFlow>, part: LanePart, closed: CancellationToken) {
@@ -47,71 +55,93 @@ struct ConsumerOf<'b> {
     name: String,
 }
 
-/// What a look found.
+/// The position of a consumer, and of the oldest event that it should deliver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
-    /// Every event in the queue will be delivered.
-    Clean,
-    /// The event at this position was acknowledged and is there.
-    Resurrected { sequence: u64, in_flight: bool },
+struct Position {
+    /// Of the oldest event in the queue; `None` if it is empty.
+    first: Option<u64>,
+    /// Every event up to here was acknowledged.
+    acknowledged_to: u64,
+    /// The last event that was delivered.
+    delivered_to: u64,
+    in_flight: usize,
 }
 
-impl Look {
-    /// `first`: position of the oldest event in the queue. `acknowledged_to`: every event up to it was acknowledged.
-    fn new(first: Option<u64>, acknowledged_to: u64, in_flight: usize) -> Self {
-        match first {
-            Some(sequence) if sequence <= acknowledged_to => Self::Resurrected { sequence, in_flight: in_flight > 0 },
-            _ => Self::Clean,
-        }
+impl Position {
+    /// An event that was acknowledged and is in the queue.
+    fn resurrected(self) -> Option<u64> {
+        self.first.filter(|first| *first <= self.acknowledged_to)
     }
 }
 
 impl ConsumerOf<'_> {
+    /// Ends once everything that had been delivered at the first look is acknowledged and gone: events that are behind
+    /// one in flight show only when that has ended.
     async fn redeliver_until_clean(&self) {
-        let mut before = None;
+        let (mut until, mut before, mut pause) = (None, None, INTERVAL);
         loop {
-            tokio::time::sleep(INTERVAL).await;
-            let look = match self.look().await {
-                Ok(look) => look,
+            tokio::time::sleep(pause).await;
+            let position = match self.look().await {
+                Ok(position) => position,
                 Err(error) => {
                     tracing::debug!(flow = %self.flow.name, %error, "the queue was not searched for ended events");
                     continue;
                 }
             };
-            let Look::Resurrected { sequence, in_flight } = look else { return };
-            if before == Some(sequence) && !in_flight {
-                self.redeliver().await;
+            let until = *until.get_or_insert(position.delivered_to);
+            match position.resurrected() {
+                None if position.acknowledged_to >= until || position.in_flight == 0 => return,
+                None => {}
+                // It was seen before: it is not one that is just being deleted.
+                found if before == found => match self.redeliver().await {
+                    Ok(true) => pause = INTERVAL,
+                    Ok(false) => pause = (pause * 2).min(LONGEST_PAUSE),
+                    Err(error) => tracing::debug!(flow = %self.flow.name, %error, "ended events were not redelivered"),
+                },
+                found => before = found,
             }
-            before = Some(sequence);
         }
     }
 
-    async fn look(&self) -> Result<Look, BoxError> {
+    async fn look(&self) -> Result<Position, BoxError> {
         let context = &self.broker.work.context;
         let mut consumer: PullConsumer =
             context.get_consumer_from_stream::<pull::Config, _, _>(&self.name, self.flow.stream()).await?;
         let info = consumer.info().await?;
         let (acknowledged_to, in_flight) = (info.ack_floor.stream_sequence, info.num_ack_pending);
+        let delivered_to = info.delivered.stream_sequence;
         let stream = context.get_stream_no_info(self.flow.stream()).await?;
         let first = match stream.get_first_raw_message_by_subject(&info.config.filter_subject, 1).await {
             Ok(message) => Some(message.sequence),
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => None,
             Err(error) => return Err(error.into()),
         };
-        Ok(Look::new(first, acknowledged_to, in_flight))
+        Ok(Position { first, acknowledged_to, delivered_to, in_flight })
     }
 
-    /// Deletes the consumer; the pullers create it again, and it begins at the oldest event.
-    async fn redeliver(&self) {
+    /// Waits until nothing is in flight, and deletes the consumer; the pullers create it again, and it begins at the oldest
+    /// event. Returns whether that was in time.
+    async fn redeliver(&self) -> Result<bool, BoxError> {
         let (flow, consumer) = (&self.flow.name, &self.name);
+        let stream = self.broker.work.context.get_stream_no_info(self.flow.stream()).await?;
+        stream.pause_consumer(consumer, OffsetDateTime::now_utc() + PAUSED_FOR).await?;
+        let is_idle = tokio::time::timeout(PAUSED_FOR / 2, self.wait_until_idle()).await.is_ok();
+        if !is_idle {
+            stream.resume_consumer(consumer).await?;
+            return Ok(false);
+        }
         tracing::warn!(
             %flow,
             consumer,
             "ended events are in the broker's queue again, as after a full disk: they are delivered once more"
         );
-        let deleted = self.broker.work.context.delete_consumer_from_stream(consumer, self.flow.stream()).await;
-        if let Err(error) = deleted {
-            tracing::debug!(%flow, consumer, %error, "the consumer was not deleted");
+        stream.delete_consumer(consumer).await?;
+        Ok(true)
+    }
+
+    async fn wait_until_idle(&self) {
+        while !self.look().await.is_ok_and(|position| position.in_flight == 0) {
+            tokio::time::sleep(IDLE_INTERVAL).await;
         }
     }
 }
@@ -120,11 +150,17 @@ impl ConsumerOf<'_> {
 mod tests {
     use super::*;
 
+    fn resurrected(first: Option<u64>) -> Option<u64> {
+        Position { first, acknowledged_to: 7, delivered_to: 9, in_flight: 2 }.resurrected()
+    }
+
     #[test]
     fn an_event_behind_the_acknowledged_position_is_resurrected() {
-        assert_eq!(Look::new(None, 7, 0), Look::Clean);
-        assert_eq!(Look::new(Some(8), 7, 0), Look::Clean);
-        assert_eq!(Look::new(Some(7), 7, 2), Look::Resurrected { sequence: 7, in_flight: true });
-        assert_eq!(Look::new(Some(3), 7, 0), Look::Resurrected { sequence: 3, in_flight: false });
+        assert_eq!((resurrected(Some(7)), resurrected(Some(3))), (Some(7), Some(3)));
+    }
+
+    #[test]
+    fn an_event_after_the_acknowledged_position_will_be_delivered_or_is_in_flight() {
+        assert_eq!((resurrected(None), resurrected(Some(8))), (None, None));
     }
 }

@@ -19,7 +19,8 @@ use tokio::sync::mpsc;
 
 use crate::link::broker::Broker;
 use crate::link::direct_get::{self, Page};
-use crate::link::publish::{OutgoingMessage, PendingAck, Sent, admit, classify, confirm, queue};
+use crate::link::publish::{OutgoingMessage, PendingAck, PublishFailure, Sent, admit, classify, confirm, queue};
+use crate::stores::body_room::{self, BodyRoom};
 use crate::stores::claim_sweep::{self, AbandonedUpload};
 use crate::wire::headers;
 use crate::wire::subjects;
@@ -38,13 +39,14 @@ const RESULT_MARGIN: Duration = Duration::from_secs(600);
 /// Stores, reads and removes bodies.
 pub struct ClaimStore {
     broker: Arc<Broker>,
+    room: Arc<BodyRoom>,
     /// Takes uploads that were dropped before they were complete.
     sweep: mpsc::Sender<AbandonedUpload>,
 }
 
 impl ClaimStore {
     pub fn new(broker: Arc<Broker>, sweep: mpsc::Sender<AbandonedUpload>) -> Self {
-        Self { broker, sweep }
+        Self { broker, room: Arc::default(), sweep }
     }
 
     /// Stores a body. Returns after the last chunk was acknowledged.
@@ -54,8 +56,14 @@ impl ClaimStore {
         body: BoxStream<'_, Result<Bytes, BoxError>>,
     ) -> Result<Claim, TransportError> {
         admit(&self.broker, subjects::BLOBS).map_err(|failure| failure.of_store("bodies"))?;
+        let ceiling = body_room::ceiling(of, self.broker.limits.claims_max_bytes.0);
+        if ceiling < u64::MAX {
+            self.room.refresh(&self.broker).await?;
+        }
         let id = Token::random();
         let mut upload = Upload {
+            room: Arc::clone(&self.room),
+            ceiling,
             established: *self.broker.objects.established.borrow(),
             broker: Arc::clone(&self.broker),
             subject: subjects::blob_subject(of, &id),
@@ -78,8 +86,24 @@ impl ClaimStore {
                 let abandoned = AbandonedUpload { id: upload.id.clone(), window: std::mem::take(&mut upload.window) };
                 claim_sweep::remove_abandoned(&self.broker.objects.context, abandoned).await;
                 upload.sweep = None;
+                if matches!(of, BodyOwner::Result) {
+                    self.make_room_for_results().await;
+                }
                 Err(error)
             }
+        }
+    }
+
+    /// If the store is full, the next attempt finds room.
+    async fn make_room_for_results(&self) {
+        match body_room::evict_results(&self.broker).await {
+            Ok(0) => {}
+            Ok(removed) => tracing::warn!(
+                removed,
+                limit_bytes = self.broker.limits.claims_max_bytes.0,
+                "the store of bodies is full, those of the oldest results were removed: raise [nats] claims_max_bytes"
+            ),
+            Err(error) => tracing::debug!(%error, "no room was made in the store of bodies"),
         }
     }
 
@@ -108,7 +132,7 @@ impl ClaimStore {
 /// Value of `Nats-TTL` for the chunks of a body: seconds or `never`; `None` for the age limit of the stream.
 fn time_to_live(of: BodyOwner<'_>, results_max_age: Duration) -> Option<String> {
     match of {
-        BodyOwner::Event(_) => None,
+        BodyOwner::Request(_) | BodyOwner::Event(_) => None,
         BodyOwner::Result => Some((results_max_age + RESULT_MARGIN).as_secs().to_string()),
         // Exempt from the age limit of the stream (ADR-43 of NATS).
         BodyOwner::Template => Some("never".to_owned()),
@@ -159,6 +183,9 @@ impl<'a> ClaimReader<'a> {
 /// A body that is being stored. If it is dropped before it is complete, its chunks go to the sweep.
 struct Upload {
     broker: Arc<Broker>,
+    room: Arc<BodyRoom>,
+    /// Bytes up to which the store may be filled.
+    ceiling: u64,
     /// How often the connection had been established when it began.
     established: u64,
     id: Token,
@@ -202,6 +229,9 @@ impl Upload {
     async fn send(&mut self, chunk: Bytes) -> Result<(), TransportError> {
         if self.window.len() == WINDOW {
             self.await_oldest_ack().await?;
+        }
+        if !self.room.take(chunk.len() as u64, self.ceiling) {
+            return Err(PublishFailure::Full.of_store("bodies"));
         }
         self.hash.update(&chunk);
         self.length += chunk.len() as u64;

@@ -2,6 +2,7 @@
 //! and the liveness of processes, which are announced and not stored, and the write canary.
 
 pub mod alive;
+pub mod body_room;
 pub mod cancellations;
 pub mod claim_store;
 pub mod claim_sweep;

@@ -1,10 +1,12 @@
 //! Removes orphaned bodies: those in the claim store to which no event and no dead letter refers.
 //!
-//! A process that stores a body and dies before it submits the event leaves an orphan. An event is submitted within
-//! `claims_orphaned_after_s` of its body, or never. So a body is orphaned if the oldest event in its flow's queue was stored
-//! more than that time after the body was first seen, or if the queue is empty and that time has passed; unless one of
-//! the flow's dead letters refers to the body. All times are read from the broker's clock. The queue is looked at
-//! before the dead letters, because an event becomes a dead letter before it leaves the queue.
+//! A process that stores a body and dies before it submits the event leaves an orphan. A request is submitted within
+//! `claims_orphaned_after_s` of its body, or never. What follows from an event, over a durable edge or as a webhook, may be
+//! submitted much later, if its queue refuses for long; until then that event is in a queue itself. So a body is orphaned
+//! if the oldest event in all queues was stored more than that time after the body was first seen, or if all queues
+//! are empty and that time has passed; unless one of the flow's dead letters refers to the body. All times are read from
+//! the broker's clock. The queues are looked at before the dead letters, because an event becomes a dead letter before
+//! it leaves the queue.
 //!
 //! Every process does this. To remove a body twice does no harm.
 
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
+use futures_util::future::try_join_all;
 use pipeline::{BoxError, FlowName, Token};
 use serde::Deserialize;
 use time::OffsetDateTime;
@@ -74,8 +77,9 @@ async fn collect(
     let StreamInfo { state, ts: now } = info(context, subjects::BLOBS, subjects::BLOB_SUBJECTS).await?;
     let stored = state.map(|state| state.subjects).unwrap_or_default();
     update(flows, stored.keys().filter_map(|subject| subjects::parse_event_blob(subject)), now);
+    let oldest = try_join_all(broker.flows.keys().map(|flow| oldest_event(context, flow))).await?;
+    let oldest_event = oldest.into_iter().flatten().min().unwrap_or(now);
     for (flow, bodies) in flows.iter_mut() {
-        let oldest_event = oldest_event(context, flow).await?.unwrap_or(now);
         // Reading the dead letters costs more, so only for bodies that are old enough.
         if orphans(bodies, oldest_event, orphaned_after, &HashSet::new()).is_empty() {
             continue;
@@ -91,8 +95,8 @@ async fn collect(
     Ok(())
 }
 
-/// The bodies of a flow to which nothing refers. `oldest_event` is when the oldest event of the queue was stored: every
-/// event before that has left the queue.
+/// The bodies of a flow to which nothing refers. `oldest_event` is when the oldest event of all queues was stored: every
+/// event before that has left its queue.
 fn orphans(
     bodies: &FirstSeen,
     oldest_event: OffsetDateTime,

@@ -14,6 +14,8 @@ pub const RESULT_SUBJECTS: &str = "res.*.*";
 pub const BLOBS: &str = "BLOB";
 /// Every chunk, as a filter.
 pub const BLOB_SUBJECTS: &str = "blob.*.*";
+/// Every chunk of the body of a result, as a filter.
+pub const RESULT_BLOB_SUBJECTS: &str = "blob.@result.*";
 /// Dead letters: `dead.<flow>`.
 pub const DEAD_LETTERS: &str = "DEAD";
 /// Every dead letter, as a filter.
@@ -120,7 +122,7 @@ pub fn parse_result_request(subject: &str) -> Option<&str> {
 /// Subject of the chunks of a body.
 pub fn blob_subject(of: BodyOwner<'_>, id: &Token) -> Subject {
     match of {
-        BodyOwner::Event(flow) => format!("blob.{flow}.{id}").into(),
+        BodyOwner::Request(flow) | BodyOwner::Event(flow) => format!("blob.{flow}.{id}").into(),
         BodyOwner::Result => format!("blob.{RESULT_BODY}.{id}").into(),
         BodyOwner::Template => format!("blob.{TEMPLATE_BODY}.{id}").into(),
     }
@@ -135,6 +137,11 @@ pub fn blob_filter(id: &Token) -> String {
 pub fn parse_event_blob(subject: &str) -> Option<(FlowName, Token)> {
     let (flow, id) = subject.strip_prefix("blob.")?.split_once('.')?;
     Some((FlowName::new(flow).ok()?, Token::new(id).ok()?))
+}
+
+/// Id in the subject of a result's body.
+pub fn parse_result_blob(subject: &str) -> Option<Token> {
+    Token::new(subject.strip_prefix("blob.")?.strip_prefix(RESULT_BODY)?.strip_prefix('.')?).ok()
 }
 
 /// Subject on which the cancellation of a request is announced.

@@ -108,7 +108,10 @@ impl DurableEdge {
             let submission = Submission { envelope: envelope.clone(), payload: event.payload.clone() };
             match self.transport.submit(submission).await {
                 Err(TransportError::Full { .. }) => {
-                    tokio::time::sleep(FULL_PAUSE.mul_f64(1.0 + rand::random::<f64>())).await;
+                    tokio::select! {
+                        () = self.storage.stopped() => return Err(StoreError::Stopped),
+                        () = tokio::time::sleep(FULL_PAUSE.mul_f64(1.0 + rand::random::<f64>())) => {}
+                    }
                 }
                 Err(error) => {
                     may_be_stored = true;

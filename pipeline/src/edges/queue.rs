@@ -248,11 +248,6 @@ impl Queue {
         self.lock().closed
     }
 
-    /// Resolves once the queue refuses further events. Cancel-safe.
-    pub async fn closed(&self) {
-        self.closing.cancelled().await;
-    }
-
     /// Events that wait.
     pub fn len(&self) -> usize {
         self.length.load(Ordering::Relaxed)

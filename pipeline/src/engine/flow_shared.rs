@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::Histogram;
+use tokio_util::sync::CancellationToken;
 
 use super::fault_counts::FaultCounts;
 use super::flow_metrics::{FlowMetrics, FlowStats, StageStats};
@@ -36,6 +37,8 @@ pub struct FlowShared {
     pub follow_ups: Option<FollowUps>,
     pub retry: RetrySpec,
     pub metrics: FlowMetrics,
+    /// Cancelled when the drain begins: whoever waits for a dependency hands its events back.
+    pub draining: CancellationToken,
     /// Writes that wait until they are stored.
     pub storage: Arc<StorageOutage>,
     /// The suspect that is processed alone, whose note names this process.
@@ -77,6 +80,7 @@ impl FlowShared {
             follow_ups: follow_ups(spec, services)?,
             retry: spec.settings.retry.clone(),
             metrics: FlowMetrics::default(),
+            draining: CancellationToken::new(),
             storage: Arc::new(StorageOutage::new(spec.name.clone())),
             suspect: Mutex::default(),
             incarnation: Arc::clone(&process.incarnation),

@@ -120,14 +120,13 @@ impl Running {
     fn begin_drain(&mut self) {
         self.phase.begin_drain(Instant::now());
         self.signals.stop.cancel();
+        self.flows.iter().for_each(|flow| flow.view.shared.draining.cancel());
         tracing::info!("draining: no more events are pulled, those in flight are finished");
     }
 
     /// Waits until every flow is drained and every task has ended.
     async fn finish(&mut self) {
-        for flow in &mut self.flows {
-            flow.drain().await;
-        }
+        join_all(self.flows.iter_mut().map(RunningFlow::drain)).await;
         // Broken operators were reported by `ended`; here only the end counts.
         while self.tasks.next_end().await.is_some() {}
         self.phase.finish(Instant::now());

@@ -242,7 +242,10 @@ impl Settler {
     }
 
     async fn submit_follow_up(&self, root: &Root, completion: Completion<'_>) -> Result<(), TransportError> {
-        self.store(1, || follow_up::submit(&self.flow, &*self.transport, root, completion)).await
+        match follow_up::event(&self.flow, root, completion) {
+            Some(event) => follow_up::submit(&self.flow.storage, &*self.transport, event).await,
+            None => Ok(()),
+        }
     }
 
     /// Stores the terminal result; counts it if the request has another one.

@@ -6,21 +6,18 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::join_all;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::flow_shared::FlowShared;
-use super::image_admission::Admitted;
 use super::outage::Wait;
 use super::stage::Stage;
-use crate::claims;
 use crate::edges::{BULK_SLICE, BatchLimits, BlockedTime, Output, ProgressReporter};
 use crate::event::Event;
-use crate::fault::{BoxError, Fault, Rejection};
+use crate::fault::{BoxError, Fault};
 use crate::operator::Operator;
 use crate::payload::wire_form;
-use crate::storage_outage::StorageOutage;
-use crate::transport::{Transport, TransportError};
+use crate::transport::Transport;
 
 /// How often the events of a batch that waits are looked through for those that are obsolete by now.
 const REVIEW: Duration = Duration::from_secs(2);
@@ -83,7 +80,7 @@ impl Worker {
         while !batch.is_empty() {
             batch.retain(|event| retain_or_settle(event, out));
             let admitted = stage.images.admit(&mut batch).await;
-            let fetched = fetch(&stage, &self.flow.storage, &*self.transport, admitted, out).await;
+            let fetched = fetch::fetch(&stage.name, &self.flow.storage, &*self.transport, admitted, out).await;
             if let Err(error) = self.attempt_all(fetched, out).await {
                 self.hand_back(&batch, "the stage stopped before it began the event", out);
                 return Err(error);
@@ -147,7 +144,7 @@ impl Worker {
                     return Ok(());
                 }
                 Err(Fault::Unavailable(error)) => {
-                    match wait_for_next_attempt(&stage, &mut wait, &error, &mut batch, out).await {
+                    match wait_for_next_attempt(&self.flow.draining, &mut wait, &error, &mut batch, out).await {
                         Next::Attempt => {}
                         Next::Drain => return Err((batch, Cause::Draining)),
                         Next::GiveUp => return Err((batch, Cause::Fault(Fault::Retry(error)))),
@@ -228,7 +225,7 @@ enum Next {
 /// Waits for the next attempt at a batch, until the flow drains or the patience is over. Settles the events meanwhile that
 /// are obsolete: the outage may be long.
 async fn wait_for_next_attempt(
-    stage: &Stage,
+    draining: &CancellationToken,
     wait: &mut Wait<'_>,
     error: &BoxError,
     batch: &mut Vec<Event>,
@@ -239,7 +236,7 @@ async fn wait_for_next_attempt(
     while !batch.is_empty() {
         tokio::select! {
             biased;
-            () = stage.queue.closed() => return Next::Drain,
+            () = draining.cancelled() => return Next::Drain,
             goes_on = &mut pausing => return if goes_on { Next::Attempt } else { Next::GiveUp },
             () = tokio::time::sleep(REVIEW) => batch.retain(|event| retain_or_settle(event, out)),
         }
@@ -261,51 +258,6 @@ async fn within<W: Future>(timeout: Duration, blocked: &BlockedTime, work: W) ->
         known = total;
     }
     None
-}
-
-/// Brings the payloads of admitted events into memory, in the order of the batch; waits while the store is out of reach,
-/// and settles events whose payload is lost.
-async fn fetch(
-    stage: &Stage,
-    storage: &StorageOutage,
-    transport: &dyn Transport,
-    admitted: Vec<Admitted>,
-    out: &mut Output,
-) -> Vec<Event> {
-    let mut fetches = Vec::with_capacity(admitted.len());
-    for (mut event, room) in admitted {
-        match room {
-            Ok(room) => fetches.push(async move {
-                let fetched = storage.wait_out(1, || claims::fetch_body(transport, &event.payload)).await;
-                let result = fetched.map(|body| claims::resolve(&mut event.payload, body, room));
-                (event, result)
-            }),
-            Err(why) => {
-                out.reject(&event, why);
-                event.root.finish();
-            }
-        }
-    }
-    let mut ready = Vec::new();
-    for (event, result) in join_all(fetches).await {
-        match result {
-            Ok(()) => {
-                ready.push(event);
-                continue;
-            }
-            Err(error @ TransportError::Claim { .. }) => {
-                tracing::error!(event = %event.id, %error, "payload lost");
-                out.reject(&event, Rejection::new(500, "payload_lost", "the stored payload is gone or was altered"));
-            }
-            // The flow has ended.
-            Err(error) => {
-                out.hand_back(&event);
-                event.root.hand_back(format!("stage {} could not read the payload: {error}", stage.name));
-            }
-        }
-        event.root.finish();
-    }
-    ready
 }
 
 /// Settles an event that is cancelled or past its deadline; whether it is still worth working on.
@@ -335,5 +287,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+mod fetch;
 #[cfg(test)]
 mod tests;

@@ -98,6 +98,23 @@ async fn restarts_during_an_outage_cost_no_attempt_and_are_no_deaths() {
     running.drain(PATIENCE).await.unwrap();
 }
 
+/// The worker before the stage that waits is blocked by its full queue.
+#[tokio::test(start_paused = true)]
+async fn a_backlog_before_the_stage_that_waits_does_not_hold_up_the_drain() {
+    let toml = "[flow.test]\nretry = { attempts = 1 }\n[[flow.test.stage]]\nuse = \"noop\"\nqueue = { events = 2 }\n\
+                [[flow.test.stage]]\nuse = \"leaning\"\nforever = true\nqueue = { events = 2 }\n";
+    let (transport, running) = start(toml, &[LEANING], 100).await;
+    for number in 0..40 {
+        transport.submit(event(&format!("e{number}"), Lane::Interactive, "x")).await.unwrap();
+    }
+    let engine = running.engine();
+    eventually("the stage says that it waits", async || engine.stats()[0].stages[1].waits).await;
+    let begun = tokio::time::Instant::now();
+    running.drain(PATIENCE).await.unwrap();
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!((engine.stats()[0].failed, transport.letters().len()), (0, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_outage_longer_than_its_limit_is_a_failure_in_the_end() {
     let toml = "[flow.test]\nretry = { attempts = 2, outage_ms = 1000 }\n[[flow.test.stage]]\nuse = \"leaning\"\nforever = true\n";

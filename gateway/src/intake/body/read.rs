@@ -26,7 +26,7 @@ pub async fn read(
     head: BodyHead,
     body: BodyReceiver,
 ) -> Result<ReceivedBody, Problem> {
-    let mut store = BodyStore::new(&*shared.transport, BodyOwner::Event(flow));
+    let mut store = BodyStore::new(&*shared.transport, BodyOwner::Request(flow));
     let received = read_into(&mut store, shared, spec, head, body).await;
     if received.is_err() {
         store.discard().await;

@@ -35,6 +35,20 @@ impl TransportWrapper for Unanswered {
     }
 }
 
+/// A broker that is known to refuse submissions.
+struct Refusing(MemoryTransport);
+
+#[async_trait]
+impl TransportWrapper for Refusing {
+    fn within(&self) -> &dyn Transport {
+        &self.0
+    }
+
+    async fn submit(&self, _: Submission) -> Result<SubmitAck, TransportError> {
+        Err(TransportError::NotSent("it refuses every write".into()))
+    }
+}
+
 /// A broker that stores no result before a moment.
 struct ResultsAway {
     inner: MemoryTransport,
@@ -222,6 +236,17 @@ async fn an_unanswered_submit_keeps_its_bodies() {
     let problem = setup.send("a", None, long(1)).await.err().unwrap();
     assert!(problem.to_string().contains("broker_unavailable"), "{problem}");
     assert_eq!(transport.claim_count(), 1);
+}
+
+#[tokio::test]
+async fn a_submit_that_was_not_sent_leaves_neither_body_nor_record() {
+    let transport = broker(10);
+    let setup = Setup::new(Refusing(transport.clone()), REPORT);
+    let problem = setup.send_report("a", "new").await.err().unwrap();
+    assert!(problem.to_string().contains("broker_unavailable"), "{problem}");
+    setup.settle().await;
+    assert_eq!(transport.claim_count(), 0);
+    assert!(record(&transport).await.is_none_or(|record| record.is_empty()));
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use crate::pixel_budget::PixelBudget;
 use crate::registry::Services;
 use crate::testing::units::{Roots, flow_shared, ids, token};
 use crate::testing::{MemoryTransport, TransportWrapper};
-use crate::transport::BodyOwner;
+use crate::transport::{BodyOwner, TransportError};
 
 /// What an operator does with its next batch.
 #[derive(Clone, Copy, Debug)]
@@ -215,6 +215,7 @@ async fn a_drain_does_not_wait_for_an_outage() {
     let mut bench = Bench::new(&[Step::Unavailable]);
     bench.send(&["a", "b"]);
     let begun = Instant::now();
+    bench.flow.draining.cancel();
     bench.run().await.unwrap();
     assert_eq!(begun.elapsed(), Duration::ZERO);
     assert_eq!(bench.batches(), [["a", "b"]], "not one at a time as well");
@@ -230,6 +231,10 @@ async fn a_drain_that_begins_during_an_outage_ends_the_wait_at_once() {
     let worker = tokio::spawn(bench.worker().run());
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert!(bench.verdicts().is_empty(), "it waits for as long as the outage lasts");
+    // Whoever sends to the stage may be blocked by it, so its queue is not closed yet.
+    bench.flow.draining.cancel();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(bench.roots.finished.len(), 1);
     bench.stage.queue.close();
     let begun = Instant::now();
     worker.await.unwrap().unwrap();
@@ -315,6 +320,25 @@ async fn a_payload_that_cannot_be_read_now_is_waited_for() {
     let away = Arc::new(BodiesAway(transport, Instant::now()));
     Worker { transport: away, ..bench.worker() }.run().await.unwrap();
     assert_eq!((bench.batches(), bench.retried()), (vec![vec!["a".to_owned()]], (vec![], 1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_cancelled_while_its_payload_is_out_of_reach_ends() {
+    let mut bench = Bench::new(&[]);
+    let transport = MemoryTransport::default();
+    let body = stream::iter([Ok(Bytes::from_static(b"x"))]).boxed();
+    let claim = transport.put_claim(BodyOwner::Result, body).await.unwrap();
+    let mut event = bench.roots.request("a", Lane::Interactive, "x");
+    event.payload = Payload::Bytes(Content { media_type: "text/plain".into(), body: Body::Claim(claim.into()) });
+    bench.stage.queue.try_send(event).unwrap();
+    bench.stage.queue.close();
+    let away = Arc::new(BodiesAway(transport, Instant::now()));
+    let worker = tokio::spawn(Worker { transport: away, ..bench.worker() }.run());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    bench.roots.cancellations.cancel(token("a"));
+    worker.await.unwrap().unwrap();
+    let (_, why) = bench.verdicts().remove(0).1.rejection.unwrap();
+    assert_eq!(why.code, "cancelled");
 }
 
 #[tokio::test(start_paused = true)]
