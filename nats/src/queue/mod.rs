@@ -12,4 +12,4 @@ mod in_flight;
 mod pull_room;
 mod puller;
 mod pulls;
-mod resurrected;
+mod undeleted;

@@ -17,7 +17,7 @@ use crate::link::streams::{self, LanePart};
 use crate::queue::deliveries::{RawDelivery, UntakenDeliveries};
 use crate::queue::in_flight::{InFlight, InFlightEvent};
 use crate::queue::puller::Puller;
-use crate::queue::resurrected;
+use crate::queue::undeleted;
 use crate::stores::{dead_letters, results};
 use crate::topology::PARTITIONS;
 use crate::wire::cloud_event::{self, Arrival, AttributeCache};
@@ -45,7 +45,7 @@ pub async fn open(
         let (broker, flow, deliveries) = (Arc::clone(broker), Arc::clone(&flow), sender.clone());
         let puller = Puller { broker: Arc::clone(&broker), flow, part, bounds, in_flight, deliveries };
         let (watched, of) = (Arc::clone(&puller.broker), Arc::clone(&puller.flow));
-        broker.tasks.spawn(resurrected::watch(watched, of, puller.part, closed.clone()));
+        broker.tasks.spawn(undeleted::watch(watched, of, puller.part, closed.clone()));
         broker.tasks.spawn(puller.run(closed.clone(), Arc::clone(&untaken)));
     }
     Ok(Box::new(LaneSource {

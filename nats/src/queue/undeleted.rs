@@ -1,8 +1,8 @@
-//! Events that have ended and are in the queue again.
+//! Events that have ended and are still, or again, in the queue.
 //!
-//! A broker whose disk was full, or whose machine lost power, may have stored that an event was acknowledged but not that
-//! it was deleted. After a restart the event is in the stream again, behind the position of its consumer: it is never
-//! delivered, never deleted, and takes a place of the queue for good. The streams allow nobody to delete messages, so the
+//! If the broker's disk is full while an event is acknowledged, or its machine loses power, the position of the consumer
+//! advances and the event is not deleted. It is then behind that position: it is never delivered, never deleted, also after
+//! a restart, and takes a place of the queue for good. The streams allow nobody to delete messages, so the
 //! consumer is created again: it delivers the event once more, and the ledger says that it has ended.
 //!
 //! What is in flight would be delivered again too, and perhaps be begun twice. So the consumer is paused first, until every
@@ -23,6 +23,8 @@ use crate::link::streams::LanePart;
 
 /// Time between two looks. An event that was just acknowledged is deleted by the second one.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// Time after which it is looked again without a new connection.
+const PERIOD: Duration = Duration::from_secs(600);
 /// The longest time between two looks, while events in flight are in the way.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How long the consumer is paused at most; it goes on by itself afterwards.
@@ -30,7 +32,8 @@ const PAUSED_FOR: Duration = Duration::from_secs(10);
 /// Time between two looks whether anything is in flight.
 const IDLE_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Looks for such events whenever the connection is established, until there is none; ends when the source is dropped.
+/// Looks for such events whenever the connection is established, and now and then, until there is none; ends when the source
+/// is dropped.
 pub async fn watch(broker: Arc<Broker>, flow: Arc<DeclaredFlow>, part: LanePart, closed: CancellationToken) {
     let consumer = ConsumerOf { broker: &broker, flow: &flow, name: part.consumer() };
     let mut established = broker.work.established.clone();
@@ -45,6 +48,7 @@ pub async fn watch(broker: Arc<Broker>, flow: Arc<DeclaredFlow>, part: LanePart,
             () = closed.cancelled() => return,
             () = broker.stop.cancelled() => return,
             changed = established.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(PERIOD) => {}
         }
     }
 }
@@ -69,7 +73,7 @@ struct Position {
 
 impl Position {
     /// An event that was acknowledged and is in the queue.
-    fn resurrected(self) -> Option<u64> {
+    fn undeleted(self) -> Option<u64> {
         self.first.filter(|first| *first <= self.acknowledged_to)
     }
 }
@@ -89,7 +93,7 @@ impl ConsumerOf<'_> {
                 }
             };
             let until = *until.get_or_insert(position.delivered_to);
-            match position.resurrected() {
+            match position.undeleted() {
                 None if position.acknowledged_to >= until || position.in_flight == 0 => return,
                 None => {}
                 // It was seen before: it is not one that is just being deleted.
@@ -150,17 +154,17 @@ impl ConsumerOf<'_> {
 mod tests {
     use super::*;
 
-    fn resurrected(first: Option<u64>) -> Option<u64> {
-        Position { first, acknowledged_to: 7, delivered_to: 9, in_flight: 2 }.resurrected()
+    fn undeleted(first: Option<u64>) -> Option<u64> {
+        Position { first, acknowledged_to: 7, delivered_to: 9, in_flight: 2 }.undeleted()
     }
 
     #[test]
-    fn an_event_behind_the_acknowledged_position_is_resurrected() {
-        assert_eq!((resurrected(Some(7)), resurrected(Some(3))), (Some(7), Some(3)));
+    fn an_event_behind_the_acknowledged_position_is_undeleted() {
+        assert_eq!((undeleted(Some(7)), undeleted(Some(3))), (Some(7), Some(3)));
     }
 
     #[test]
     fn an_event_after_the_acknowledged_position_will_be_delivered_or_is_in_flight() {
-        assert_eq!((resurrected(None), resurrected(Some(8))), (None, None));
+        assert_eq!((undeleted(None), undeleted(Some(8))), (None, None));
     }
 }
