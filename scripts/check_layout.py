@@ -76,6 +76,7 @@ LAYERS = {
         "envelope compute trace",
         "config",
         "fault names",
+        "parse_message",
     ],
 }
 

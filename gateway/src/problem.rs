@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use pipeline::{BoxError, Rejection, RequestId, TransportError};
+use pipeline::{BoxError, MAX_DETAIL, Rejection, RequestId, TransportError, shortened};
 use serde_json::{Value, json};
 
 use crate::capacity::retry_after;
@@ -27,7 +27,7 @@ impl Problem {
     /// value.
     #[must_use]
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        let detail = detail.into();
+        let detail = shortened(&detail.into(), MAX_DETAIL);
         Self { status, code: Cow::Borrowed(code), detail, retry_after: None, request: None }
     }
 
@@ -115,7 +115,7 @@ impl From<Rejection> for Problem {
         Self {
             status: status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             code: rejection.code,
-            detail: rejection.detail,
+            detail: shortened(&rejection.detail, MAX_DETAIL),
             retry_after: (rejection.status == 503).then_some(retry_after::DEFAULT),
             request: None,
         }
@@ -161,6 +161,15 @@ impl IntoResponse for Problem {
     }
 }
 
+/// Longest piece of a request that a message quotes, in characters.
+const MAX_SHOWN: usize = 64;
+
+/// A name or a value of the request as a message quotes it.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    shortened(text, MAX_SHOWN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,6 +188,15 @@ mod tests {
         let cut = TransportError::Body(Box::new(Problem::too_large("too long")));
         assert_eq!(Problem::from(cut).status(), StatusCode::PAYLOAD_TOO_LARGE);
         assert_eq!(Problem::from(TransportError::Body("reset".into())).status(), StatusCode::BAD_REQUEST);
+    }
+
+    #[test]
+    fn a_detail_is_bounded_wherever_it_comes_from() {
+        let long = "x".repeat(1 << 20);
+        let rejection = Rejection { status: 422, code: "c".into(), detail: long.clone() };
+        for problem in [Problem::malformed("c", long), Problem::from(rejection)] {
+            assert!(problem.to_json().to_string().len() < MAX_DETAIL + 200);
+        }
     }
 
     #[test]

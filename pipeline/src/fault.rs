@@ -8,6 +8,11 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use crate::parse_message::shortened;
+
+/// Longest detail of a rejection, in characters: an error must not repeat what it is about.
+pub const MAX_DETAIL: usize = 2_000;
+
 /// An error of a library or an upstream, for the log; clients never see its text.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -26,7 +31,11 @@ pub struct Rejection {
 impl Rejection {
     /// A rejection with its HTTP status, stable code and sentence.
     pub fn new(status: u16, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code: Cow::Borrowed(code), detail: detail.into() }
+        let mut detail = detail.into();
+        if detail.len() > MAX_DETAIL {
+            detail = shortened(&detail, MAX_DETAIL);
+        }
+        Self { status, code: Cow::Borrowed(code), detail }
     }
 
     /// 413: too many bytes, pixels or pages.

@@ -27,6 +27,7 @@
 //! envelope, compute, trace
 //! config         TOML with positions, problems, sizes, secrets
 //! fault, names
+//! parse_message  errors of parsers without what they quote
 //! ```
 
 pub mod claims;
@@ -45,6 +46,7 @@ mod operator;
 mod operator_kind;
 mod outcome;
 mod overdraft;
+mod parse_message;
 mod pauses;
 mod payload;
 mod pixel_budget;
@@ -60,13 +62,14 @@ pub use completion::{Completion, CompletionHook, FollowUp};
 pub use compute::{Compute, lower_priority};
 pub use envelope::{Envelope, Lane, Params, TENANT_PARAM};
 pub use event::Event;
-pub use fault::{BoxError, Fault, Rejection};
+pub use fault::{BoxError, Fault, MAX_DETAIL, Rejection};
 pub use incarnation::Incarnation;
 pub use ledger::{ENTRY_BYTES, End, Entry, Ledger, LedgerLimits, LedgerUpdate};
 pub use names::{EventId, FlowName, MAX_TOKEN_BYTES, RequestId, Token, TokenError};
 pub use operator::{Batching, Emits, Operator, Output, StageTypes, take_kind};
 pub use operator_kind::{DeclaredNames, KeyProblem, OperatorKind, OperatorSpec};
 pub use outcome::{Outcome, OutcomeKind};
+pub use parse_message::{parse_message, shortened};
 pub use payload::{Body, Claim, Content, Digest, Image, Part, Payload, PayloadKind, Vector};
 pub use pixel_budget::{PixelBudget, PixelRoom};
 pub use registry::{Need, ProcessResources, Service, ServiceError, Services};

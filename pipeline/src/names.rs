@@ -9,6 +9,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
+use crate::parse_message::shortened;
+
 /// Longest name or id, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 64;
 
@@ -109,7 +111,8 @@ impl Serialize for Token {
 impl<'de> Deserialize<'de> for Token {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::new(&text).map_err(|why| serde::de::Error::custom(format!("{text:?} {why}")))
+        Self::new(&text)
+            .map_err(|why| serde::de::Error::custom(format!("{:?} {why}", shortened(&text, MAX_TOKEN_BYTES))))
     }
 }
 

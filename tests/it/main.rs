@@ -21,5 +21,6 @@ mod onnx_model;
 mod reports;
 mod send;
 mod send_restarts;
+mod split_answers;
 mod tenants;
 mod test_images;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
+use pipeline::parse_message;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
@@ -150,7 +151,8 @@ fn parse(text: &[u8], algorithm: Algorithm) -> Result<Keys, String> {
     struct Set {
         keys: Vec<Value>,
     }
-    let set: Set = serde_json::from_slice(text).map_err(|error| format!("it is not a key set: {error}"))?;
+    let set: Set =
+        serde_json::from_slice(text).map_err(|error| format!("it is not a key set: {}", parse_message(&error)))?;
     let mut keys = Keys::new();
     for key in set.keys.into_iter().take(MAX_KEYS) {
         let Ok(key) = serde_json::from_value::<Jwk>(key) else { continue };

@@ -50,7 +50,7 @@ pub fn token(name: &str, value: &str) -> Result<Token, Problem> {
     })
 }
 
-/// Adds the declared parameters of the query; others are ignored.
+/// Adds the declared parameters of the query; others are ignored: browsers and proxies add some of their own.
 ///
 /// # Errors
 /// 400 naming the parameter, its value and the limits.
@@ -62,7 +62,12 @@ pub fn of_query(uri: &Uri, declared: &[QueryParam], params: &mut Params) -> Resu
         Problem::malformed("bad_parameter", "the query string is malformed: write it as name=value pairs")
     })?;
     for param in declared {
-        let value = given.iter().find(|(name, _)| *name == param.name).map(|(_, value)| value.as_str());
+        let mut values = given.iter().filter(|(name, _)| *name == param.name).map(|(_, value)| value.as_str());
+        let value = values.next();
+        if values.next().is_some() {
+            let detail = format!("query parameter {} is given more than once: give it once", param.name);
+            return Err(Problem::malformed("bad_parameter", detail));
+        }
         if let Some(value) = check(param, value)? {
             params.insert(param.name.clone(), value);
         }
@@ -128,6 +133,12 @@ mod tests {
         let mut params = Params::new();
         of_query(&"/s?other=1&limit=100".parse().unwrap(), &limit(), &mut params).unwrap();
         assert_eq!(params, Params::from([("limit".to_owned(), Value::from(100))]));
+    }
+
+    #[test]
+    fn a_parameter_that_is_given_twice_is_refused() {
+        let problem = of_query(&"/s?limit=1&limit=2".parse().unwrap(), &limit(), &mut Params::new()).unwrap_err();
+        assert!(problem.to_string().contains("limit is given more than once"), "{problem}");
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::answer::sse::{self, StreamLifetime};
 use crate::answer::stream_slot::{self, StreamSlot};
 use crate::answer::wait::{PendingAnswer, Waited};
 use crate::door::trace;
-use crate::header_names::{GOTENBERG_TRACE, REQUEST_ID, TRACEPARENT};
+use crate::header_names::{GOTENBERG_TRACE, IGNORED_PARTS, REQUEST_ID, TRACEPARENT};
 use crate::identity::caller::Caller;
 use crate::identity::tenant;
 use crate::problem::Problem;
@@ -99,7 +99,7 @@ impl RouteHandler<'_> {
         let new = NewRequest { state: state.clone(), route: Arc::clone(route), envelope, mode: plan.mode, key };
         let stored = submit(new, head, body).await?;
         let intake = begun.elapsed();
-        let is_repeat = stored.id != *id;
+        let (is_repeat, ignored_parts) = (stored.id != *id, ignored_parts(&stored.ignored_parts));
         if is_repeat {
             id.clone_from(&stored.id);
             if plan.follower.is_some() {
@@ -110,6 +110,7 @@ impl RouteHandler<'_> {
         if let Some(value) = traceparent.and_then(|text| HeaderValue::from_str(&text).ok()) {
             response.headers_mut().insert(TRACEPARENT, value);
         }
+        ignored_parts.map(|names| response.headers_mut().insert(IGNORED_PARTS, names));
         response.extensions_mut().insert(IntakeTime(intake));
         if is_repeat {
             response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
@@ -220,6 +221,14 @@ impl RouteHandler<'_> {
             }
         }
     }
+}
+
+/// Names of parts as a list of quoted texts (RFC 9651) in ASCII; `None` if there are none.
+fn ignored_parts(names: &[String]) -> Option<HeaderValue> {
+    let plain = |c: char| if matches!(c, ' '..='~') && !matches!(c, '"' | '\\') { c } else { '?' };
+    let quoted: Vec<String> =
+        names.iter().map(|name| format!("\"{}\"", name.chars().map(plain).collect::<String>())).collect();
+    if quoted.is_empty() { None } else { HeaderValue::from_str(&quoted.join(", ")).ok() }
 }
 
 fn disarm(on_disconnect: Option<CancelOnDrop>) {

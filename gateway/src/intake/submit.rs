@@ -51,6 +51,8 @@ pub struct StoredRequest {
     pub record: Option<Bytes>,
     /// Cancels the request if it is dropped before the client has its answer; only if the route says so.
     pub on_disconnect: Option<CancelOnDrop>,
+    /// Names of a form's parts that were not used.
+    pub ignored_parts: Vec<String>,
 }
 
 /// The request that a repeat repeats.
@@ -107,6 +109,7 @@ pub async fn submit(new: NewRequest, head: BodyHead, body: Body) -> Result<Store
 impl NewRequest {
     async fn finish(mut self, mut received: ReceivedBody) -> Result<StoredRequest, Problem> {
         let claims = received.payload.claims();
+        let ignored_parts = std::mem::take(&mut received.ignored_parts);
         let (result, bodies) = match self.prepare(&mut received).await {
             Ok(NextStep::Submit { record, is_first }) => self.submit_event(received.payload, record, is_first).await,
             Ok(NextStep::Answer(stored)) => (Ok(stored), Bodies::Unneeded),
@@ -115,7 +118,7 @@ impl NewRequest {
         if bodies == Bodies::Unneeded {
             store::discard(&*self.state.transport, claims).await;
         }
-        result
+        result.map(|stored| StoredRequest { ignored_parts, ..stored })
     }
 
     /// Attaches to an earlier request if this repeats one, and writes the record.
@@ -127,7 +130,13 @@ impl NewRequest {
         let draft = self.draft(received.record.take())?;
         if let EarlierRequest::Stored(status) = earlier {
             let (id, record) = (self.envelope.id.clone(), draft.map(|draft| draft.value));
-            return Ok(NextStep::Answer(StoredRequest { id, status, record, on_disconnect: None }));
+            return Ok(NextStep::Answer(StoredRequest {
+                id,
+                status,
+                record,
+                on_disconnect: None,
+                ignored_parts: Vec::new(),
+            }));
         }
         let record = match draft {
             Some(draft) => Some(draft.write(&*self.state.transport).await?),
@@ -169,7 +178,7 @@ impl NewRequest {
         let cancels = route.spec.cancel_on_disconnect && is_first;
         let on_disconnect = cancels.then(|| CancelOnDrop::new(state, &route.flow, &id));
         let record = record.map(|record| record.value);
-        (Ok(StoredRequest { id, status: QUEUED, record, on_disconnect }), bodies)
+        (Ok(StoredRequest { id, status: QUEUED, record, on_disconnect, ignored_parts: Vec::new() }), bodies)
     }
 
     /// Claims the idempotency key. If it belongs to an earlier request, takes that request's id.

@@ -4,8 +4,8 @@
 //! caller's, at the time of the call, because a host name can resolve to another address by then.
 
 use axum::http::{HeaderMap, Uri};
-use pipeline::Params;
 use pipeline::webhook::{WEBHOOK_PARAM, Webhook, WebhookCaller};
+use pipeline::{Params, parse_message};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -38,7 +38,7 @@ pub fn read(
     for (dialect, prefix) in [(Dialect::Own, "caudal"), (Dialect::Gotenberg, "gotenberg")] {
         let given = WebhookHeaders { headers, prefix };
         if let Some(webhook) = given.webhook()? {
-            let parsed = Webhook::deserialize(&webhook).map_err(|why| given.wrong("url", &why.to_string()))?;
+            let parsed = Webhook::deserialize(&webhook).map_err(|why| given.wrong("url", &parse_message(&why)))?;
             if let Some(caller) = caller {
                 parsed.check(caller).map_err(Problem::from)?;
             }

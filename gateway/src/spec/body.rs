@@ -29,7 +29,7 @@ pub struct BodySpec {
 pub enum BodyKind {
     /// No body: the event carries `{}`.
     None,
-    /// A form's first part of this name, as bytes.
+    /// A form's first file of this name, as bytes; what else it has is named in the answer.
     File(String),
     /// A form's parts of these names, each at least once, as parts.
     Parts(Vec<String>),
@@ -38,7 +38,7 @@ pub enum BodyKind {
     Form {
         /// Name of the JSON part, and of the record in answers.
         json: String,
-        /// Name of the file parts; in JSON, a list under the plural (`photo` and `photos` are both taken).
+        /// Name of the file parts, and in JSON of the field with data URIs. The plural and `photo[]` mean the same.
         files: String,
     },
     /// A form's files under any name, as parts; every other part is a field, and all fields together are the parameter

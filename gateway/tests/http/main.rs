@@ -8,6 +8,7 @@ mod config;
 mod connections;
 mod csrf;
 mod disconnects;
+mod forms;
 mod framing;
 mod http2;
 mod idempotency;

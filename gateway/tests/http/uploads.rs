@@ -59,6 +59,7 @@ async fn a_file_arrives_whole_inline_or_by_reference() {
         let body = add(body, "file", "image/jpeg", b"a second one".to_vec());
         let response = service.post("/photo").multipart(body).send().await.unwrap();
         assert_eq!(response.status(), 200, "{}", response.text().await.unwrap());
+        assert_eq!(response.headers()["caudal-ignored-parts"], "\"ignored\", \"file\"");
         let seen: Value = response.json().await.unwrap();
         let part = json!({"name": "", "type": "image/jpeg", "length": length, "claim": claim, "sum": sum(&bytes)});
         assert_eq!(seen["parts"], json!([part]));

@@ -21,7 +21,9 @@ use std::sync::Arc;
 
 use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::{HeaderMap, Message};
-use pipeline::{Claim, Envelope, FlowName, Lane, Params, Payload, Rejection, Token, TransportError};
+use pipeline::{
+    Claim, Envelope, FlowName, Lane, Params, Payload, Rejection, Token, TransportError, parse_message, shortened,
+};
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -34,6 +36,8 @@ use crate::wire::payload::{self, EncodedPayload};
 pub const MAX_MESSAGE: usize = (1 << 20) + (128 << 10);
 /// Longest `ce-type`, `ce-source` or `traceparent` accepted from a publisher, in bytes.
 const MAX_ATTRIBUTE: usize = 1 << 10;
+/// Longest piece of a header that a message quotes, in characters.
+const MAX_SHOWN: usize = 64;
 
 const ID: &str = "ce-id";
 const SPEC_VERSION: &str = "ce-specversion";
@@ -178,7 +182,8 @@ fn moment(headers: &HeaderMap, name: &'static str) -> Result<Option<OffsetDateTi
     get(headers, name)
         .map(|text| {
             OffsetDateTime::parse(text, &Rfc3339).map_err(|_| {
-                malformed("bad_header", format!("{name} is {text:?}, expected a time such as 2026-01-31T12:00:00Z"))
+                let shown = shortened(text, MAX_SHOWN);
+                malformed("bad_header", format!("{name} is {shown:?}, expected a time such as 2026-01-31T12:00:00Z"))
             })
         })
         .transpose()
@@ -186,7 +191,10 @@ fn moment(headers: &HeaderMap, name: &'static str) -> Result<Option<OffsetDateTi
 
 fn json<T: DeserializeOwned>(headers: &HeaderMap, name: &'static str) -> Result<Option<T>, Rejection> {
     get(headers, name)
-        .map(|text| serde_json::from_str(text).map_err(|why| malformed("bad_header", format!("{name}: {why}"))))
+        .map(|text| {
+            serde_json::from_str(text)
+                .map_err(|why| malformed("bad_header", format!("{name}: {}", parse_message(&why))))
+        })
         .transpose()
 }
 
@@ -274,6 +282,25 @@ mod tests {
         let (envelope, _) =
             decode(&message(given, "x".into()), &arrival(&flow, false), &mut AttributeCache::default()).unwrap();
         assert_eq!(envelope.id.as_str(), "mqtt-9");
+    }
+
+    #[test]
+    fn a_refusal_does_not_repeat_the_header() {
+        let (flow, long) = (FlowName::new("f").unwrap(), "n".repeat(100_000));
+        for (name, text) in [
+            (PARAMS, format!("\"{long}\"")),
+            (CLAIM, format!("\"{long}\"")),
+            (CLAIM, format!("{{\"id\": \"{long}\"}}")),
+            (DEADLINE, long.clone()),
+            (REQUEST, long.clone()),
+        ] {
+            let mut given = HeaderMap::new();
+            put(&mut given, ID, "good").unwrap();
+            put(&mut given, name, &text).unwrap();
+            let message = message(given, Bytes::new());
+            let refused = decode(&message, &arrival(&flow, false), &mut AttributeCache::default()).unwrap_err();
+            assert!(refused.detail.contains(name) && refused.detail.len() < 300, "{refused}");
+        }
     }
 
     #[test]

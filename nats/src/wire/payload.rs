@@ -8,7 +8,9 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use pipeline::{Body, Claim, Content, INLINE_LIMIT, Part, Payload, Rejection, TransportError};
+use pipeline::{
+    Body, Claim, Content, INLINE_LIMIT, Part, Payload, Rejection, TransportError, parse_message, shortened,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::wire::headers::{malformed, refused};
@@ -155,13 +157,19 @@ pub fn decode(media_type: Arc<str>, as_bytes: bool, claim: Option<Claim>, bytes:
     }
     match essence(&media_type) {
         JSON_TYPE if !as_bytes => serde_json::from_slice(bytes).map(Payload::json).map_err(|why| {
-            malformed("bad_json", format!("content-type is {media_type}, but the body is not JSON: {why}"))
+            let detail = format!("the body is not the JSON that its content-type says: {}", parse_message(&why));
+            malformed("bad_json", detail)
         }),
         PARTS_TYPE if !as_bytes => decode_parts(bytes),
         // A body that cannot be encoded again could not become a dead letter either.
         _ if bytes.len() > INLINE_LIMIT => Err(too_long(bytes.len())),
         _ => Ok(Payload::Bytes(Content { media_type, body: Body::Inline(bytes.clone()) })),
     }
+}
+
+/// A name as a message quotes it.
+fn shown(name: &str) -> String {
+    shortened(name, 64)
 }
 
 fn too_long(length: usize) -> Rejection {
@@ -171,21 +179,22 @@ fn too_long(length: usize) -> Rejection {
 
 fn decode_parts(bytes: &Bytes) -> Result<Payload, Rejection> {
     let wrong = |why: String| malformed("bad_parts", format!("the list of parts cannot be read: {why}"));
-    let manifest: Vec<WirePart> = serde_json::from_slice(bytes).map_err(|why| wrong(why.to_string()))?;
+    let manifest: Vec<WirePart> = serde_json::from_slice(bytes).map_err(|why| wrong(parse_message(&why)))?;
     let mut parts = Vec::with_capacity(manifest.len());
     let mut inline = 0;
     for part in manifest {
         let body = match (part.data, part.claim) {
             (_, Some(claim)) => Body::Claim(claim.into()),
             (Some(data), None) => {
-                let data = STANDARD.decode(data).map_err(|why| wrong(format!("part {:?}: {why}", part.name)))?;
+                let data =
+                    STANDARD.decode(data).map_err(|why| wrong(format!("part {:?}: {why}", shown(&part.name))))?;
                 inline += data.len();
                 if inline > INLINE_LIMIT {
                     return Err(too_long(inline));
                 }
                 Body::Inline(data.into())
             }
-            (None, None) => return Err(wrong(format!("part {:?} has neither data nor claim", part.name))),
+            (None, None) => return Err(wrong(format!("part {:?} has neither data nor claim", shown(&part.name)))),
         };
         let content = Content { media_type: part.media_type.into(), body };
         parts.push(Part { name: part.name.into(), file_name: part.file_name.map(Into::into), content });
@@ -254,5 +263,25 @@ mod tests {
         assert!(bad(PARTS_TYPE, "{}"));
         assert!(bad(PARTS_TYPE, r#"[{"name": "a"}]"#));
         assert!(bad(PARTS_TYPE, r#"[{"name": "a", "data": "%%"}]"#));
+    }
+
+    #[test]
+    fn a_refusal_does_not_repeat_the_body() {
+        let long = "n".repeat(100_000);
+        for text in [
+            format!("\"{long}\""),
+            format!("[\"{long}\"]"),
+            format!("[{{\"name\": \"{long}\"}}]"),
+            format!("[{{\"name\": \"{long}\", \"data\": \"%%\"}}]"),
+            format!("[{{\"name\": \"a\", \"claim\": \"{long}\"}}]"),
+            format!("[{{\"name\": \"a\", \"claim\": {{\"id\": \"{long}\"}}}}]"),
+            format!("[{{\"name\": \"a\", \"claim\": {{\"id\": \"a\", \"length\": 1, \"sha256\": \"{long}\"}}}}]"),
+        ] {
+            let refused = decode(PARTS_TYPE.into(), false, None, &text.into()).unwrap_err();
+            assert!(refused.detail.len() < 300 && !refused.detail.contains(&long[..100]), "{refused}");
+        }
+        let media_type = format!("application/json;{long}");
+        let refused = decode(media_type.into(), false, None, &Bytes::from("{")).unwrap_err();
+        assert!(refused.detail.len() < 300, "{refused}");
     }
 }

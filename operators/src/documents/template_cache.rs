@@ -8,7 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pipeline::spec::ByteSize;
 use pipeline::templates::{Template, Templates, Version};
-use pipeline::{Body, BoxError, Compute, Content, Digest, Envelope, Fault, Payload, Rejection, Services, Token};
+use pipeline::{
+    Body, BoxError, Compute, Content, Digest, Envelope, Fault, Payload, Rejection, Services, Token, parse_message,
+};
 use serde_json::Value as Json;
 
 use super::failure::Failure;
@@ -158,9 +160,11 @@ pub fn unknown(name: &Token) -> Rejection {
 fn data_of(payload: Payload) -> Result<Arc<Json>, Rejection> {
     match payload {
         Payload::Json(data) => Ok(data),
-        Payload::Bytes(Content { body: Body::Inline(bytes), .. }) => serde_json::from_slice(&bytes)
-            .map(Arc::new)
-            .map_err(|why| Rejection::new(400, "data_malformed", format!("the data are not valid JSON: {why}"))),
+        Payload::Bytes(Content { body: Body::Inline(bytes), .. }) => {
+            serde_json::from_slice(&bytes).map(Arc::new).map_err(|why| {
+                Rejection::new(400, "data_malformed", format!("the data are not valid JSON: {}", parse_message(&why)))
+            })
+        }
         other => {
             let detail = format!("expected JSON data for the template, not {}", other.kind());
             Err(Rejection::unsupported("payload_kind", detail))

@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::{Place, Problems};
+use crate::parse_message::parse_message;
 
 /// A table that is being read.
 #[derive(Clone)]
@@ -110,7 +111,11 @@ impl<'s> Section<'s> {
         match T::deserialize(ValueDeserializer::from(value)) {
             Ok(value) => Some(value),
             Err(error) => {
-                problems.add(error.span().unwrap_or(place), format!("{key}: {}", error.message()), remedy(&error));
+                problems.add(
+                    error.span().unwrap_or(place),
+                    format!("{key}: {}", parse_message(&error.message())),
+                    remedy(&error),
+                );
                 None
             }
         }
@@ -143,12 +148,12 @@ impl<'s> Section<'s> {
             let Some(culprit) = key_at(&table, &place) else {
                 // A key that is missing because its bad value was just reported is no second problem.
                 if clean {
-                    problems.add(self.place.clone(), error.message(), remedy(&error));
+                    problems.add(self.place.clone(), parse_message(&error.message()), remedy(&error));
                 }
                 return None;
             };
             clean = false;
-            problems.add(place, error.message(), remedy(&error));
+            problems.add(place, parse_message(&error.message()), remedy(&error));
             table.remove(culprit.as_str());
         }
     }
@@ -184,7 +189,7 @@ fn key_at(table: &DeTable<'_>, place: &Place) -> Option<String> {
 
 /// serde's messages say what was expected; the remedy repeats it as a thing to do.
 fn remedy(error: &toml::de::Error) -> String {
-    let message = error.message();
+    let message = parse_message(&error.message());
     if let Some((_, known)) = message.split_once("expected one of ") {
         return format!("use one of {known}");
     }

@@ -15,6 +15,7 @@ mod follow_up;
 mod image_admission;
 mod in_flight_limit;
 mod interruption;
+mod joined_answers;
 mod ledger_reader;
 mod outage;
 mod running;

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::flow_shared::FlowShared;
-use super::{follow_up, spans};
+use super::{follow_up, joined_answers, spans};
 use crate::claims;
 use crate::completion::Completion;
 use crate::event::{Place, Response, Root, Unsettled, Verdict};
@@ -28,8 +28,8 @@ use crate::fault::Rejection;
 use crate::ledger::{End, Entry};
 use crate::names::RequestId;
 use crate::outcome::{Outcome, OutcomeKind};
-use crate::payload::{Body, Content};
-use crate::transport::{Acknowledge, BodyOwner, DeadLetter, ResultAck, Settlement, Transport, TransportError};
+use crate::payload::Content;
+use crate::transport::{Acknowledge, DeadLetter, ResultAck, Settlement, Transport, TransportError};
 
 /// Finished roots taken at once.
 const AT_ONCE: usize = 256;
@@ -231,7 +231,7 @@ impl Settler {
 
     async fn publish_done(&self, root: &Root, responses: Vec<Response>) -> Result<(), TransportError> {
         let Some(request) = &root.envelope.request else { return Ok(()) };
-        let content = self.within_inline_limit(join(responses)).await?;
+        let content = self.store(1, || joined_answers::join(&*self.transport, &responses)).await?;
         self.submit_follow_up(root, Completion::Done(&content)).await?;
         let outcome = self.outcome(root, OutcomeKind::Done, content);
         let published = self.publish_outcome(request, &outcome).await?;
@@ -310,32 +310,6 @@ impl Settler {
         let stage_times = timings.iter().map(|timing| (Arc::clone(&timing.stage), timing.took())).collect();
         Outcome { stage_times, ..Outcome::new(kind, ordinal, self.flow.answers_for.clone(), content) }
     }
-
-    async fn within_inline_limit(&self, content: Content) -> Result<Content, TransportError> {
-        match content.body {
-            Body::Inline(bytes) => {
-                let (transport, media_type) = (&*self.transport, &*content.media_type);
-                self.store(1, || claims::store_bytes(transport, BodyOwner::Result, media_type, bytes.clone())).await
-            }
-            Body::Claim(_) => Ok(content),
-        }
-    }
-}
-
-/// Joins answers to one result: one is the result itself, several are a JSON list in the order of the parts, none is `{}`.
-fn join(mut responses: Vec<Response>) -> Content {
-    if responses.len() == 1 {
-        return responses.remove(0).content;
-    }
-    if responses.is_empty() {
-        return Content::json(&serde_json::json!({}));
-    }
-    responses.sort_by_key(|response| response.order);
-    let parsed = responses.iter().map(|response| match &response.content.body {
-        Body::Inline(bytes) => serde_json::from_slice(bytes).unwrap_or(serde_json::Value::Null),
-        Body::Claim(_) => serde_json::Value::Null,
-    });
-    Content::json(&parsed.collect())
 }
 
 #[cfg(test)]

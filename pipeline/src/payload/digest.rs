@@ -35,7 +35,8 @@ impl std::str::FromStr for Digest {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not a SHA-256 digest: 64 hexadecimal digits are needed");
+        let wrong =
+            || format!("a text of {} bytes is not a SHA-256 digest: 64 hexadecimal digits are needed", text.len());
         let mut digest = [0; 32];
         if text.len() != 64 || !text.is_ascii() {
             return Err(wrong());

@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, header};
 
 use super::media_type::{is_json, is_multipart};
 use super::size_limit;
-use crate::problem::Problem;
+use crate::problem::{Problem, shown};
 use crate::spec::{BodyKind, BodySpec};
 
 /// Bytes that a form may have besides its files: boundaries, headers, small fields.
@@ -28,6 +28,7 @@ pub fn check(spec: &BodySpec, headers: &HeaderMap) -> Result<BodyHead, Problem> 
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     if let Some(encoding) = text(header::CONTENT_ENCODING).filter(|encoding| !encoding.eq_ignore_ascii_case("identity"))
     {
+        let encoding = shown(encoding);
         let detail = format!("Content-Encoding {encoding:?} is not supported: send the body unencoded");
         return Err(Problem::unsupported("content_encoding", detail));
     }

@@ -5,7 +5,7 @@ use std::io;
 use axum::http::StatusCode;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use pipeline::{INLINE_LIMIT, Payload};
+use pipeline::{INLINE_LIMIT, Payload, parse_message};
 use serde_json::Value;
 
 use super::channel::BodyReceiver;
@@ -57,7 +57,7 @@ pub async fn read_text<'s>(
 }
 
 fn parse(text: &[u8]) -> Result<Value, Problem> {
-    let value: Value = serde_json::from_slice(text).map_err(|error| malformed(&error))?;
+    let value: Value = serde_json::from_slice(without_mark(text)).map_err(|error| malformed(&error))?;
     // Numbers such as 1e15 grow when they are serialised again, and the event must still fit.
     let mut length = Counter(0);
     if serde_json::to_writer(&mut length, &value).is_err() || length.0 > 2 * INLINE_LIMIT {
@@ -66,9 +66,14 @@ fn parse(text: &[u8]) -> Result<Value, Problem> {
     Ok(value)
 }
 
-/// 400 with the position and kind of the error; the parser's messages quote nothing of the text.
+/// A text without the byte order mark that some clients write before it.
+pub fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)
+}
+
+/// 400 with the position and kind of the error, and nothing of the text.
 pub fn malformed(error: &serde_json::Error) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "malformed_json", format!("the JSON is malformed: {error}"))
+    Problem::new(StatusCode::BAD_REQUEST, "malformed_json", format!("the JSON is malformed: {}", parse_message(error)))
 }
 
 struct Counter(usize);

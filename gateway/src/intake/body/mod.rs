@@ -6,9 +6,11 @@
 pub mod channel;
 mod data_uri;
 pub mod head;
+mod header_parameters;
 mod json;
 mod media_type;
 mod multipart;
+mod part_reader;
 pub mod read;
 pub mod received;
 mod report;

@@ -1,31 +1,25 @@
-//! Multipart forms, read part by part as they stream in. Parts that the route does not declare are read and discarded,
-//! within limits.
+//! Multipart forms, read part by part as they stream in.
+//!
+//! A report's form takes no part that it does not know: it would be stored without it. A form for a file takes the first
+//! part of the name; what it has besides is read, within limits, and named in the answer (`Caudal-Ignored-Parts`). A file
+//! input that was left empty (`filename=""`, no bytes) is no file.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 
 use axum::http::StatusCode;
 use bytes::{Bytes, BytesMut};
-use futures_util::stream::{BoxStream, Stream, StreamExt};
-use multer::{Field, Multipart};
+use futures_util::stream::{self, BoxStream, StreamExt};
 use pipeline::{BoxError, INLINE_LIMIT, Part, Payload};
 use serde_json::{Map, Value};
 
 use super::channel::BodyReceiver;
+use super::part_reader::{PartHead, PartReader, malformed};
 use super::received::{ReceivedBody, empty};
 use super::report;
 use super::size_limit::SizeLimit;
 use super::store::BodyStore;
-use crate::problem::Problem;
+use crate::problem::{Problem, shown};
 use crate::spec::BodySpec;
-
-/// Bytes that may come while a part's headers are incomplete, in chunks of at most 64 KiB.
-const MAX_SEARCH_BYTES: u64 = 32 << 10;
-
-/// Names and values of one part's headers together, in bytes.
-const MAX_PART_HEADER_BYTES: usize = 4 << 10;
 
 /// Names and values of all fields of a form together, in bytes: they travel as one parameter of the event.
 const MAX_FIELD_BYTES: usize = 8 << 10;
@@ -35,77 +29,73 @@ const MAX_FILE_NAME: usize = 255;
 
 /// A form that is being read.
 pub struct Form<'s> {
-    parts: Multipart<'static>,
-    /// Bytes read since the search for the next part's headers began.
-    searched: Arc<AtomicU64>,
+    parts: PartReader<BodyReceiver>,
     seen: usize,
+    /// Names of the parts that were not used.
+    ignored: Vec<String>,
     spec: &'s BodySpec,
-}
-
-/// One part of a form; its bytes are still to be read.
-struct FormPart {
-    name: String,
-    file_name: Option<Arc<str>>,
-    media_type: String,
-    field: Field<'static>,
 }
 
 impl<'s> Form<'s> {
     /// # Errors
     /// 400 if the media type has no boundary.
     pub fn open(media_type: &str, body: BodyReceiver, spec: &'s BodySpec) -> Result<Self, Problem> {
-        let boundary = multer::parse_boundary(media_type).map_err(|_| {
-            Problem::malformed("malformed_multipart", "Content-Type multipart/form-data names no boundary")
-        })?;
-        let searched = Arc::new(AtomicU64::new(0));
-        let throttled = Throttled { body, searched: Arc::clone(&searched), pause: false };
-        Ok(Self { parts: Multipart::new(throttled, boundary), searched, seen: 0, spec })
+        Ok(Self { parts: PartReader::open(media_type, body)?, seen: 0, ignored: Vec::new(), spec })
     }
 
     /// The first part named `name`, as bytes.
-    pub async fn one_file(mut self, name: &str, store: &mut BodyStore<'_>) -> Result<Payload, Problem> {
+    pub async fn one_file(mut self, name: &str, store: &mut BodyStore<'_>) -> Result<ReceivedBody, Problem> {
         let mut file = None;
         while let Some(part) = self.next().await? {
-            if part.name != name || file.is_some() {
-                discard(part).await?;
-                continue;
+            if part.name == name && file.is_none() {
+                file = self.put(part, store).await?;
+            } else {
+                self.ignore(&part).await?;
             }
-            file = Some(self.put(part, store).await?.content);
         }
-        file.map(Payload::Bytes).ok_or_else(|| missing(name))
+        let file = file.ok_or_else(|| missing(name, &self.ignored))?;
+        Ok(ReceivedBody { ignored_parts: self.ignored, ..ReceivedBody::payload(Payload::Bytes(file.content)) })
     }
 
     /// Every part whose name is in `names`, at least one of each.
-    pub async fn parts(mut self, names: &[String], store: &mut BodyStore<'_>) -> Result<Payload, Problem> {
+    pub async fn parts(mut self, names: &[String], store: &mut BodyStore<'_>) -> Result<ReceivedBody, Problem> {
         let mut parts: Vec<Part> = Vec::new();
         while let Some(part) = self.next().await? {
             if names.contains(&part.name) {
-                parts.push(self.put(part, store).await?);
+                parts.extend(self.put(part, store).await?);
             } else {
-                discard(part).await?;
+                self.ignore(&part).await?;
             }
         }
         match names.iter().find(|name| !parts.iter().any(|part| *part.name == ***name)) {
-            Some(absent) => Err(missing(absent)),
-            None => Ok(Payload::Parts(parts.into())),
+            Some(absent) => Err(missing(absent, &self.ignored)),
+            None => {
+                let payload = Payload::Parts(parts.into());
+                Ok(ReceivedBody { ignored_parts: self.ignored, ..ReceivedBody::payload(payload) })
+            }
         }
     }
 
-    /// One JSON part and any number of files.
+    /// One JSON part and any number of files, which may also stand in the JSON as data URIs.
     pub async fn report(mut self, json: &str, files: &str, store: &mut BodyStore<'_>) -> Result<ReceivedBody, Problem> {
         let (mut record, mut parts) = (None, Vec::new());
         while let Some(part) = self.next().await? {
-            if part.name == json && record.is_none() {
-                let text = read(part, INLINE_LIMIT as u64).await?;
-                record = Some(report::record_of(json, &text)?);
-            } else if part.name == files {
-                parts.push(self.put(part, store).await?);
-            } else {
-                discard(part).await?;
+            if part.name == json {
+                if record.is_some() {
+                    return Err(repeated(json));
+                }
+                let text = self.read(&part, INLINE_LIMIT as u64).await?;
+                let (fields, photos) = report::split(files, self.spec.max_parts, &text)?;
+                report::store(files, photos, self.spec, store, &mut parts).await?;
+                record = Some(fields);
+            } else if report::is_files_name(files, &part.name) {
+                parts.extend(self.put(PartHead { name: files.to_owned(), ..part }, store).await?);
+            } else if !self.is_left_empty(&part).await? {
+                return Err(unknown(&part.name, json, files));
             }
         }
-        let record = record.ok_or_else(|| missing(json))?;
-        Ok(ReceivedBody { payload: Payload::Parts(parts.into()), record: Some(record), fields: None })
+        let record = record.ok_or_else(|| missing(json, &self.ignored))?;
+        Ok(ReceivedBody { record: Some(record), ..ReceivedBody::payload(Payload::Parts(parts.into())) })
     }
 
     /// Every part with a file name as a file, every other part as a field.
@@ -114,101 +104,133 @@ impl<'s> Form<'s> {
         let mut left = MAX_FIELD_BYTES;
         while let Some(part) = self.next().await? {
             if part.file_name.is_some() {
-                parts.push(self.put(part, store).await?);
+                parts.extend(self.put(part, store).await?);
                 continue;
             }
-            let name = part.name.clone();
-            let text = read(part, left as u64).await?;
-            left = left.saturating_sub(name.len() + text.len());
-            let text = std::str::from_utf8(&text).map_err(|_| {
-                Problem::malformed("malformed_multipart", format!("field {:?} is not UTF-8", shown(&name)))
-            })?;
-            fields.insert(name, Value::from(text));
+            if part.name.is_empty() {
+                return Err(malformed("a part has neither a name nor a file name"));
+            }
+            let text = self.read(&part, left as u64).await?;
+            left = left.saturating_sub(part.name.len() + text.len());
+            let text = std::str::from_utf8(&text)
+                .map_err(|_| malformed(format_args!("field {:?} is not UTF-8", shown(&part.name))))?;
+            if fields.get(&part.name).is_some_and(|earlier| earlier != text) {
+                return Err(repeated(&part.name));
+            }
+            fields.insert(part.name, Value::from(text));
         }
-        Ok(ReceivedBody { payload: Payload::Parts(parts.into()), record: None, fields: Some(fields) })
+        Ok(ReceivedBody { fields: Some(fields), ..ReceivedBody::payload(Payload::Parts(parts.into())) })
     }
 
     /// The next part's headers.
-    async fn next(&mut self) -> Result<Option<FormPart>, Problem> {
-        self.searched.store(0, Ordering::Relaxed);
-        let field = self.parts.next_field().await.map_err(of_multer)?;
-        self.searched.store(NOT_SEARCHING, Ordering::Relaxed);
-        let Some(field) = field else { return Ok(None) };
+    async fn next(&mut self) -> Result<Option<PartHead>, Problem> {
+        let Some(part) = self.parts.next_part().await? else { return Ok(None) };
         self.seen += 1;
         if self.seen > self.spec.max_parts {
             let detail = format!("the form has more than {} parts, the most this route takes", self.spec.max_parts);
             return Err(Problem::malformed("too_many_parts", detail));
         }
-        let header_bytes: usize = field.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-        if header_bytes > MAX_PART_HEADER_BYTES {
+        if let Some(encoding) = &part.encoding {
             let detail = format!(
-                "part {} has headers of {header_bytes} bytes: at most {MAX_PART_HEADER_BYTES} are allowed",
-                self.seen
+                "part {:?} has Content-Transfer-Encoding {:?}: send its bytes as they are",
+                shown(&part.name),
+                shown(encoding)
             );
-            return Err(Problem::malformed("malformed_multipart", detail));
+            return Err(Problem::unsupported("content_encoding", detail));
         }
-        let media_type = field.content_type().map_or("application/octet-stream", |kind| kind.as_ref());
-        Ok(Some(FormPart {
-            name: field.name().unwrap_or_default().to_owned(),
-            file_name: field.file_name().and_then(plain_file_name),
-            media_type: media_type.to_owned(),
-            field,
-        }))
+        Ok(Some(part))
     }
 
-    async fn put(&mut self, part: FormPart, store: &mut BodyStore<'_>) -> Result<Part, Problem> {
-        if !self.spec.takes_type(&part.media_type) {
-            let detail = format!(
-                "part {:?} is {}: this route takes {}",
-                shown(&part.name),
-                part.media_type,
-                self.spec.types.join(" or ")
-            );
+    /// Reads a part that is not used, and remembers its name; a file input that was left empty is not worth it.
+    async fn ignore(&mut self, part: &PartHead) -> Result<(), Problem> {
+        if !self.is_left_empty(part).await? {
+            self.ignored.push(shown(&part.name));
+        }
+        Ok(())
+    }
+
+    /// Whether a part is a file input without a file; its first bytes are gone if it is not.
+    async fn is_left_empty(&mut self, part: &PartHead) -> Result<bool, Problem> {
+        Ok(self.parts.chunk().await?.is_none() && is_without_name(part))
+    }
+
+    /// Stores a file; `None` for a file input that was left empty.
+    async fn put(&mut self, part: PartHead, store: &mut BodyStore<'_>) -> Result<Option<Part>, Problem> {
+        let first = self.parts.chunk().await?;
+        if first.is_none() && is_without_name(&part) {
+            return Ok(None);
+        }
+        let media_type = &part.media_type;
+        if !self.spec.takes_type(media_type) || is_nested(media_type) {
+            let (name, kind, types) = (shown(&part.name), shown(media_type), self.spec.types.join(" or "));
+            let types = if types.is_empty() { "a file in each part" } else { &types };
+            let detail = format!("part {name:?} is {kind}: this route takes {types}");
             return Err(Problem::unsupported("media_type", detail));
         }
-        let stream = limited(part.field, self.spec.max_bytes.0, &part.name);
-        let content = store.put(&part.media_type, stream).await?;
-        if content.length() == 0 {
+        if first.is_none() {
             return Err(empty(&format!("part {:?}", shown(&part.name))));
         }
-        Ok(Part { name: part.name.into(), file_name: part.file_name, content })
+        let stream = self.limited(first, self.spec.max_bytes.0, &part.name);
+        let content = store.put(media_type, stream).await?;
+        let file_name = part.file_name.as_deref().and_then(plain_file_name);
+        Ok(Some(Part { name: part.name.into(), file_name, content }))
+    }
+
+    /// The bytes of a part that must be short.
+    async fn read(&mut self, part: &PartHead, max_bytes: u64) -> Result<Bytes, Problem> {
+        let mut stream = self.limited(None, max_bytes, &part.name);
+        let mut text = BytesMut::new();
+        while let Some(chunk) = stream.next().await {
+            text.extend_from_slice(&chunk.map_err(Problem::of_body)?);
+        }
+        Ok(text.freeze())
+    }
+
+    /// A part's bytes behind the `first` ones, aborted with 413 if they are too many.
+    fn limited(&mut self, first: Option<Bytes>, max_bytes: u64, name: &str) -> BoxStream<'_, Result<Bytes, BoxError>> {
+        let mut limit = SizeLimit::new(format!("part {:?}", shown(name)), max_bytes);
+        let chunks = stream::unfold(&mut self.parts, |parts| async {
+            let chunk = parts.chunk().await.transpose()?;
+            Some((chunk, parts))
+        });
+        let checked = stream::iter(first.map(Ok)).chain(chunks).map(move |chunk| {
+            let chunk = chunk?;
+            limit.add(chunk.len())?;
+            Ok::<_, Problem>(chunk)
+        });
+        checked.map(|chunk| chunk.map_err(BoxError::from)).boxed()
     }
 }
 
-/// Reads a part to its end and drops its bytes.
-async fn discard(mut part: FormPart) -> Result<(), Problem> {
-    while part.field.chunk().await.map_err(of_multer)?.is_some() {}
-    Ok(())
+/// Whether a part is of a file input of which nobody chose a file, if it has no bytes either.
+fn is_without_name(part: &PartHead) -> bool {
+    part.file_name.as_deref() == Some("")
 }
 
-/// The bytes of a part that must be short.
-async fn read(part: FormPart, max_bytes: u64) -> Result<Bytes, Problem> {
-    let mut stream = limited(part.field, max_bytes, &part.name);
-    let mut text = BytesMut::new();
-    while let Some(chunk) = stream.next().await {
-        text.extend_from_slice(&chunk.map_err(Problem::of_body)?);
-    }
-    Ok(text.freeze())
+/// Whether a part holds files of its own, as RFC 2388 once allowed.
+fn is_nested(media_type: &str) -> bool {
+    media_type.get(..10).is_some_and(|start| start.eq_ignore_ascii_case("multipart/"))
 }
 
-/// A part's bytes, aborted with 413 if they are too many.
-fn limited(field: Field<'static>, max_bytes: u64, name: &str) -> BoxStream<'static, Result<Bytes, BoxError>> {
-    let mut limit = SizeLimit::new(format!("part {:?}", shown(name)), max_bytes);
-    let chunks = field.map(move |chunk| {
-        let chunk = chunk.map_err(|error| BoxError::from(of_multer(error)))?;
-        limit.add(chunk.len())?;
-        Ok::<_, BoxError>(chunk)
-    });
-    chunks.boxed()
+fn missing(name: &str, others: &[String]) -> Problem {
+    let others = others.iter().map(|other| format!("{other:?}")).collect::<Vec<_>>().join(", ");
+    let others = if others.is_empty() { others } else { format!("; it has {others}") };
+    let detail = format!("the form has no part named {name:?} with content{others}: add it");
+    Problem::new(StatusCode::BAD_REQUEST, "missing_part", detail)
 }
 
-fn missing(name: &str) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "missing_part", format!("the form has no part named {name:?}: add it"))
+fn unknown(name: &str, json: &str, files: &str) -> Problem {
+    let detail = format!(
+        "the form has a part named {:?}, which would be lost: this route takes JSON in a part named {json:?} and files in \
+         parts named {files:?}",
+        shown(name)
+    );
+    Problem::malformed("unknown_part", detail)
 }
 
-/// A name, shortened for a message.
-fn shown(name: &str) -> String {
-    name.chars().take(64).collect()
+fn repeated(name: &str) -> Problem {
+    let detail = format!("the form has two different parts named {:?}: send one", shown(name));
+    Problem::malformed("repeated_part", detail)
 }
 
 /// The last component of a client's file name without control characters; only for display.
@@ -216,49 +238,6 @@ fn plain_file_name(given: &str) -> Option<Arc<str>> {
     let last = given.rsplit(['/', '\\']).next().unwrap_or_default();
     let plain: String = last.chars().filter(|c| !c.is_control()).take(MAX_FILE_NAME).collect();
     (!plain.is_empty()).then(|| plain.into())
-}
-
-fn of_multer(error: multer::Error) -> Problem {
-    match error {
-        multer::Error::StreamReadFailed(inner) => Problem::of_body(inner),
-        other => Problem::malformed("malformed_multipart", format!("the form is malformed: {other}")),
-    }
-}
-
-/// Value of `searched` while a part's bytes are read, which have limits of their own.
-const NOT_SEARCHING: u64 = u64::MAX;
-
-/// Gives the parser one chunk per poll, because it buffers everything that is ready, and bounds what it buffers while
-/// it searches the end of a part's headers.
-struct Throttled {
-    body: BodyReceiver,
-    searched: Arc<AtomicU64>,
-    /// Whether the next poll returns nothing.
-    pause: bool,
-}
-
-impl Stream for Throttled {
-    type Item = Result<Bytes, BoxError>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if std::mem::take(&mut self.pause) {
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let chunk = std::task::ready!(self.body.poll_next_unpin(context));
-        self.pause = true;
-        if let Some(Ok(chunk)) = &chunk {
-            let searched = self.searched.load(Ordering::Relaxed);
-            if searched != NOT_SEARCHING {
-                if searched > MAX_SEARCH_BYTES {
-                    let detail = format!("a part's headers go on after {MAX_SEARCH_BYTES} bytes");
-                    return Poll::Ready(Some(Err(Problem::malformed("malformed_multipart", detail).into())));
-                }
-                self.searched.store(searched + chunk.len() as u64, Ordering::Relaxed);
-            }
-        }
-        Poll::Ready(chunk)
-    }
 }
 
 #[cfg(test)]

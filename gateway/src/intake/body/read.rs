@@ -46,11 +46,11 @@ async fn read_into(
         BodyKind::None => Ok(ReceivedBody::payload(Payload::json(Value::Object(Map::new())))),
         BodyKind::File(name) => {
             let form = Form::open(&head.media_type, body, spec)?;
-            form.one_file(name, store).await.map(ReceivedBody::payload)
+            form.one_file(name, store).await
         }
         BodyKind::Parts(names) => {
             let form = Form::open(&head.media_type, body, spec)?;
-            form.parts(names, store).await.map(ReceivedBody::payload)
+            form.parts(names, store).await
         }
         BodyKind::Files => Form::open(&head.media_type, body, spec)?.files(store).await,
         BodyKind::Form { json, files } if is_form => {

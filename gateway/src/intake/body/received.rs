@@ -14,12 +14,14 @@ pub struct ReceivedBody {
     pub record: Option<Map<String, Value>>,
     /// The fields of a form, if the route takes any.
     pub fields: Option<Map<String, Value>>,
+    /// Names of a form's parts that were not used, in the order of the form.
+    pub ignored_parts: Vec<String>,
 }
 
 impl ReceivedBody {
     /// A body that is nothing but a payload.
     pub fn payload(payload: Payload) -> Self {
-        Self { payload, record: None, fields: None }
+        Self { payload, record: None, fields: None, ignored_parts: Vec::new() }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use pipeline::documents::Entry;
+use pipeline::parse_message;
 use serde_json::Value as Json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -21,7 +22,7 @@ pub fn read(json: &str) -> Result<BTreeMap<String, Entry>, String> {
         return Err(format!("{} bytes, at most {LONGEST} are taken", json.len()));
     }
     let given: BTreeMap<String, Json> =
-        serde_json::from_str(json).map_err(|error| format!("no JSON object: {error}"))?;
+        serde_json::from_str(json).map_err(|error| format!("no JSON object: {}", parse_message(&error)))?;
     if given.len() > MOST {
         return Err(format!("{} entries, at most {MOST} are taken", given.len()));
     }

@@ -371,26 +371,18 @@ async fn without_load_an_entry_waits_for_none() {
     assert_eq!(message_sizes(UNDER_LOAD - 1).await, [UNDER_LOAD - 1, 1, 1]);
 }
 
-#[test]
-fn one_answer_is_the_result_itself() {
-    let roots = Roots::new();
-    let event = roots.event("e", Lane::Bulk, "x");
-    assert_eq!(text(join(vec![answer(&event, 0, "[1]")])), "[1]");
-}
-
-#[test]
-fn several_answers_are_a_list_in_the_order_of_the_parts() {
-    let roots = Roots::new();
-    let event = roots.event("e", Lane::Bulk, "x");
-    assert_eq!(text(join(vec![answer(&event, 1, "1"), answer(&event, 0, "0")])), "[0,1]");
-}
-
-#[test]
-fn no_answer_is_an_empty_object() {
-    assert_eq!(text(join(Vec::new())), "{}");
-}
-
-fn text(content: Content) -> String {
-    let Body::Inline(bytes) = content.body else { panic!("it is short") };
-    String::from_utf8(bytes.to_vec()).unwrap()
+#[tokio::test(start_paused = true)]
+async fn several_files_are_answered_as_one_archive() {
+    let mut bench = Bench::new();
+    let event = bench.roots.request("e", Lane::Interactive, "x");
+    for order in 0..2 {
+        let content = Content::inline("image/png", vec![1; INLINE_LIMIT]);
+        event.root.respond(Response { content, ..answer(&event, order, "") });
+    }
+    finish(event);
+    bench.settle().await;
+    let outcomes = bench.transport.outcomes(&token("e")).await.unwrap();
+    let content = &outcomes[0].content;
+    assert_eq!((&*content.media_type, content.claim().is_some()), ("application/zip", true));
+    assert!(content.length() > 2 * INLINE_LIMIT as u64);
 }

@@ -139,9 +139,39 @@ impl std::fmt::Display for Format {
     }
 }
 
+/// The usual extension of a file of this media type; `bin` if it is not known.
+#[must_use]
+pub fn file_extension(media_type: &str) -> &'static str {
+    let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let document = || Format::ALL.into_iter().find(|format| format.media_type() == essence).map(Format::extension);
+    match essence.as_str() {
+        "application/json" => "json",
+        "application/zip" => "zip",
+        "image/gif" => "gif",
+        "image/jpeg" => "jpg",
+        "image/webp" => "webp",
+        _ => document().unwrap_or("bin"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_has_the_extension_of_its_type() {
+        for (media_type, expected) in [
+            ("application/pdf", "pdf"),
+            ("Text/HTML; charset=utf-8", "html"),
+            ("application/zip", "zip"),
+            ("image/jpeg", "jpg"),
+            ("application/vnd.oasis.opendocument.text", "odt"),
+            ("application/x-unknown", "bin"),
+            ("", "bin"),
+        ] {
+            assert_eq!(file_extension(media_type), expected, "{media_type}");
+        }
+    }
 
     #[test]
     fn a_format_is_found_by_its_extension() {

@@ -9,5 +9,5 @@ mod options;
 pub use converter::{Conversion, Converted, Converter};
 pub use error::ConvertError;
 pub use finish::{Entry, Finish, Finishing, LONGEST_PASSWORD, Lock, Named, Split};
-pub use format::{Family, Format};
+pub use format::{Family, Format, file_extension};
 pub use options::{InvalidOption, Options, PdfVersion, Setting, page_ranges};
