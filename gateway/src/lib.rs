@@ -8,7 +8,7 @@
 //!   openapi/   the OpenAPI document                              console/    the console's files
 //!   intake/    from headers to a stored event: route handler, parameters, body, admission, submit
 //!   answer/    from results to bytes: following, waiting, SSE, files, cancelling on disconnect
-//!   door/      for every request: authentication, CSRF check, rate limits, traces, metrics
+//!   door/      for every request: authentication, CSRF check, CORS, rate limits, traces, metrics
 //!   wire/      sockets: accept loop, connection, HTTP/1 framing, HTTP/2 limits, TLS
 //! the ground, which all may use:
 //!   state.rs   what handlers share (data only)                   identity/   API keys, tokens, tickets, tenants

@@ -106,3 +106,18 @@ async fn the_page_asks_for_an_api_key_and_stores_it_for_the_tab_only() {
     assert_eq!(stored, serde_json::json!(["", 0, caudal.url("/")]));
     std::fs::write(std::env::temp_dir().join("caudal-console-key.png"), page.screenshot().await).unwrap();
 }
+
+#[tokio::test]
+async fn the_api_page_shows_routes_and_schemas() {
+    let caudal = Caudal::petalert().await;
+    let page = Browser::start().await;
+    page.open(&caudal.url("/console/api")).await;
+    page.find("#post_embeddings_search_image").await;
+    page.find("#schema-Standing").await;
+    let script = "return performance.getEntriesByType('resource').map(entry => entry.name)";
+    let loaded = page.run(script).await;
+    let own = caudal.url("/");
+    assert!(loaded.as_array().unwrap().iter().all(|name| name.as_str().unwrap().starts_with(&own)), "{loaded}");
+    page.open(&caudal.url("/console/api#follow_request")).await;
+    page.find("#follow_request[open]").await;
+}

@@ -1,9 +1,10 @@
-//! The console: one page at `/` that draws the flows as channels and has a form to try each route.
+//! The console: a page at `/` that draws the flows as channels and has a form to try each route, and one at
+//! `/console/api` that draws `/openapi.json`.
 //!
 //! Its files are compiled into the binary, need no build step and load nothing from other hosts. Every answer has a
 //! Content-Security-Policy that forbids inline scripts and other origins, `no-cache`, and an `ETag` (the first 128 bits
 //! of the content's SHA-256), so that a page left open over an upgrade revalidates and gets 304 if nothing changed. The
-//! page polls `GET /v1/flows` once a second while it is visible, and no other route.
+//! first page polls `GET /v1/flows` once a second while it is visible, and no other route.
 
 use std::fmt::Write;
 
@@ -34,9 +35,12 @@ struct Asset {
 /// Every file of the console, by the path it is served at.
 const ASSETS: &[Asset] = &[
     Asset { path: "/", content_type: HTML, body: include_str!("assets/index.html") },
+    Asset { path: "/console/api", content_type: HTML, body: include_str!("assets/reference.html") },
     Asset { path: "/console/icon.svg", content_type: SVG, body: include_str!("assets/icon.svg") },
     Asset { path: "/console/console.css", content_type: CSS, body: include_str!("assets/console.css") },
     Asset { path: "/console/panes.css", content_type: CSS, body: include_str!("assets/panes.css") },
+    Asset { path: "/console/reference.css", content_type: CSS, body: include_str!("assets/reference.css") },
+    Asset { path: "/console/reference.js", content_type: SCRIPT, body: include_str!("assets/reference.js") },
     Asset { path: "/console/console.js", content_type: SCRIPT, body: include_str!("assets/console.js") },
     Asset { path: "/console/api.js", content_type: SCRIPT, body: include_str!("assets/api.js") },
     Asset { path: "/console/key.js", content_type: SCRIPT, body: include_str!("assets/key.js") },

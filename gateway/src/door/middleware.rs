@@ -1,5 +1,5 @@
 //! The middleware around every route and fallback: checks the request, authenticates its caller, counts it, records its
-//! span, and sets the security headers of the answer.
+//! span, and sets the security and CORS headers of the answer.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::authentication::authenticate;
+use super::cors::{self, ReadableBy};
 use super::csrf;
 use super::metrics::RequestMetrics;
 use super::rate_limit::RateLimits;
@@ -44,11 +45,13 @@ pub async fn apply(State(door): State<MiddlewareState>, request: Request, next: 
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     let metrics = RequestMetrics::begin(route, &parts.method);
     let span = RequestSpan::begin(&door.state, route, &mut parts);
+    let readable_by = ReadableBy::of(&door.state, &parts.headers);
     let mut response = match admit(&door, route, &parts).await {
-        Ok(caller) => {
+        Ok(Admitted::Caller(caller)) => {
             parts.extensions.insert(caller);
             next.run(Request::from_parts(parts, body)).await
         }
+        Ok(Admitted::Preflight(response)) => response,
         Err(problem) => problem.into_response(),
     };
     metrics.answered(response.status());
@@ -56,14 +59,22 @@ pub async fn apply(State(door): State<MiddlewareState>, request: Request, next: 
         span.answered(&response);
     }
     let headers = response.headers_mut();
+    readable_by.write(headers);
     for (name, value) in DEFAULTS {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
 }
 
-/// The caller of a request that may reach its handler.
-async fn admit(door: &MiddlewareState, route: &str, parts: &Parts) -> Result<Caller, Problem> {
+/// What follows the checks of a request.
+enum Admitted {
+    /// Its handler, with this caller.
+    Caller(Caller),
+    /// Nothing: it asks whether a page may send another, and this is the answer.
+    Preflight(Response),
+}
+
+async fn admit(door: &MiddlewareState, route: &str, parts: &Parts) -> Result<Admitted, Problem> {
     let length = parts.uri.path_and_query().map_or(0, |text| text.as_str().len());
     if length > MAX_URI_BYTES {
         let detail = format!("the URI has {length} bytes: at most {MAX_URI_BYTES} are allowed");
@@ -76,5 +87,8 @@ async fn admit(door: &MiddlewareState, route: &str, parts: &Parts) -> Result<Cal
         return Err(Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_headers", detail));
     }
     csrf::check(&door.state, parts)?;
-    authenticate(&door.state, &door.limits.failures, route, parts).await
+    if let Some(answer) = cors::preflight(&door.state, parts) {
+        return answer.map(Admitted::Preflight);
+    }
+    authenticate(&door.state, &door.limits.failures, route, parts).await.map(Admitted::Caller)
 }

@@ -1,6 +1,7 @@
-//! What holds for every request and answer: authentication, CSRF check, limits, headers, metrics, traces.
+//! What holds for every request and answer: authentication, CSRF check, CORS, limits, headers, metrics, traces.
 
 pub mod authentication;
+pub mod cors;
 pub mod csrf;
 pub mod fallbacks;
 pub mod metrics;

@@ -1,4 +1,4 @@
-//! The parts that operations of the OpenAPI document share: answers, parameters, schemas.
+//! The parts that operations of the OpenAPI document share: answers, parameters, headers.
 
 use serde_json::{Map, Value, json};
 
@@ -13,6 +13,24 @@ impl Answers {
     pub fn content(mut self, status: u16, about: &str, media_type: &str, schema: Value) -> Self {
         let content = json!({ media_type: { "schema": schema } });
         self.0.insert(status.to_string(), json!({ "description": about, "content": content }));
+        self
+    }
+
+    /// A success with JSON of a schema of the components.
+    pub fn json(self, status: u16, about: &str, schema: &str) -> Self {
+        self.content(status, about, "application/json", reference(schema))
+    }
+
+    /// A request that goes on, with where it can be found.
+    pub fn later(mut self, about: &str) -> Self {
+        self = self.json(202, about, "Later");
+        self.0["202"]["headers"] = json!({ "Location": { "$ref": "#/components/headers/Location" } });
+        self
+    }
+
+    /// Another media type of a success that is listed already.
+    pub fn or(mut self, status: u16, media_type: &str, schema: Value) -> Self {
+        self.0[&status.to_string()]["content"][media_type] = json!({ "schema": schema });
         self
     }
 
@@ -58,8 +76,8 @@ impl Answers {
 }
 
 fn problem(status: u16, about: &str) -> Value {
-    let schema = json!({ "$ref": "#/components/schemas/Problem" });
-    let mut answer = json!({ "description": about, "content": { "application/problem+json": { "schema": schema } } });
+    let content = json!({ "application/problem+json": { "schema": reference("Problem") } });
+    let mut answer = json!({ "description": about, "content": content });
     if matches!(status, 429 | 503) {
         answer["headers"] = json!({ "Retry-After": { "$ref": "#/components/headers/Retry-After" } });
     }
@@ -81,6 +99,10 @@ pub fn security_schemes() -> Value {
 pub fn headers() -> Value {
     json!({
         "Caudal-Request": { "description": "id of the request", "schema": { "$ref": "#/components/schemas/Id" } },
+        "Location": {
+            "description": "path of the request, whose status and result are there",
+            "schema": { "type": "string", "format": "uri-reference" },
+        },
         "Retry-After": {
             "description": "seconds until the client should try again",
             "schema": { "type": "integer", "minimum": 1 },
@@ -88,44 +110,12 @@ pub fn headers() -> Value {
     })
 }
 
-/// A parameter of the path.
-pub fn path_param(name: &str) -> Value {
-    json!({ "name": name, "in": "path", "required": true, "schema": { "$ref": "#/components/schemas/Id" } })
+/// A schema of the components.
+pub fn reference(schema: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{schema}") })
 }
 
-pub fn schemas() -> Value {
-    let text = json!({ "type": "string" });
-    let statuses = json!({ "enum": ["queued", "running", "done", "failed", "cancelled"] });
-    json!({
-        "Id": { "type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$" },
-        "Problem": {
-            "description": "RFC 9457",
-            "type": "object",
-            "required": ["type", "title", "status", "code", "detail"],
-            "properties": {
-                "type": text, "title": text, "status": { "type": "integer" }, "detail": text, "request": text,
-                "code": { "type": "string", "description": "stable, for programs" },
-            },
-        },
-        "Later": {
-            "type": "object",
-            "required": ["id", "status"],
-            "properties": {
-                "id": { "$ref": "#/components/schemas/Id" }, "status": statuses,
-                "position": { "type": ["integer", "null"] }, "expected_wait_ms": { "type": ["integer", "null"] },
-            },
-        },
-        "Standing": {
-            "type": "object",
-            "required": ["id", "flow", "status", "created", "updated"],
-            "properties": {
-                "id": { "$ref": "#/components/schemas/Id" }, "flow": text, "status": statuses,
-                "created": { "type": "string", "format": "date-time" },
-                "updated": { "type": "string", "format": "date-time" },
-                "result": { "description": "the result if it is JSON, else its URL" },
-                "result_type": text, "result_length": { "type": "integer" },
-                "error": { "$ref": "#/components/schemas/Problem" },
-            },
-        },
-    })
+/// A parameter of the path.
+pub fn path_param(name: &str) -> Value {
+    json!({ "name": name, "in": "path", "required": true, "schema": reference("Id") })
 }

@@ -2,15 +2,17 @@
 
 use serde_json::{Map, Value, json};
 
-use super::parts::{Answers, path_param, security};
+use super::parts::{Answers, path_param, reference, security};
+use super::schemas;
 use super::setting::Setting;
 use crate::spec::{BodyKind, BodySpec, QueryKind, QueryParam, RouteSpec};
 
-/// One route.
-pub fn describe(route: &RouteSpec, setting: Setting) -> Value {
+/// One route of all that are declared.
+pub fn describe(route: &RouteSpec, all: &[RouteSpec], setting: Setting) -> Value {
     let params: Vec<Value> = route.path_params().map(path_param).chain(route.query.iter().map(query_param)).collect();
-    let answers = if route.reads_record() { of_record(route, setting) } else { of_flow(route, setting) };
+    let answers = if route.reads_record() { of_record(route, all, setting) } else { of_flow(route, setting) };
     let mut operation = json!({
+        "summary": summary(route),
         "parameters": params,
         "security": security(setting, false),
         "responses": answers.with_common(setting, route.method.as_str(), false).into_value(),
@@ -34,9 +36,6 @@ pub fn describe(route: &RouteSpec, setting: Setting) -> Value {
         operation["responses"]["204"] =
             json!({ "description": "accepted; the webhook of Gotenberg-Webhook-Url will be called" });
     }
-    if let Some(flow) = &route.flow {
-        operation["summary"] = json!(format!("starts the flow {flow}"));
-    }
     if route.body.kind != BodyKind::None {
         operation["requestBody"] = json!({ "required": true, "content": body(&route.body) });
     }
@@ -50,35 +49,65 @@ fn is_limited(route: &RouteSpec, setting: Setting) -> bool {
     setting.limits && (route.limit.is_some() || route.class.is_some())
 }
 
-fn of_record(route: &RouteSpec, setting: Setting) -> Answers {
+fn summary(route: &RouteSpec) -> String {
+    match (&route.record, &route.flow) {
+        (Some(record), None) => format!("reads a record of the store {}", record.store),
+        (Some(record), Some(flow)) => {
+            format!("writes a record of the store {} and starts the flow {flow}", record.store)
+        }
+        (None, Some(flow)) => format!("starts the flow {flow}"),
+        (None, None) => String::new(),
+    }
+}
+
+/// The schema of a route's record: what the form of its store makes.
+fn record_of(route: &RouteSpec, all: &[RouteSpec]) -> Value {
+    let store = route.record.as_ref().map(|record| &record.store);
+    let of_store = |other: &&RouteSpec| other.record.as_ref().map(|record| &record.store) == store;
+    let form = all.iter().filter(of_store).find_map(|other| match &other.body.kind {
+        BodyKind::Form { json, .. } => Some(json),
+        _ => None,
+    });
+    form.map_or_else(|| json!({ "type": "object" }), |name| schemas::record(name))
+}
+
+fn of_record(route: &RouteSpec, all: &[RouteSpec], setting: Setting) -> Answers {
     Answers::default()
-        .content(200, "the record", "application/json", json!({ "type": "object" }))
+        .content(200, "the record", "application/json", record_of(route, all))
         .problem(400, "the id is malformed")
         .problem(404, "no record has this id")
         .problem(503, "the service cannot do this right now")
         .problem_if(is_limited(route, setting), 429, "the client is over its rate limit")
 }
 
+/// The successes of a flow's route. A flow answers with JSON or with a file; which, is its operators' business.
+fn results(route: &RouteSpec) -> Answers {
+    if let BodyKind::Form { json: name, .. } = &route.body.kind {
+        let about = "the record, stored; its event is processed afterwards";
+        return Answers::default().content(route.status, about, "application/json", schemas::record(name));
+    }
+    let answers = Answers::default()
+        .later("the request is accepted, and its result will be at Location")
+        .content(route.status, "the result of the flow", "application/json", json!({}))
+        .or(route.status, "*/*", reference("File"));
+    let (about, media_type) = ("all results as events, if Accept asks for them", "text/event-stream");
+    match route.status {
+        200 => answers.or(200, media_type, reference("Events")),
+        _ => answers.content(200, about, media_type, reference("Events")),
+    }
+}
+
 fn of_flow(route: &RouteSpec, setting: Setting) -> Answers {
     let has_record = route.record.is_some();
     let has_body = route.body.kind != BodyKind::None;
+    let answers = results(route);
     let answers = if has_record {
-        let record = json!({ "type": "object" });
-        Answers::default().content(
-            route.status,
-            "the record, stored; its event is processed afterwards",
-            "application/json",
-            record,
-        )
+        answers
     } else {
-        let later = json!({ "$ref": "#/components/schemas/Later" });
-        Answers::default()
-            .content(202, "the request is accepted, and its result will be at Location", "application/json", later)
-            .content(route.status, "the result, or all results as events", "*/*", json!({}))
+        answers
             .problem(409, "the request was cancelled")
+            .otherwise("the flow rejects the content, or the service fails")
     };
-    let answers =
-        if has_record { answers } else { answers.otherwise("the flow rejects the content, or the service fails") };
     answers
         .problem(400, "a parameter, the key or the body is malformed")
         .problem_if(has_body, 408, "the body came too slowly")

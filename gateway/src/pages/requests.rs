@@ -1,11 +1,11 @@
 //! `/v1/requests/{id}`: a request's status, its results as events or as a file, and its cancellation.
 
 use axum::Extension;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use pipeline::{Content, FlowName, OutcomeKind, RequestId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -110,16 +110,17 @@ pub async fn result(
     terminal(&state, last, StatusCode::OK).await.map_err(|problem| problem.with_request(&id))
 }
 
-/// `GET /v1/requests/{id}/events`, from the first result or after `Last-Event-ID`. 204 if nothing can follow, which
+/// `GET /v1/requests/{id}/events`, from the first result or after [`last_event_id`]. 204 if nothing can follow, which
 /// makes an `EventSource` stop reconnecting.
 pub async fn events(
     State(state): State<GatewayState>,
     Extension(caller): Extension<Caller>,
     Segment(id): Segment,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let id = visible(&caller, &id)?;
-    let after = last_event_id(&headers)?;
+    let after = last_event_id(&uri, &headers)?;
     let slot = stream_slot::acquire(&state, &caller)?;
     let follower = Follower::resume(&state, &id, after).await?.ok_or_else(|| unknown(&id))?;
     if follower.ended() {
@@ -128,19 +129,28 @@ pub async fn events(
     Ok(sse::stream(&state, follower, slot, StreamLifetime::of(&caller)))
 }
 
-fn last_event_id(headers: &HeaderMap) -> Result<Option<u32>, Problem> {
-    let Some(given) = headers.get("last-event-id") else { return Ok(None) };
-    let text = given.to_str().unwrap_or_default().trim();
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let wrong = || {
-        Problem::malformed(
-            "bad_last_event_id",
-            "Last-Event-ID must be the id of an event of this request, a whole number",
-        )
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ResumeQuery {
+    last_event_id: Option<String>,
+}
+
+/// The last event that the client has: of the header, else of `lastEventId` in the query, which clients send that
+/// cannot set headers. The header is the newer of the two: a browser that reconnects keeps the URL and adds the header.
+fn last_event_id(uri: &Uri, headers: &HeaderMap) -> Result<Option<u32>, Problem> {
+    let wrong = |name: &str| {
+        let detail = format!("{name} must be the id of an event of this request, once: a whole number");
+        Problem::malformed("bad_last_event_id", detail)
     };
-    text.parse().map(Some).map_err(|_| wrong())
+    let header = headers.get("last-event-id").map(|given| given.to_str().unwrap_or("?").trim());
+    if let Some(text) = header.filter(|text| !text.is_empty()) {
+        return text.parse().map(Some).map_err(|_| wrong("Last-Event-ID"));
+    }
+    let query = Query::<ResumeQuery>::try_from_uri(uri).map_err(|_| wrong("lastEventId"))?;
+    match query.0.last_event_id.filter(|text| !text.is_empty()) {
+        Some(text) => text.parse().map(Some).map_err(|_| wrong("lastEventId")),
+        None => Ok(None),
+    }
 }
 
 /// `DELETE /v1/requests/{id}`: cancels the request.

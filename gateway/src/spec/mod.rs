@@ -8,6 +8,7 @@ mod jwt;
 mod limits;
 mod loopback;
 mod names;
+mod origins;
 mod proxies;
 mod query;
 mod rate;
@@ -63,8 +64,9 @@ impl GatewaySpec {
         Self { service, service_places, auth, limits, routes }
     }
 
-    /// Checks each route, the routes against each other, and their classes of limits.
+    /// Checks the origins, each route, the routes against each other, and their classes of limits.
     pub fn check(&self, problems: &mut Problems) {
+        origins::check(&self.service.origins, &self.service_places, problems);
         check::check(&self.routes, problems);
         self.limits.classes.check(&self.routes, problems);
     }

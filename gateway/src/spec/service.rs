@@ -21,8 +21,8 @@ pub struct ServiceSpec {
     pub insecure: bool,
     /// Networks of proxies whose forwarding headers, `X-Forwarded-For` or `Forwarded`, are trusted.
     pub trusted_proxies: Proxies,
-    /// Origins of pages, besides our own, that may open a WebSocket or send requests that change something, such as
-    /// `https://app.example`. On loopback without authentication, their hosts are also the only host names that
+    /// Origins of pages, besides our own, that may send requests that change something, read the answers (CORS), and
+    /// open a WebSocket, such as `https://app.example`, or `capacitor://localhost` for a web view. On loopback without authentication, their hosts are also the only host names that
     /// requests may name, besides `localhost` and IP addresses.
     pub origins: Vec<String>,
     /// The certificate, if the service itself terminates TLS.

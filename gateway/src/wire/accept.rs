@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, Peer};
 use super::tls::Tls;
+use super::unread_body::Discards;
 use crate::capacity::open_counts::{OpenCount, OpenCounts};
 use crate::identity::caller::Client;
 use crate::state::GatewayState;
@@ -30,6 +31,7 @@ pub struct Acceptor {
     permits: Arc<Semaphore>,
     /// Connections by address.
     counts: Arc<OpenCounts>,
+    discards: Arc<Discards>,
     graceful: GracefulShutdown,
     /// Cancelled when the grace of a shutdown is over.
     abort: CancellationToken,
@@ -39,7 +41,8 @@ impl Acceptor {
     pub fn new(app: Router, state: GatewayState, tls: Option<Arc<Tls>>) -> Self {
         let (counts, graceful, abort) = (Arc::default(), GracefulShutdown::new(), CancellationToken::new());
         let permits = Arc::new(Semaphore::new(state.limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
-        Self { app, state, tls, permits, counts, graceful, abort }
+        let discards = Arc::new(Discards::new(state.clone()));
+        Self { app, state, tls, permits, counts, discards, graceful, abort }
     }
 
     /// Accepts connections until `shutdown`.
@@ -110,6 +113,7 @@ impl Acceptor {
             state: self.state.clone(),
             tls: self.tls.clone(),
             peer: Peer(peer.ip()),
+            discards: Arc::clone(&self.discards),
             watcher: self.graceful.watcher(),
         };
         let abort = self.abort.clone();

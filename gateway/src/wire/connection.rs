@@ -30,6 +30,7 @@ use super::inbound_check::InboundCheck;
 use super::protocol::{Protocol, detect};
 use super::socket::Socket;
 use super::tls::Tls;
+use super::unread_body::{self, Discards};
 use crate::spec::LimitsSpec;
 use crate::state::GatewayState;
 
@@ -46,6 +47,7 @@ pub struct Connection {
     pub state: GatewayState,
     pub tls: Option<Arc<Tls>>,
     pub peer: Peer,
+    pub discards: Arc<Discards>,
     /// A shutdown waits until this is dropped.
     pub watcher: Watcher,
 }
@@ -96,18 +98,20 @@ impl Connection {
     ) -> impl Future<Output = hyper::Result<()>> {
         let upgraded = Arc::new(AtomicBool::new(false));
         let io = self.socket(stream, first, InboundCheck::http1(Arc::clone(&upgraded)));
-        let (app, peer, closing) = (self.app, self.peer, self.state.closing.clone());
+        let (app, peer, discards) = (self.app, self.peer, self.discards);
+        let closing = self.state.closing.clone();
         let service = service_fn(move |request| {
-            let (answered, upgraded) = (answer(app.clone(), peer, request), Arc::clone(&upgraded));
+            let answered = answer(app.clone(), peer, Arc::clone(&discards), request);
+            let upgraded = Arc::clone(&upgraded);
             let closing = closing.clone();
             // On the heap while it runs: the connection would reserve its size otherwise, and most connections are
             // idle.
             Box::pin(async move {
-                let mut response = answered.await?;
+                let Answered { mut response, is_last } = answered.await?;
                 let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
                 // The client switches protocols only once it has read this response.
                 upgraded.fetch_or(switches, Ordering::Release);
-                if closing.is_cancelled() && !switches {
+                if (is_last || closing.is_cancelled()) && !switches {
                     // Or the client would send its next request to a connection that is about to be closed.
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -127,11 +131,13 @@ impl Connection {
         let (idle_limit, write_limit) =
             (Duration::from_millis(limits.header_ms), Duration::from_millis(limits.write_ms));
         let io = self.socket(stream, first, InboundCheck::http2(idle_limit));
-        let (app, peer, requests) = (self.app, self.peer, OpenRequests::new());
+        let (app, peer, discards) = (self.app, self.peer, self.discards);
+        let requests = OpenRequests::new();
         let table = Arc::clone(&requests);
         let service = service_fn(move |request| {
-            let (answered, request) = (answer(app.clone(), peer, request), table.begin());
-            async move { Ok::<_, Infallible>(answered.await?.map(|body| MonitoredBody { body, request })) }
+            let answered = answer(app.clone(), peer, Arc::clone(&discards), request);
+            let request = table.begin();
+            async move { Ok::<_, Infallible>(answered.await?.response.map(|body| MonitoredBody { body, request })) }
         });
         let connection = http2_builder(limits).serve_connection(io, service);
         tokio::pin!(connection);
@@ -184,10 +190,23 @@ where
     connection.await
 }
 
-async fn answer(mut app: Router, peer: Peer, request: Request<Incoming>) -> Result<Response, Infallible> {
-    let mut request = request.map(Body::new);
+/// An answer, and whether an HTTP/1 connection ends with it because its request is not read to the end.
+struct Answered {
+    response: Response,
+    is_last: bool,
+}
+
+async fn answer(
+    mut app: Router,
+    peer: Peer,
+    discards: Arc<Discards>,
+    request: Request<Incoming>,
+) -> Result<Answered, Infallible> {
+    let (mut request, unread) = unread_body::watch(request);
     request.extensions_mut().insert(peer);
-    app.call(request).await
+    let response = app.call(request).await?;
+    let is_last = !discards.begin(peer.0, &unread, response.status());
+    Ok(Answered { response, is_last })
 }
 
 fn http1_builder(limits: &LimitsSpec) -> http1::Builder {

@@ -10,3 +10,4 @@ mod inbound_check;
 mod protocol;
 mod socket;
 pub mod tls;
+mod unread_body;

@@ -57,6 +57,37 @@ async fn events_resume_on_another_gateway_without_gap_or_repeat() {
     problem(wrong, 400, "bad_last_event_id").await;
 }
 
+/// Clients that cannot set headers resume by the query (polyfills of `EventSource`, a page that was reloaded).
+#[tokio::test]
+async fn events_resume_after_the_id_in_the_query_unless_the_header_has_one() {
+    let service = Service::start("").await;
+    let id = accepted(&service).await;
+    service.publish(&id, OutcomeKind::Data, 1, Content::json(&json!({}))).await;
+    service.publish(&id, OutcomeKind::Done, 2, Content::json(&json!({}))).await;
+    let url = format!("/v1/requests/{id}/events");
+    for (query, header, ids) in [
+        ("?lastEventId=0", None, vec!["1", "2"]),
+        ("?other=x&lastEventId=1", None, vec!["2"]),
+        ("?lastEventId=", None, vec!["0", "1", "2"]),
+        ("?lastEventId=0", Some(""), vec!["1", "2"]),
+        ("?lastEventId=0", Some("1"), vec!["2"]),
+        ("?lastEventId=x", Some("1"), vec!["2"]),
+        ("?lasteventid=1", None, vec!["0", "1", "2"]),
+    ] {
+        let request = service.get(&format!("{url}{query}"));
+        let request = header.into_iter().fold(request, |request, id| request.header("last-event-id", id));
+        let (text, _) = read_events(request.send().await.unwrap()).await;
+        let seen: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("id: ")).collect();
+        assert_eq!(seen, ids, "{query} {header:?}");
+    }
+    assert_eq!(service.get(&format!("{url}?lastEventId=2")).send().await.unwrap().status(), 204);
+    for query in ["?lastEventId=x", "?lastEventId=-1", "?lastEventId=1.0", "?lastEventId=1&lastEventId=2"] {
+        let refused = service.get(&format!("{url}{query}")).send().await.unwrap();
+        let body = problem(refused, 400, "bad_last_event_id").await;
+        assert!(body["detail"].as_str().unwrap().contains("lastEventId"), "{query}: {body}");
+    }
+}
+
 /// Each attempt counts its results from one, and the second may have fewer than the first.
 #[tokio::test]
 async fn the_end_has_a_higher_id_than_the_results_of_an_earlier_attempt() {
