@@ -9,8 +9,9 @@ nothing, prints nothing and takes a few hundredths of a second.
 LibreOffice, which converts documents, is installed from the system's packages (Debian, Ubuntu). If that needs a
 password, the script does not ask for it but prints the command. Everything else works without LibreOffice.
 
-With `--test`, LibreOffice is required, and the tests' dependencies are installed: Chromium with its driver, and docxtpl
-into `.caudal/docxtpl` (`docxtpl.txt` lists its wheels). Python 3.9 or newer, standard library only.
+With `--test`, LibreOffice is required, and the tests' dependencies are installed: Chromium with its driver, and two Python
+libraries, docxtpl and nats-py, into folders of their own (`docxtpl.txt` and `nats-py.txt` list their wheels). Python 3.9
+or newer, standard library only.
 """
 
 import argparse
@@ -62,9 +63,9 @@ PARTS = [
     },
 ]
 
-# docxtpl, which a test compares with: its requirements file and its folder. Only the tests use it.
-DOCXTPL = REPOSITORY / "scripts" / "docxtpl.txt"
-DOCXTPL_TARGET = "docxtpl"
+# Python libraries that only the tests use, and the package by which each is recognised. `NAME.txt` beside this script is
+# the requirements file, `.caudal/NAME` the folder.
+LIBRARIES = {"docxtpl": "docxtpl", "nats-py": "nats"}
 
 BROWSER_PACKAGES = ["chromium", "chromium-driver"]
 
@@ -84,7 +85,7 @@ class SetupError(Exception):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--test", action="store_true", help="also what the tests need: LibreOffice, Chromium, docxtpl")
+    parser.add_argument("--test", action="store_true", help="also what the tests need: LibreOffice, Chromium, libraries")
     parser.add_argument("--prefix", type=Path, default=REPOSITORY / ".caudal", help="install here (default: .caudal)")
     args = parser.parse_args()
     try:
@@ -92,7 +93,8 @@ def main():
         check_compiler()
         install_office(required=args.test)
         if args.test:
-            install_docxtpl(args.prefix)
+            for name in LIBRARIES:
+                install_library(args.prefix, name)
             install_browser()
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
@@ -229,29 +231,29 @@ def check_compiler():
     )
 
 
-def install_docxtpl(prefix):
-    """Installs docxtpl and its dependencies into their own folder; pip checks the hash of every wheel."""
+def install_library(prefix, name):
+    """Installs a library and its dependencies into their own folder; pip checks the hash of every file."""
+    requirements, target = REPOSITORY / "scripts" / f"{name}.txt", prefix / name
     record_file = prefix / "setup.json"
     record = read_record(record_file)
-    # Two of the packages are compiled for one version of Python.
-    wanted = {"version": f"{digest_of(DOCXTPL)} {platform.python_version()}"}
-    target = prefix / DOCXTPL_TARGET
-    if record.get(DOCXTPL_TARGET) == wanted and (target / "docxtpl").is_dir():
+    # Some of the packages are compiled for one version of Python.
+    wanted = {"version": f"{digest_of(requirements)} {platform.python_version()}"}
+    if record.get(name) == wanted and (target / LIBRARIES[name]).is_dir():
         return
-    print("setup: downloading docxtpl, which a test compares with", flush=True)
+    print(f"setup: downloading {name}, which a test uses", flush=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{DOCXTPL_TARGET}-", dir=prefix) as folder:
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=prefix) as folder:
         command = pip() + ["install", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps"]
-        command += ["--only-binary=:all:", "--require-hashes", "--target", folder, "--requirement", str(DOCXTPL)]
+        command += ["--only-binary=:all:", "--require-hashes", "--target", folder, "--requirement", str(requirements)]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode != 0:
             raise SetupError(
-                "pip could not install docxtpl, which a test compares with. pip needs the network, or a mirror in "
+                f"pip could not install {name}, which a test uses. pip needs the network, or a mirror in "
                 f"its settings (PIP_INDEX_URL), and CPython 3.10 to 3.14. Output of pip:\n{last_lines(done.stdout)}"
             )
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(folder, target)
-    record[DOCXTPL_TARGET] = wanted
+    record[name] = wanted
     replace(record_file, lambda file: file.write(json.dumps(record, indent=2).encode() + b"\n"), 0o644)
 
 

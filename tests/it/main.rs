@@ -18,6 +18,7 @@ mod gendoc;
 mod memory_under_load;
 mod metrics;
 mod onnx_model;
+mod readme;
 mod reports;
 mod send;
 mod send_restarts;

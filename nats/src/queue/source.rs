@@ -1,12 +1,12 @@
 //! The source of a lane: decoded events for the engine. Events that cannot be decoded, or that were delivered too
-//! often, are dead-lettered here.
+//! often, are dead-lettered here, and their requests fail.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use pipeline::{
-    Acknowledge, DeadLetter, Delivery, Envelope, FlowName, Lane, Payload, Rejection, Settlement, Source, SourceBounds,
-    TransportError,
+    Acknowledge, DeadLetter, Delivery, Envelope, FlowName, Lane, Payload, Rejection, RequestId, Settlement, Source,
+    SourceBounds, TransportError,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -111,16 +111,9 @@ impl Drop for LaneSource {
 impl LaneSource {
     /// The decoded event and the number of this delivery.
     fn decode(&mut self, raw: &RawDelivery) -> (Result<(Envelope, Payload), Rejection>, u32) {
-        let position = raw.message.reply.as_ref().and_then(|reply| DeliveryPosition::parse(reply));
-        let attempt = position.map_or(1, |position| u32::try_from(position.delivered).unwrap_or(u32::MAX));
-        let arrival = Arrival {
-            flow: &self.flow.name,
-            lane: self.lane,
-            answers: self.flow.topology.answers,
-            attempt,
-            sequence: position.map_or(0, |position| position.stream_sequence),
-        };
-        (cloud_event::decode(&raw.message, &arrival, &mut self.cache), attempt)
+        let flow = Arc::clone(&self.flow);
+        let arrival = arrival(&flow, self.lane, raw);
+        (cloud_event::decode(&raw.message, &arrival, &mut self.cache), arrival.attempt)
     }
 
     /// Dead-letters an event that was delivered again and again and never settled.
@@ -135,19 +128,31 @@ impl LaneSource {
         let letter = DeadLetter { envelope, payload, stage, faults: 0, cause: cause.clone(), error: None };
         let stored = async {
             dead_letters::store(&self.broker, letter).await?;
-            match request {
-                Some(request) => results::publish_failed(&self.broker, &request, &self.flow.name, &cause).await,
-                None => Ok(()),
-            }
+            self.tell(request.as_ref(), &cause).await
         };
         self.settle(in_flight, stored.await).await;
     }
 
+    /// Dead-letters an event that cannot be decoded, under its id, as far as one can be read.
     async fn dead_letter_unreadable(&self, raw: RawDelivery, cause: Rejection) {
-        tracing::warn!(flow = %self.flow.name, %cause, "an event that cannot be decoded is dead-lettered");
-        let flow = &self.flow.name;
-        let stored = dead_letters::store_unreadable(&self.broker, flow, self.lane, &raw.message, INTAKE, &cause).await;
-        self.settle(raw.in_flight, stored).await;
+        let arrival = arrival(&self.flow, self.lane, &raw);
+        let (id, request) = cloud_event::salvage(&raw.message, &arrival)
+            .map_or((None, None), |(envelope, _)| (Some(envelope.id), envelope.request));
+        let event = id.as_ref().map(tracing::field::display);
+        tracing::warn!(flow = %self.flow.name, event, %cause, "an event that cannot be decoded is dead-lettered");
+        let stored = async {
+            dead_letters::store_unreadable(&self.broker, &arrival, &raw.message, id.as_ref(), INTAKE, &cause).await?;
+            self.tell(request.as_ref(), &cause).await
+        };
+        self.settle(raw.in_flight, stored.await).await;
+    }
+
+    /// Ends the request, if there is one: its publisher may wait for it.
+    async fn tell(&self, request: Option<&RequestId>, cause: &Rejection) -> Result<(), TransportError> {
+        match request {
+            Some(request) => results::publish_failed(&self.broker, request, &self.flow.name, cause).await,
+            None => Ok(()),
+        }
     }
 
     /// Removes a dead-lettered event from the queue, or has it redelivered if its dead letter was not stored.
@@ -161,6 +166,18 @@ impl LaneSource {
             }
         };
         in_flight.settle(settlement).await;
+    }
+}
+
+/// What is known of a message from its delivery.
+fn arrival<'f>(flow: &'f DeclaredFlow, lane: Lane, raw: &RawDelivery) -> Arrival<'f> {
+    let position = raw.message.reply.as_ref().and_then(|reply| DeliveryPosition::parse(reply));
+    Arrival {
+        flow: &flow.name,
+        lane,
+        answers: flow.topology.answers,
+        attempt: position.map_or(1, |position| u32::try_from(position.delivered).unwrap_or(u32::MAX)),
+        sequence: position.map_or(0, |position| position.stream_sequence),
     }
 }
 

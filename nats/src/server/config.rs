@@ -97,11 +97,13 @@ fn host(ip: IpAddr) -> String {
 }
 
 /// Writes the users and their permissions: this process may do everything; publishers may publish events, read
-/// results and look up what they may read; MQTT devices have no access to the API.
+/// results and look up what they may read, with inboxes under any prefix; MQTT devices have no access to the API.
 fn users(text: &mut String, keys: &Keys) {
     let results = subjects::RESULTS;
     let publish: Vec<String> = [
         "ev.>".to_owned(),
+        // Limits and usage. Client libraries ask whether JetStream is there before they use it.
+        "$JS.API.INFO".to_owned(),
         // Names and subjects only. Client libraries look up the stream of a subject before they subscribe.
         "$JS.API.STREAM.NAMES".to_owned(),
         format!("$JS.API.STREAM.INFO.{results}"),
@@ -122,14 +124,15 @@ fn users(text: &mut String, keys: &Keys) {
     .to_vec();
     let _ = writeln!(text, "authorization {{ users: [");
     let _ = writeln!(text, "  {{ nkey: {} }}", keys.own);
+    let inboxes = format!("{INBOX_PREFIX}.>");
     let _ = writeln!(
         text,
-        "  {{ nkey: {}, permissions: {{ publish: [{}], subscribe: [\"_INBOX.>\", \"res.>\", \"dead.>\"] }} }}",
+        "  {{ nkey: {}, permissions: {{ publish: [{}], subscribe: {{ deny: [{}] }} }} }}",
         keys.publisher,
-        publish.join(", ")
+        publish.join(", "),
+        list(&[SERVER_API, OWN_SUBJECTS, UNREAD_SUBJECTS, &[&inboxes]])
     );
     if let Some(password) = &keys.mqtt {
-        let inboxes = format!("{INBOX_PREFIX}.>");
         let _ = writeln!(
             text,
             "  {{ user: mqtt, password: \"{password}\", permissions: {{ publish: {{ deny: [{}] }}, \
@@ -143,6 +146,8 @@ fn users(text: &mut String, keys: &Keys) {
 
 /// The servers' own interfaces.
 const SERVER_API: &[&str] = &["$JS.>", "$SYS.>"];
+/// What publishers may not read besides: others' events, devices' sessions, and what the service tells itself.
+const UNREAD_SUBJECTS: &[&str] = &["ev.>", "$MQTT.>", "canary.>", "cancel.>", "ledger", "refusing.*"];
 /// What only the service itself reads and writes: questions whether a process lives, bodies and records.
 const OWN_SUBJECTS: &[&str] = &["alive.>", "blob.>", "own.>", "rec.>"];
 /// What only the service writes.

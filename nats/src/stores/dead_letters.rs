@@ -3,21 +3,23 @@
 //! These headers are added to the event's own: `Caudal-Stage`, `Caudal-Faults` (how often it failed), `Caudal-Attempts`
 //! (deliveries), `Caudal-Cause` (JSON: status, code, detail), `Caudal-Error` (the last error, for the operator of the
 //! service) and `Caudal-MessageId` (the event's own `Nats-Msg-Id`; the dead letter has another). An event that could not
-//! be decoded is stored with all headers it had, except those of the broker.
+//! be decoded is stored with all headers it had, except those of the broker. No letter is refused for its size: what does
+//! not fit is left out.
 
 use std::collections::HashSet;
+use std::str::FromStr;
 
-use async_nats::header::NATS_MESSAGE_ID;
+use async_nats::header::{HeaderValue, NATS_MESSAGE_ID};
 use async_nats::{HeaderMap, Message};
+use bytes::Bytes;
 use pipeline::{
     Content, DeadLetter, Envelope, FlowName, Lane, Payload, Rejection, StoredDeadLetter, Token, TransportError,
 };
 
 use crate::link::broker::Broker;
 use crate::link::direct_get::{self, Page, StoredMessage};
-use crate::link::publish::{OutgoingMessage, publish};
+use crate::link::publish::{OutgoingMessage, PublishFailure, publish};
 use crate::wire::cloud_event::{self, Arrival, AttributeCache};
-use crate::wire::delivery_position::DeliveryPosition;
 use crate::wire::headers;
 use crate::wire::payload;
 use crate::wire::subjects;
@@ -30,8 +32,12 @@ const FAULTS: &str = "Caudal-Faults";
 const ERROR: &str = "Caudal-Error";
 const MESSAGE_ID: &str = "Caudal-MessageId";
 
-/// Bytes of an error's text that are stored.
+/// Bytes of an error's text, a cause's detail or a message id that are stored.
 const MAX_ERROR: usize = 4 << 10;
+/// Bytes of a publisher's headers that are stored: the server takes 64 KiB for all headers together.
+const MAX_GIVEN_HEADERS: usize = 48 << 10;
+/// Bytes of a header line besides name and value.
+const LINE: usize = 4;
 
 /// Bounds of one page of dead letters.
 const PAGE: Page = Page { messages: 128, bytes: 4 << 20 };
@@ -59,23 +65,24 @@ pub async fn store(broker: &Broker, letter: DeadLetter) -> Result<(), TransportE
     publish_letter(broker, &envelope.flow, build).await
 }
 
-/// Stores a message that could not be decoded.
+/// Stores a message that could not be decoded. `id` is that of the event, if one could be read.
 pub async fn store_unreadable(
     broker: &Broker,
-    flow: &FlowName,
-    lane: Lane,
+    arrival: &Arrival<'_>,
     message: &Message,
+    id: Option<&Token>,
     stage: &str,
     cause: &Rejection,
 ) -> Result<(), TransportError> {
+    let (flow, lane) = (arrival.flow, arrival.lane);
+    let given = message.headers.as_ref().and_then(|given| headers::get(given, "Nats-Msg-Id"));
     let build = || {
         let mut headers = headers_without_commands(message.headers.as_ref());
-        if let Some(id) = message.headers.as_ref().and_then(|given| given.get(NATS_MESSAGE_ID)) {
-            headers::put(&mut headers, MESSAGE_ID, id.as_str())?;
+        // The id of an MQTT message is in no header.
+        if let Some(id) = given.or(id.map(Token::as_str)) {
+            headers::put(&mut headers, MESSAGE_ID, &one_line(id))?;
         }
-        let position = message.reply.as_ref().and_then(|reply| DeliveryPosition::parse(reply));
-        let sequence = position.map_or(0, |position| position.stream_sequence);
-        headers::put_message_id(&mut headers, &format!("{flow}.{sequence}.unreadable"))?;
+        headers::put_message_id(&mut headers, &format!("{flow}.{}.unreadable", arrival.sequence))?;
         add_cause(&mut headers, lane, stage, cause)?;
         Ok(OutgoingMessage { subject: subjects::dead_letter_subject(flow), headers, payload: message.payload.clone() })
     };
@@ -87,13 +94,31 @@ async fn publish_letter(
     flow: &FlowName,
     build: impl Fn() -> Result<OutgoingMessage, TransportError>,
 ) -> Result<(), TransportError> {
-    publish(broker, &broker.results, build).await.map_err(|failure| failure.of_store("dead letters"))?;
+    let stored = match publish(broker, &broker.results, &build).await {
+        Err(PublishFailure::Refused(why)) => {
+            publish(broker, &broker.results, || Ok(without_body(build()?, &why))).await
+        }
+        stored => stored,
+    };
+    stored.map_err(|failure| failure.of_store("dead letters"))?;
     metrics::counter!("caudal_dead_letters_total", "flow" => flow.to_string()).increment(1);
     Ok(())
 }
 
+/// A letter that is too large for the broker with the headers it has in addition to the event's: without its body, it
+/// still tells what failed.
+fn without_body(letter: OutgoingMessage, why: &TransportError) -> OutgoingMessage {
+    let OutgoingMessage { subject, mut headers, payload } = letter;
+    let error = one_line(&format!("the body of {} bytes is not stored: {why}", payload.len()));
+    if headers::put(&mut headers, ERROR, &error).is_err() {
+        tracing::error!(%subject, %why, "a dead letter is stored without its body");
+    }
+    OutgoingMessage { subject, headers, payload: Bytes::new() }
+}
+
 fn add_cause(headers: &mut HeaderMap, lane: Lane, stage: &str, cause: &Rejection) -> Result<(), TransportError> {
-    let cause = serde_json::to_string(cause).map_err(TransportError::unavailable)?;
+    let cause = Rejection { detail: headers::cut(cause.detail.clone(), MAX_ERROR), ..cause.clone() };
+    let cause = serde_json::to_string(&cause).map_err(TransportError::unavailable)?;
     headers::put(headers, LANE, lane.as_str())?;
     headers::put(headers, STAGE, stage)?;
     headers::put(headers, CAUSE, &cause)
@@ -105,14 +130,24 @@ fn one_line(text: &str) -> String {
     shown.replace(['\r', '\n'], " ")
 }
 
-/// The headers of a publisher without `Nats-*`, which the broker would obey (for example delete other messages).
+/// The headers of a publisher without `Nats-*`, which the broker would obey (for example delete other messages), and without
+/// those of dead letters; the shortest first, as far as there is room.
 fn headers_without_commands(given: Option<&HeaderMap>) -> HeaderMap {
+    let of_letters = |name: &str| [ATTEMPTS, FAULTS, ERROR].iter().any(|own| name.eq_ignore_ascii_case(own));
+    let is_command = |name: &str| name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("nats-"));
+    let given = given.into_iter().flat_map(HeaderMap::iter);
+    let mut given: Vec<_> = given
+        .flat_map(|(name, values)| values.iter().map(move |value| (name, value)))
+        .filter(|(name, _)| !is_command(name.as_ref()) && !of_letters(name.as_ref()))
+        .map(|(name, value)| (AsRef::<str>::as_ref(name).len() + value.as_str().len(), name, value))
+        .collect();
+    given.sort_unstable_by_key(|(length, ..)| *length);
     let mut kept = HeaderMap::new();
-    for (name, values) in given.into_iter().flat_map(HeaderMap::iter) {
-        let text: &str = name.as_ref();
-        if !text.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("nats-")) {
-            values.iter().for_each(|value| kept.append(name.clone(), value.clone()));
-        }
+    let mut room = MAX_GIVEN_HEADERS;
+    for (length, name, value) in given {
+        let Some(left) = room.checked_sub(length + LINE) else { break };
+        room = left;
+        kept.append(name.clone(), value.clone());
     }
     kept
 }
@@ -163,12 +198,16 @@ fn decode(stored: StoredMessage) -> Option<StoredDeadLetter> {
         Some("bulk") => Lane::Bulk,
         _ => Lane::Interactive,
     };
+    let mut given = stored.headers.clone();
+    if let Some(id) = headers::get(&given, MESSAGE_ID).and_then(|id| HeaderValue::from_str(id).ok()) {
+        given.insert(NATS_MESSAGE_ID, id);
+    }
     let message = Message {
         subject: subject.into(),
         reply: None,
         length: stored.payload.len(),
         payload: stored.payload.clone(),
-        headers: Some(stored.headers.clone()),
+        headers: Some(given),
         status: None,
         description: None,
     };
@@ -176,7 +215,7 @@ fn decode(stored: StoredMessage) -> Option<StoredDeadLetter> {
     let arrival = Arrival { flow: &flow, lane, answers: false, attempt, sequence: stored.sequence };
     let (envelope, payload) = match cloud_event::decode(&message, &arrival, &mut AttributeCache::default()) {
         Ok(read) => read,
-        Err(_) => unreadable(&flow, lane, &stored),
+        Err(_) => cloud_event::salvage(&message, &arrival).unwrap_or_else(|| unnamed(&flow, lane, &stored)),
     };
     let faults = headers::get(&stored.headers, FAULTS).and_then(|text| text.parse().ok()).unwrap_or(0);
     let error = headers::get(&stored.headers, ERROR).map(Into::into);
@@ -186,8 +225,8 @@ fn decode(stored: StoredMessage) -> Option<StoredDeadLetter> {
     })
 }
 
-/// Stands for an event that could not be decoded: its bytes, with an id made from its position.
-fn unreadable(flow: &FlowName, lane: Lane, stored: &StoredMessage) -> (Envelope, Payload) {
+/// Stands for an event without a valid id: its bytes, with an id made from its position.
+fn unnamed(flow: &FlowName, lane: Lane, stored: &StoredMessage) -> (Envelope, Payload) {
     let id = Token::new(&format!("unreadable-{}", stored.sequence)).unwrap_or_else(|_| Token::random());
     let mut envelope = Envelope::new(flow.clone(), id);
     envelope.lane = lane;
@@ -228,7 +267,7 @@ mod tests {
     #[test]
     fn a_publishers_commands_to_the_broker_are_not_stored() {
         let mut given = HeaderMap::new();
-        for name in ["Nats-Rollup", "nats-msg-id", "ce-id", "x-own"] {
+        for name in ["Nats-Rollup", "nats-msg-id", "ce-id", "x-own", "Caudal-Faults", "caudal-error"] {
             given.insert(name, "x");
         }
         let kept = headers_without_commands(Some(&given));
@@ -247,9 +286,44 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_event_is_named_by_its_position() {
+    fn an_event_without_an_id_is_named_by_its_position() {
         let dead = decode(stored(&[("Nats-Subject", "dead.f"), CAUSE_HEADER])).unwrap();
         assert_eq!(dead.letter.envelope.id.as_str(), "unreadable-7");
+    }
+
+    #[test]
+    fn an_unreadable_event_has_its_own_id() {
+        let own = |given: &[(&'static str, &str)]| {
+            let given = [&[("Nats-Subject", "dead.f"), CAUSE_HEADER, ("ce-time", "noon")], given].concat();
+            decode(stored(&given)).unwrap().letter.envelope.id.to_string()
+        };
+        assert_eq!(own(&[("Ce-Id", "e1")]), "e1");
+        // The letter itself has another message id.
+        assert_eq!(own(&[("Nats-Msg-Id", "f.7.unreadable"), (MESSAGE_ID, "m1")]), "m1");
+    }
+
+    #[test]
+    fn headers_are_stored_as_far_as_there_is_room() {
+        let mut given = HeaderMap::new();
+        given.insert("ce-id", "e1");
+        given.insert("x-most", "x".repeat(60 << 10));
+        let kept = headers_without_commands(Some(&given));
+        assert_eq!((kept.len(), headers::get(&kept, "ce-id")), (1, Some("e1")));
+    }
+
+    #[test]
+    fn a_letter_without_its_body_says_so() {
+        let letter = OutgoingMessage { subject: "dead.f".into(), headers: HeaderMap::new(), payload: "12345".into() };
+        let left = without_body(letter, &headers::refused("too large".into()));
+        assert!(left.payload.is_empty());
+        assert!(headers::get(&left.headers, ERROR).unwrap().contains("5 bytes"));
+    }
+
+    #[test]
+    fn the_detail_of_a_cause_fits_into_its_header() {
+        let mut headers = HeaderMap::new();
+        let cause = Rejection::unusable("x", "ä\n".repeat(60 << 10));
+        assert!(add_cause(&mut headers, Lane::Bulk, "s", &cause).is_ok());
     }
 
     #[test]

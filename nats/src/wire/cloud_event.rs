@@ -1,8 +1,9 @@
 //! An event as a NATS message and back: CloudEvents 1.0 in binary mode, attributes in headers.
 //!
 //! Encoding refuses what would break the protocol (a line break in a value) or exceed a bound (see [`MAX_MESSAGE`]).
-//! Decoding is tolerant, because publishers in any language write these messages: only an id is required, and every
-//! header that is present must be well-formed.
+//! Decoding is tolerant, because publishers in any language write these messages: only an id is required, the case of
+//! names makes no difference, and every header that is present must be well-formed. What cannot be encoded again is
+//! refused: it could not become a dead letter. Of a refused message, [`salvage`] reads what can be read.
 //!
 //! | header | value |
 //! | --- | --- |
@@ -19,27 +20,31 @@
 
 use std::sync::Arc;
 
-use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::{HeaderMap, Message};
+use bytes::Bytes;
 use pipeline::{
-    Claim, Envelope, FlowName, Lane, Params, Payload, Rejection, Token, TransportError, parse_message, shortened,
+    Body, Claim, Content, Envelope, FlowName, Lane, Params, Payload, Rejection, Token, TransportError, parse_message,
+    shortened,
 };
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::wire::headers::{CLAIM, CONTENT_TYPE, TIME, get, malformed, put, put_claim, put_message_id, rfc3339};
+use crate::wire::headers::{
+    CLAIM, CONTENT_TYPE, MAX_HEADER, TIME, get, malformed, put, put_claim, put_message_id, rfc3339,
+};
 use crate::wire::payload::{self, EncodedPayload};
 
 /// Largest message of a flow or result, headers included, in bytes: inline content is at most 256 KiB, a third more as
 /// base64, JSON up to 1 MiB. A pull must ask for more bytes than this, or the broker would never deliver the largest.
 pub const MAX_MESSAGE: usize = (1 << 20) + (128 << 10);
-/// Longest `ce-type`, `ce-source` or `traceparent` accepted from a publisher, in bytes.
+/// Longest `ce-type`, `ce-source`, `traceparent` or `content-type` accepted from a publisher, in bytes.
 const MAX_ATTRIBUTE: usize = 1 << 10;
 /// Longest piece of a header that a message quotes, in characters.
 const MAX_SHOWN: usize = 64;
 
 const ID: &str = "ce-id";
+const MESSAGE_ID: &str = "Nats-Msg-Id";
 const SPEC_VERSION: &str = "ce-specversion";
 const TYPE: &str = "ce-type";
 const SOURCE: &str = "ce-source";
@@ -121,208 +126,139 @@ pub fn decode(
     arrival: &Arrival<'_>,
     cache: &mut AttributeCache,
 ) -> Result<(Envelope, Payload), Rejection> {
+    let (read, problem) = read(message, arrival, cache);
+    match (read, problem) {
+        (Some(event), None) => Ok(event),
+        (_, Some(problem)) => Err(problem),
+        (None, None) => Err(malformed("no_id", "the event has no id: set the header ce-id".into())),
+    }
+}
+
+/// What can be read of a message that [`decode`] refuses: malformed headers as if they were absent, a malformed body as
+/// bytes. `None` if it has no valid id.
+pub fn salvage(message: &Message, arrival: &Arrival<'_>) -> Option<(Envelope, Payload)> {
+    read(message, arrival, &mut AttributeCache::default()).0
+}
+
+/// The event, if it has an id, and the first problem that was met.
+fn read(
+    message: &Message,
+    arrival: &Arrival<'_>,
+    cache: &mut AttributeCache,
+) -> (Option<(Envelope, Payload)>, Option<Rejection>) {
     let none = HeaderMap::new();
-    let headers = message.headers.as_ref().unwrap_or(&none);
-    let id = event_id(headers, arrival)?;
-    let request = match get(headers, REQUEST) {
-        Some(text) => Some(token(REQUEST, text)?),
-        None => arrival.answers.then(|| id.clone()),
-    };
-    let kind = attribute(headers, TYPE)?.unwrap_or("caudal.event");
-    let source = attribute(headers, SOURCE)?.unwrap_or("/");
+    let mut reader = Reader { headers: message.headers.as_ref().unwrap_or(&none), problem: None };
+    let Some(id) = reader.event_id(arrival) else { return (None, reader.problem) };
+    let kind = reader.attribute(TYPE).unwrap_or("caudal.event");
+    let source = reader.attribute(SOURCE).unwrap_or("/");
     let envelope = Envelope {
-        id,
         flow: arrival.flow.clone(),
         lane: arrival.lane,
         kind: share(&mut cache.kind, kind),
         source: share(&mut cache.source, source),
-        time: moment(headers, TIME)?.unwrap_or_else(OffsetDateTime::now_utc),
-        request,
-        deadline: moment(headers, DEADLINE)?,
-        traceparent: attribute(headers, TRACE)?.map(Into::into),
-        params: json::<Params>(headers, PARAMS)?.unwrap_or_default(),
+        time: reader.moment(TIME).unwrap_or_else(OffsetDateTime::now_utc),
+        request: reader.request(&id, arrival),
+        deadline: reader.moment(DEADLINE),
+        traceparent: reader.attribute(TRACE).map(Into::into),
+        params: reader.params(),
         attempt: arrival.attempt,
+        id,
     };
-    let claim = json::<Claim>(headers, CLAIM)?;
-    let media_type = get(headers, CONTENT_TYPE).unwrap_or("application/octet-stream");
-    let media_type = share(&mut cache.media_type, media_type);
-    let as_bytes = get(headers, PAYLOAD) == Some("bytes");
-    let payload = payload::decode(media_type, as_bytes, claim, &message.payload)?;
-    Ok((envelope, payload))
+    let payload = reader.payload(&message.payload, cache);
+    (Some((envelope, payload)), reader.problem)
 }
 
-fn event_id(headers: &HeaderMap, arrival: &Arrival<'_>) -> Result<Token, Rejection> {
-    if let Some(id) = get(headers, ID) {
-        return token(ID, id);
-    }
-    if let Some(id) = headers.get(NATS_MESSAGE_ID) {
-        return token("Nats-Msg-Id", id.as_str());
-    }
-    if get(headers, FROM_MQTT).is_some() {
-        return token("the id of an MQTT message", &format!("mqtt-{}", arrival.sequence));
-    }
-    Err(malformed("no_id", "the event has no id: set the header ce-id".into()))
+/// Reads headers and notes the first problem. What is malformed is `None`, as if it were absent.
+struct Reader<'m> {
+    headers: &'m HeaderMap,
+    problem: Option<Rejection>,
 }
 
-fn token(name: &str, text: &str) -> Result<Token, Rejection> {
-    Token::new(text).map_err(|why| malformed("bad_id", format!("{name} {why}")))
-}
-
-fn attribute<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, Rejection> {
-    match get(headers, name) {
-        Some(text) if text.len() > MAX_ATTRIBUTE => {
-            let length = text.len();
-            Err(malformed("bad_header", format!("{name} has {length} bytes, at most {MAX_ATTRIBUTE} are allowed")))
+impl<'m> Reader<'m> {
+    fn note<T>(&mut self, read: Result<T, Rejection>) -> Option<T> {
+        match read {
+            Ok(value) => Some(value),
+            Err(problem) => {
+                self.problem.get_or_insert(problem);
+                None
+            }
         }
-        text => Ok(text),
     }
-}
 
-fn moment(headers: &HeaderMap, name: &'static str) -> Result<Option<OffsetDateTime>, Rejection> {
-    get(headers, name)
-        .map(|text| {
-            OffsetDateTime::parse(text, &Rfc3339).map_err(|_| {
-                let shown = shortened(text, MAX_SHOWN);
-                malformed("bad_header", format!("{name} is {shown:?}, expected a time such as 2026-01-31T12:00:00Z"))
-            })
-        })
-        .transpose()
-}
+    fn token(&mut self, name: &'static str) -> Option<Token> {
+        let text = get(self.headers, name)?;
+        self.note(Token::new(text).map_err(|why| malformed("bad_id", format!("{name} {why}"))))
+    }
 
-fn json<T: DeserializeOwned>(headers: &HeaderMap, name: &'static str) -> Result<Option<T>, Rejection> {
-    get(headers, name)
-        .map(|text| {
-            serde_json::from_str(text)
-                .map_err(|why| malformed("bad_header", format!("{name}: {}", parse_message(&why))))
-        })
-        .transpose()
+    /// If `ce-id` is malformed, the failure is told under the message id.
+    fn event_id(&mut self, arrival: &Arrival<'_>) -> Option<Token> {
+        let of_mqtt = |reader: &Self| {
+            get(reader.headers, FROM_MQTT)?;
+            Token::new(&format!("mqtt-{}", arrival.sequence)).ok()
+        };
+        self.token(ID).or_else(|| self.token(MESSAGE_ID)).or_else(|| of_mqtt(self))
+    }
+
+    /// If `Caudal-Request` is malformed, the failure is told under the event's id.
+    fn request(&mut self, id: &Token, arrival: &Arrival<'_>) -> Option<Token> {
+        let is_request = arrival.answers || get(self.headers, REQUEST).is_some();
+        self.token(REQUEST).or_else(|| is_request.then(|| id.clone()))
+    }
+
+    fn attribute(&mut self, name: &'static str) -> Option<&'m str> {
+        self.limited(name, MAX_ATTRIBUTE)
+    }
+
+    fn limited(&mut self, name: &'static str, most: usize) -> Option<&'m str> {
+        let text = get(self.headers, name)?;
+        let length = text.len();
+        let too_long = || malformed("bad_header", format!("{name} has {length} bytes, at most {most} are allowed"));
+        self.note(if length > most { Err(too_long()) } else { Ok(text) })
+    }
+
+    fn moment(&mut self, name: &'static str) -> Option<OffsetDateTime> {
+        let text = get(self.headers, name)?;
+        let expected = "expected a time such as 2026-01-31T12:00:00Z";
+        let parsed = OffsetDateTime::parse(text, &Rfc3339);
+        self.note(
+            parsed.map_err(|_| {
+                malformed("bad_header", format!("{name} is {:?}, {expected}", shortened(text, MAX_SHOWN)))
+            }),
+        )
+    }
+
+    fn json<T: DeserializeOwned>(&mut self, name: &'static str) -> Option<T> {
+        let text = self.limited(name, MAX_HEADER)?;
+        let parsed = serde_json::from_str(text);
+        self.note(parsed.map_err(|why| malformed("bad_header", format!("{name}: {}", parse_message(&why)))))
+    }
+
+    fn params(&mut self) -> Params {
+        let Some(params) = self.json::<Params>(PARAMS) else { return Params::new() };
+        // Written out again, numbers can be longer.
+        let length = serde_json::to_string(&params).map_or(0, |text| text.len());
+        if length > MAX_HEADER {
+            let detail = format!("{PARAMS} has {length} bytes written out, at most {MAX_HEADER} are allowed");
+            self.problem.get_or_insert(malformed("bad_header", detail));
+        }
+        params
+    }
+
+    fn payload(&mut self, bytes: &Bytes, cache: &mut AttributeCache) -> Payload {
+        let media_type = self.attribute(CONTENT_TYPE).unwrap_or("application/octet-stream");
+        let media_type = share(&mut cache.media_type, media_type);
+        let as_bytes = get(self.headers, PAYLOAD).is_some_and(|kind| kind.eq_ignore_ascii_case("bytes"));
+        let claim = self.json::<Claim>(CLAIM);
+        let decoded = self.note(payload::decode(Arc::clone(&media_type), as_bytes, claim, bytes));
+        match decoded {
+            Some(payload) => {
+                self.note(payload::check_length(&payload, bytes.len()));
+                payload
+            }
+            None => Payload::Bytes(Content { media_type, body: Body::Inline(bytes.clone()) }),
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use bytes::Bytes;
-    use pipeline::{Content, Submission};
-
-    fn message(headers: HeaderMap, payload: Bytes) -> Message {
-        Message {
-            subject: "ev.f.bulk".into(),
-            reply: None,
-            length: payload.len(),
-            payload,
-            headers: Some(headers),
-            status: None,
-            description: None,
-        }
-    }
-
-    fn arrival(flow: &FlowName, answers: bool) -> Arrival<'_> {
-        Arrival { flow, lane: Lane::Bulk, answers, attempt: 2, sequence: 9 }
-    }
-
-    fn submission() -> Submission {
-        let flow = FlowName::new("f").unwrap();
-        let mut envelope = Envelope::new(flow, Token::new("e1").unwrap());
-        envelope.lane = Lane::Bulk;
-        envelope.request = Some(Token::new("r1").unwrap());
-        envelope.deadline = Some(OffsetDateTime::UNIX_EPOCH);
-        envelope.traceparent = Some("00-abc-def-01".into());
-        envelope.params.insert("report_id".into(), "ä\"\n".into());
-        Submission { envelope, payload: Payload::Bytes(Content::inline("text/plain", "hello")) }
-    }
-
-    #[test]
-    fn an_envelope_survives_the_wire() {
-        let sent = submission();
-        let encoded = payload::encode(&sent.payload).unwrap();
-        let headers = encode_headers(&sent.envelope, &encoded).unwrap();
-        let flow = sent.envelope.flow.clone();
-        let (got, payload) =
-            decode(&message(headers, encoded.bytes), &arrival(&flow, false), &mut AttributeCache::default()).unwrap();
-        let mut wanted = sent.envelope;
-        wanted.attempt = 2;
-        assert_eq!(format!("{got:?}"), format!("{wanted:?}"));
-        assert_eq!(format!("{payload:?}"), format!("{:?}", sent.payload));
-    }
-
-    #[test]
-    fn a_line_break_in_a_value_is_refused_without_a_panic() {
-        for break_it in [
-            |e: &mut Envelope| e.kind = "a\r\nNats-Rollup: all".into(),
-            |e: &mut Envelope| e.source = "a\nNats-Msg-Id: 1".into(),
-            |e: &mut Envelope| e.traceparent = Some("a\r".into()),
-        ] {
-            let mut sent = submission();
-            break_it(&mut sent.envelope);
-            let encoded = payload::encode(&sent.payload).unwrap();
-            assert!(matches!(encode_headers(&sent.envelope, &encoded), Err(TransportError::Body(_))));
-        }
-        let mut sent = submission();
-        sent.payload = Payload::Bytes(Content::inline("text/plain\r\nNats-Rollup: all", "x"));
-        assert!(encode_headers(&sent.envelope, &payload::encode(&sent.payload).unwrap()).is_err());
-    }
-
-    #[test]
-    fn only_an_id_is_required_of_a_publisher() {
-        let flow = FlowName::new("f").unwrap();
-        let mut given = HeaderMap::new();
-        put_message_id(&mut given, "m-1").unwrap();
-        let (envelope, payload) =
-            decode(&message(given, "x".into()), &arrival(&flow, true), &mut AttributeCache::default()).unwrap();
-        assert_eq!(envelope.id.as_str(), "m-1");
-        assert_eq!(envelope.request, Some(envelope.id.clone()));
-        assert!(matches!(payload, Payload::Bytes(content) if &*content.media_type == "application/octet-stream"));
-    }
-
-    #[test]
-    fn an_mqtt_message_is_named_by_its_position() {
-        let flow = FlowName::new("f").unwrap();
-        let mut given = HeaderMap::new();
-        put(&mut given, FROM_MQTT, "1").unwrap();
-        let (envelope, _) =
-            decode(&message(given, "x".into()), &arrival(&flow, false), &mut AttributeCache::default()).unwrap();
-        assert_eq!(envelope.id.as_str(), "mqtt-9");
-    }
-
-    #[test]
-    fn a_refusal_does_not_repeat_the_header() {
-        let (flow, long) = (FlowName::new("f").unwrap(), "n".repeat(100_000));
-        for (name, text) in [
-            (PARAMS, format!("\"{long}\"")),
-            (CLAIM, format!("\"{long}\"")),
-            (CLAIM, format!("{{\"id\": \"{long}\"}}")),
-            (DEADLINE, long.clone()),
-            (REQUEST, long.clone()),
-        ] {
-            let mut given = HeaderMap::new();
-            put(&mut given, ID, "good").unwrap();
-            put(&mut given, name, &text).unwrap();
-            let message = message(given, Bytes::new());
-            let refused = decode(&message, &arrival(&flow, false), &mut AttributeCache::default()).unwrap_err();
-            assert!(refused.detail.contains(name) && refused.detail.len() < 300, "{refused}");
-        }
-    }
-
-    #[test]
-    fn a_header_that_is_present_must_be_well_formed() {
-        let flow = FlowName::new("f").unwrap();
-        for (name, text) in [
-            (ID, "a.b"),
-            (ID, "*"),
-            (ID, ""),
-            (REQUEST, ">"),
-            (DEADLINE, "tomorrow"),
-            (PARAMS, "[1]"),
-            (CLAIM, "{\"id\": \"a.b\"}"),
-            (TYPE, &"x".repeat(2000)),
-        ] {
-            let mut given = HeaderMap::new();
-            put(&mut given, ID, "good").unwrap();
-            put(&mut given, name, text).unwrap();
-            let decoded = decode(&message(given, Bytes::new()), &arrival(&flow, false), &mut AttributeCache::default());
-            assert!(decoded.is_err(), "{name}: {text}");
-        }
-        let empty = message(HeaderMap::new(), Bytes::new());
-        assert!(decode(&empty, &arrival(&flow, false), &mut AttributeCache::default()).is_err());
-    }
-}
+mod tests;

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use base64::Engine;
+use base64::alphabet;
 use base64::engine::general_purpose::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use pipeline::{
     Body, Claim, Content, INLINE_LIMIT, Part, Payload, Rejection, TransportError, parse_message, shortened,
@@ -20,6 +22,14 @@ pub const MAX_JSON: usize = 1 << 20;
 /// Media type of a manifest of parts.
 pub const PARTS_TYPE: &str = "application/vnd.caudal.parts+json";
 const JSON_TYPE: &str = "application/json";
+/// By how much a text can become longer when it is encoded again, by default media types and written-out numbers.
+const MAX_GROWTH: usize = 4;
+
+/// With or without padding: publishers send both, as clients do over HTTP.
+const LENIENT_BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// A payload as the body of a message.
 pub struct EncodedPayload {
@@ -44,8 +54,13 @@ fn essence(media_type: &str) -> &str {
     media_type.split(';').next().unwrap_or_default().trim()
 }
 
+/// Media types are case-insensitive.
+fn is(media_type: &str, wanted: &str) -> bool {
+    essence(media_type).eq_ignore_ascii_case(wanted)
+}
+
 fn is_structured(media_type: &str) -> bool {
-    [JSON_TYPE, PARTS_TYPE].contains(&essence(media_type))
+    is(media_type, JSON_TYPE) || is(media_type, PARTS_TYPE)
 }
 
 /// One part in a manifest.
@@ -56,7 +71,7 @@ struct WirePart {
     file_name: Option<String>,
     #[serde(default = "octets")]
     media_type: String,
-    /// Base64, standard alphabet, padded.
+    /// Base64 with the standard alphabet. It is written with padding, and read without it and in lines too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     data: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -147,7 +162,7 @@ fn encode_parts(parts: &[Part]) -> Result<EncodedPayload, TransportError> {
     Ok(EncodedPayload { media_type: PARTS_TYPE.into(), claim: None, bytes: text.into(), opaque: false })
 }
 
-/// Decodes a body.
+/// Decodes a body, of whatever length; see [`check_length`].
 ///
 /// # Errors
 /// If the body does not match its media type.
@@ -155,16 +170,44 @@ pub fn decode(media_type: Arc<str>, as_bytes: bool, claim: Option<Claim>, bytes:
     if let Some(claim) = claim {
         return Ok(Payload::Bytes(Content { media_type, body: Body::Claim(claim.into()) }));
     }
-    match essence(&media_type) {
-        JSON_TYPE if !as_bytes => serde_json::from_slice(bytes).map(Payload::json).map_err(|why| {
-            let detail = format!("the body is not the JSON that its content-type says: {}", parse_message(&why));
-            malformed("bad_json", detail)
-        }),
-        PARTS_TYPE if !as_bytes => decode_parts(bytes),
-        // A body that cannot be encoded again could not become a dead letter either.
-        _ if bytes.len() > INLINE_LIMIT => Err(too_long(bytes.len())),
-        _ => Ok(Payload::Bytes(Content { media_type, body: Body::Inline(bytes.clone()) })),
+    if is(&media_type, JSON_TYPE) && !as_bytes {
+        return serde_json::from_slice(bytes).map(Payload::json).map_err(|why| {
+            let why = parse_message(&why);
+            malformed("bad_json", format!("the body is not the JSON that its content-type says: {why}"))
+        });
     }
+    if is(&media_type, PARTS_TYPE) && !as_bytes {
+        return decode_parts(bytes);
+    }
+    Ok(Payload::Bytes(Content { media_type, body: Body::Inline(bytes.clone()) }))
+}
+
+/// Checks that a payload, decoded from so many bytes, can be encoded again: otherwise it could not become a dead letter.
+///
+/// # Errors
+/// 413 with the limit.
+pub fn check_length(payload: &Payload, encoded: usize) -> Result<(), Rejection> {
+    let inline = |content: &Content| match &content.body {
+        Body::Inline(bytes) => bytes.len(),
+        Body::Claim(_) => 0,
+    };
+    let length = match payload {
+        Payload::Bytes(content) => inline(content),
+        Payload::Parts(parts) => parts.iter().map(|part| inline(&part.content)).sum(),
+        Payload::Json(_) | Payload::Image(_) | Payload::Vector(_) => 0,
+    };
+    if length > INLINE_LIMIT {
+        let detail = format!(
+            "the body has {length} bytes, at most {INLINE_LIMIT} are allowed in an event: send it through the HTTP gateway"
+        );
+        return Err(Rejection::too_large("body_too_long", detail));
+    }
+    if encoded > MAX_JSON / MAX_GROWTH
+        && let Err(TransportError::Body(why)) = encode(payload)
+    {
+        return Err(Rejection::too_large("body_too_long", why.to_string()));
+    }
+    Ok(())
 }
 
 /// A name as a message quotes it.
@@ -172,26 +215,15 @@ fn shown(name: &str) -> String {
     shortened(name, 64)
 }
 
-fn too_long(length: usize) -> Rejection {
-    let detail = format!("the body has {length} bytes, at most {INLINE_LIMIT} are allowed in an event");
-    Rejection::too_large("body_too_long", detail)
-}
-
 fn decode_parts(bytes: &Bytes) -> Result<Payload, Rejection> {
     let wrong = |why: String| malformed("bad_parts", format!("the list of parts cannot be read: {why}"));
     let manifest: Vec<WirePart> = serde_json::from_slice(bytes).map_err(|why| wrong(parse_message(&why)))?;
     let mut parts = Vec::with_capacity(manifest.len());
-    let mut inline = 0;
     for part in manifest {
         let body = match (part.data, part.claim) {
             (_, Some(claim)) => Body::Claim(claim.into()),
             (Some(data), None) => {
-                let data =
-                    STANDARD.decode(data).map_err(|why| wrong(format!("part {:?}: {why}", shown(&part.name))))?;
-                inline += data.len();
-                if inline > INLINE_LIMIT {
-                    return Err(too_long(inline));
-                }
+                let data = decode_base64(data).map_err(|why| wrong(format!("part {:?}: {why}", shown(&part.name))))?;
                 Body::Inline(data.into())
             }
             (None, None) => return Err(wrong(format!("part {:?} has neither data nor claim", shown(&part.name)))),
@@ -200,6 +232,12 @@ fn decode_parts(bytes: &Bytes) -> Result<Payload, Rejection> {
         parts.push(Part { name: part.name.into(), file_name: part.file_name.map(Into::into), content });
     }
     Ok(Payload::Parts(parts.into()))
+}
+
+/// Libraries for mail and Python's `encodebytes` break base64 into lines.
+fn decode_base64(mut text: String) -> Result<Vec<u8>, base64::DecodeError> {
+    text.retain(|character| !character.is_ascii_whitespace());
+    LENIENT_BASE64.decode(text)
 }
 
 #[cfg(test)]
@@ -283,5 +321,45 @@ mod tests {
         let media_type = format!("application/json;{long}");
         let refused = decode(media_type.into(), false, None, &Bytes::from("{")).unwrap_err();
         assert!(refused.detail.len() < 300, "{refused}");
+    }
+
+    fn read(media_type: &str, text: &str) -> Payload {
+        decode(media_type.into(), false, None, &Bytes::copy_from_slice(text.as_bytes())).unwrap()
+    }
+
+    #[test]
+    fn base64_is_read_in_lines_and_without_padding() {
+        for data in ["aGVsbG8=", "aGVsbG8", "aGVs\\r\\nbG8=\\n", " aGVs bG8 "] {
+            let payload = read(PARTS_TYPE, &format!(r#"[{{"name": "a", "data": "{data}"}}]"#));
+            let Payload::Parts(parts) = payload else { panic!("{data}") };
+            assert!(matches!(&parts[0].content.body, Body::Inline(bytes) if &bytes[..] == b"hello"), "{data}");
+        }
+    }
+
+    #[test]
+    fn the_case_of_a_media_type_makes_no_difference() {
+        for media_type in ["Application/JSON", "application/Json; Charset=UTF-8"] {
+            assert!(matches!(read(media_type, "{}"), Payload::Json(_)), "{media_type}");
+        }
+        assert!(matches!(read("Application/Vnd.Caudal.Parts+JSON", "[]"), Payload::Parts(_)));
+        // What is bytes stays bytes, whatever its spelling.
+        let opaque = Payload::Bytes(Content::inline("Application/JSON", "not json"));
+        assert_eq!(format!("{:?}", round(&opaque)), format!("{opaque:?}"));
+    }
+
+    #[test]
+    fn what_could_not_be_encoded_again_is_too_long() {
+        let numbers = format!("[{}1]", "1E15,".repeat(100_000));
+        let names = format!("[{}]", vec![r#"{"name":"","data":""}"#; 40_000].join(","));
+        let data = format!(r#"[{{"name": "a", "data": "{}"}}]"#, STANDARD.encode(vec![0; INLINE_LIMIT + 1]));
+        let text = "x".repeat(INLINE_LIMIT + 1);
+        for (media_type, body) in
+            [(JSON_TYPE, &numbers), (PARTS_TYPE, &names), (PARTS_TYPE, &data), ("text/plain", &text)]
+        {
+            let refused = check_length(&read(media_type, body), body.len()).unwrap_err();
+            assert_eq!((refused.status, &*refused.code), (413, "body_too_long"), "{media_type}");
+        }
+        let text = "x".repeat(INLINE_LIMIT);
+        assert!(check_length(&read("text/plain", &text), text.len()).is_ok());
     }
 }

@@ -29,6 +29,8 @@ pub struct FlowShared {
     pub name: FlowName,
     /// The flow under whose name results are published: its own, or for a later part that of the whole flow.
     pub answers_for: FlowName,
+    /// Whether requesters wait for answers. If not, a failure is told by its dead letter.
+    pub is_awaited: bool,
     /// Events that have ended, of all flows.
     pub ledger: Arc<Ledger>,
     pub about: String,
@@ -74,6 +76,7 @@ impl FlowShared {
         Ok(Self {
             name: spec.name.clone(),
             answers_for: spec.whole.clone(),
+            is_awaited: spec.is_awaited,
             ledger: Arc::clone(&process.ledger),
             about: spec.settings.about.clone(),
             open: spec.settings.open,

@@ -271,7 +271,8 @@ impl Settler {
         fault: Option<(u32, Arc<str>)>,
     ) -> Result<(), TransportError> {
         root.failed.store(true, Ordering::Relaxed);
-        let is_dead_lettered = cause.is_ours() || root.envelope.request.is_none();
+        let is_awaited = self.flow.is_awaited && root.envelope.request.is_some() || root.is_cancelled();
+        let is_dead_lettered = cause.is_ours() || !is_awaited;
         if is_dead_lettered && !self.is_done_elsewhere(root).await? {
             let (faults, error) = fault.map_or((0, None), |(faults, error)| (faults, Some(error)));
             let letter = DeadLetter {

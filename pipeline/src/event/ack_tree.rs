@@ -224,6 +224,11 @@ impl Root {
         self.handed_on.load(Ordering::Relaxed)
     }
 
+    /// Whether the request was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancellation.as_ref().is_some_and(CancellationToken::is_cancelled)
+    }
+
     /// Whether an acknowledgement is all that is left to do: no client waits, nothing failed, no claim is stored.
     pub fn is_plain(&self) -> bool {
         let is_clean =

@@ -8,7 +8,6 @@ mod cancellations;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use crate::fault::Rejection;
 use crate::names::EventId;
@@ -63,7 +62,7 @@ impl Event {
     /// Whether the request was cancelled. The engine checks before each stage; an operator checks between costly steps.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.root.cancellation.as_ref().is_some_and(CancellationToken::is_cancelled)
+        self.root.is_cancelled()
     }
 
     /// Resolves when the request is cancelled; never for an event without a request. For operators that can stop midway.

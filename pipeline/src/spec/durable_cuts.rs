@@ -27,6 +27,7 @@ impl FlowSpec {
                 parts.push(Self {
                     // Events from the part before carry their request in the envelope.
                     answers: answers && parts.is_empty(),
+                    is_awaited: answers,
                     name,
                     whole: whole.clone(),
                     next: None,

@@ -21,6 +21,8 @@ pub struct FlowSpec {
     pub next: Option<FlowName>,
     /// Whether every event that comes in from outside must have a request to answer.
     pub answers: bool,
+    /// Whether the whole flow answers, so that somebody waits for the end of each event.
+    pub is_awaited: bool,
     /// Most bytes of the deliveries of one lane; set by the memory budget.
     pub delivery_bytes: ByteSize,
     /// The keys of the flow itself.
@@ -152,7 +154,8 @@ impl FlowSpec {
         let answers = stages.iter().any(|stage| stage.operator.answers());
         let whole = name.clone();
         let delivery_bytes = UNDIVIDED;
-        let flow = Self { name, whole, next: None, answers, delivery_bytes, settings: settings?, stages };
+        let settings = settings?;
+        let flow = Self { name, whole, next: None, answers, is_awaited: answers, delivery_bytes, settings, stages };
         let complete = flow.stages.len() == declared && declared > 0;
         complete.then_some(flow)
     }

@@ -66,13 +66,14 @@ impl Roots {
     }
 }
 
-/// The shared state of a flow `test` with default settings.
+/// The shared state of a flow `test` with default settings, whose requesters wait for answers.
 pub fn flow_shared(services: &Services) -> FlowShared {
     let spec = FlowSpec {
         name: token("test"),
         whole: token("test"),
         next: None,
         answers: false,
+        is_awaited: true,
         delivery_bytes: ByteSize::mib(1),
         settings: FlowSettings::default(),
         stages: Vec::new(),

@@ -288,6 +288,37 @@ async fn an_event_without_a_request_is_dead_lettered_whatever_the_cause() {
     assert_eq!(rejected(422, false).await, (1, vec![]));
 }
 
+/// A flow without `respond`, as of reports: the client has its answer before the work begins.
+fn not_awaited() -> Bench {
+    let flow = FlowShared { retry: RETRY, is_awaited: false, ..flow_shared(&Services::default()) };
+    Bench { flow: Arc::new(flow), ..Bench::new() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_no_requester_waits_for_is_dead_lettered_whatever_the_cause() {
+    for status in [415, 422, 503, 504] {
+        let mut bench = not_awaited();
+        let event = bench.roots.request("e", Lane::Interactive, "x");
+        event.root.reject(&"s".into(), Rejection::new(status, "code", "detail"));
+        finish(event);
+        bench.settle().await;
+        assert_eq!(bench.transport.letters().len(), 1, "{status}");
+        assert_eq!(bench.outcomes("e").await, [OutcomeKind::Failed], "{status}");
+        assert_eq!(bench.ledger("e"), Some(End::DeadLettered));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_request_is_not_dead_lettered() {
+    let mut bench = not_awaited();
+    let event = bench.roots.request("e", Lane::Interactive, "x");
+    event.root.cancellation.as_ref().unwrap().cancel();
+    event.root.reject(&"s".into(), event.obsolete().unwrap());
+    finish(event);
+    bench.settle().await;
+    assert!(bench.transport.letters().is_empty());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_failure_of_an_event_that_was_done_elsewhere_is_not_dead_lettered() {
     let mut bench = Bench::new();
