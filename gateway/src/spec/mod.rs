@@ -6,6 +6,7 @@ mod check;
 mod class;
 mod jwt;
 mod limits;
+mod listen;
 mod loopback;
 mod names;
 mod proxies;
@@ -24,6 +25,7 @@ pub(crate) use class::AUTH;
 pub use class::RateClasses;
 pub use jwt::{IssuerKeys, IssuerSpec, SetSource, TenantSource};
 pub use limits::LimitsSpec;
+pub use listen::checked_listen;
 pub use loopback::is_loopback;
 pub use names::is_name;
 pub use proxies::Proxies;
@@ -67,6 +69,15 @@ impl GatewaySpec {
     pub fn check(&self, problems: &mut Problems) {
         check::check(&self.routes, problems);
         self.limits.classes.check(&self.routes, problems);
+    }
+
+    /// A problem if `listen` is no address, or one that other machines reach without authentication.
+    #[must_use]
+    pub fn listen_problem(&self) -> Option<KeyProblem> {
+        match checked_listen(&self.service.listen) {
+            Ok(_) => self.exposure(),
+            Err(message) => Some(KeyProblem { key: "listen", message, remedy: "give an address HOST:PORT".into() }),
+        }
     }
 
     /// A problem if the service can be reached from other machines without authentication.

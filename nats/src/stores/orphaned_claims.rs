@@ -12,7 +12,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::Context;
+use async_nats::jetstream::response::Response;
+use async_nats::jetstream::{self, Context, ErrorCode};
 use pipeline::{BoxError, FlowName, Token};
 use serde::Deserialize;
 use time::OffsetDateTime;
@@ -122,14 +123,28 @@ fn update(
 
 /// When the oldest event in a flow's queue was stored; `None` if the queue is empty.
 async fn oldest_event(context: &Context, flow: &FlowName) -> Result<Option<OffsetDateTime>, BoxError> {
-    let info = info(context, &subjects::work_stream(flow), "").await?;
-    let state = info.state.ok_or("the queue's stream is missing")?;
-    Ok((state.messages > 0).then_some(state.first_ts))
+    match info(context, &subjects::work_stream(flow), "").await {
+        Ok(info) => {
+            let state = info.state.ok_or("the queue has no state")?;
+            Ok((state.messages > 0).then_some(state.first_ts))
+        }
+        // The flow is no longer declared, and its empty queue was removed.
+        Err(error) if is_not_found(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_not_found(error: &BoxError) -> bool {
+    let error = error.downcast_ref::<jetstream::Error>();
+    error.is_some_and(|error| error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 async fn info(context: &Context, stream: &str, subjects: &str) -> Result<StreamInfo, BoxError> {
     let request = serde_json::json!({ "subjects_filter": subjects });
-    Ok(context.request(format!("STREAM.INFO.{stream}"), &request).await?)
+    match context.request(format!("STREAM.INFO.{stream}"), &request).await? {
+        Response::Ok(info) => Ok(info),
+        Response::Err { error } => Err(error.into()),
+    }
 }
 
 #[cfg(test)]
