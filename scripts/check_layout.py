@@ -29,7 +29,7 @@ OWNERS = {
 # The order of each crate's files and folders below `src`, from the top down, one layer per line: a file may import from
 # its own layer and from those after it. `lib.rs` and `main.rs` declare everything and are in no layer.
 LAYERS = {
-    "caudal": ["cli", "assembly metrics", "role", "plan", "telemetry", "extras http_client installed logging"],
+    "caudal": ["cli", "assembly metrics", "role", "plan", "config_warnings machine_check", "telemetry", "extras http_client installed logging"],
     "gateway": [
         "serve",
         "router",

@@ -9,7 +9,7 @@ use anyhow::{Context as _, anyhow};
 use connectors::documents::Pool;
 use connectors::webhook::HttpCaller;
 use nats::server::{PrivateServer, ServerError, ServerOptions};
-use nats::{ConnectOptions, FlowTopology, JetStream, NatsSpec, Topology};
+use nats::{Access, ConnectOptions, JetStream, NatsSpec};
 use pipeline::documents::Converter;
 use pipeline::engine::{Flow, Running};
 use pipeline::spec::FlowSpec;
@@ -59,19 +59,12 @@ pub async fn open(
     extras: &Extras,
     spans: Option<Arc<dyn Spans>>,
 ) -> anyhow::Result<Assembly> {
-    let data_dir = plan.process.data_dir.clone();
-    tokio::fs::create_dir_all(&data_dir).await.with_context(|| format!("cannot make {}", data_dir.display()))?;
-    let data_dir = tokio::fs::canonicalize(&data_dir).await?;
-    let topology = topology(&plan.nats, &plan.flows);
-    // First of all: it locks the data folder, so that nothing else in it is touched by two processes.
-    let (broker, options) = match plan.nats.access() {
-        Some(access) => (None, ConnectOptions::new(access, topology)),
-        None => {
-            let broker = start_broker(&plan.nats, &topology, &data_dir, parts).await?;
-            let options = ConnectOptions::new(broker.access(), topology);
-            let restarter = Some(broker.restarter());
-            (Some(broker), ConnectOptions { restarter, ..options })
-        }
+    let data_dir = open_data_dir(plan).await?;
+    let (broker, access) = reach_broker(&plan.nats, &data_dir, parts).await?;
+    let options = ConnectOptions {
+        restarter: broker.as_ref().map(PrivateServer::restarter),
+        max_file: plan.nats.max_file,
+        ..ConnectOptions::new(access, plan.topology())
     };
     let jetstream = nats::connect(options).await?;
     let plain: Arc<dyn Transport> = jetstream.clone();
@@ -173,14 +166,7 @@ impl Opening<'_> {
 
     async fn index(&self) -> anyhow::Result<Arc<dyn VectorIndex>> {
         let (spec, data_dir) = (self.plan.index.clone(), self.data_dir.to_path_buf());
-        let is_shared = spec.is_shared();
         let index = blocking(move || connectors::index::open(&spec, &data_dir)).await??;
-        if self.plan.nats.url.is_some() && !is_shared {
-            // No other process finds what this one indexes.
-            tracing::warn!(
-                "the embedded index belongs to this process alone: set url in [index] if several share flows"
-            );
-        }
         Ok(self.extras.wrap_index.map_or(index.clone(), |wrap| wrap(index)))
     }
 
@@ -229,22 +215,35 @@ impl Assembly {
     }
 }
 
-fn topology(spec: &NatsSpec, flows: &[FlowSpec]) -> Topology {
-    let flows = flows.iter().map(|flow| FlowTopology {
-        name: flow.name.clone(),
-        backlog: flow.settings.backlog,
-        answers: flow.answers,
-        order_by: flow.order_by().map(str::to_owned),
-    });
-    Topology { flows: flows.collect(), limits: spec.limits() }
+/// Makes the data folder, if it is missing.
+///
+/// # Errors
+/// If it cannot be made.
+pub async fn open_data_dir(plan: &Plan) -> anyhow::Result<PathBuf> {
+    let data_dir = &plan.process.data_dir;
+    tokio::fs::create_dir_all(data_dir).await.with_context(|| format!("cannot make {}", data_dir.display()))?;
+    Ok(tokio::fs::canonicalize(data_dir).await?)
 }
 
-async fn start_broker(
+/// Starts our own broker, unless the config names another one. The first part to be opened: it locks the data folder, so
+/// that nothing else in it is touched by two processes.
+///
+/// # Errors
+/// Why it does not start.
+pub async fn reach_broker(
     spec: &NatsSpec,
-    topology: &Topology,
     data_dir: &Path,
     parts: &Parts,
-) -> anyhow::Result<PrivateServer> {
+) -> anyhow::Result<(Option<PrivateServer>, Access)> {
+    if let Some(access) = spec.access() {
+        return Ok((None, access));
+    }
+    let broker = start_broker(spec, data_dir, parts).await?;
+    let access = broker.access();
+    Ok((Some(broker), access))
+}
+
+async fn start_broker(spec: &NatsSpec, data_dir: &Path, parts: &Parts) -> anyhow::Result<PrivateServer> {
     let program = parts.find_nats_server().with_context(|| format!("nats-server is not installed: {REMEDY}"))?;
     let ourselves = std::env::current_exe().context("cannot find our own program")?;
     let options = ServerOptions {
@@ -252,7 +251,6 @@ async fn start_broker(
         launcher: vec![ourselves.into_os_string(), OsString::from("guard"), OsString::from("--")],
         data_dir: data_dir.to_path_buf(),
         spec: spec.clone(),
-        max_file: topology.max_file(),
     };
     let deadline = Instant::now() + RELEASE_LIMIT;
     loop {

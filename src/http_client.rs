@@ -25,6 +25,33 @@ pub fn builder() -> anyhow::Result<ClientBuilder> {
     Ok(Client::builder().tls_backend_preconfigured(config))
 }
 
+/// What to do about a 401.
+pub const UNAUTHORIZED: &str = "give an API key or token of the service with --token, or in CAUDAL_TOKEN";
+
+/// Says that a service cannot be reached, and what to do.
+pub fn unreachable(base: &str) -> String {
+    format!("no service answers at {base}: start it, or give its address with --to")
+}
+
+/// The value of `--to`, if it is the address of a service.
+///
+/// # Errors
+/// What is wrong with it, and how to write it.
+pub fn service_url(text: &str) -> Result<String, String> {
+    if !text.contains("://") {
+        return Err(format!(
+            "it has no scheme: write http://{text}, or https://{text} if the service has a certificate"
+        ));
+    }
+    match reqwest::Url::parse(text) {
+        Ok(url) if !matches!(url.scheme(), "http" | "https") => {
+            Err(format!("the scheme {} is not http or https", url.scheme()))
+        }
+        Ok(_) => Ok(text.to_owned()),
+        Err(why) => Err(format!("{why}: write http://HOST:PORT")),
+    }
+}
+
 /// A client for calls to a service, with its API key or token if it needs one.
 ///
 /// # Errors
@@ -40,4 +67,23 @@ pub fn to_service(token: Option<&str>) -> anyhow::Result<Client> {
         headers.insert(AUTHORIZATION, value);
     }
     Ok(builder()?.connect_timeout(CONNECT_LIMIT).default_headers(headers).build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_of_a_service_has_a_scheme() {
+        assert!(service_url("http://127.0.0.1:8080").is_ok() && service_url("https://caudal.example/below").is_ok());
+        for (wrong, said) in [
+            ("127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("localhost:8080", "https://localhost:8080"),
+            ("ftp://host", "ftp is not http"),
+            ("http://", "http://HOST:PORT"),
+        ] {
+            let error = service_url(wrong).unwrap_err();
+            assert!(error.contains(said), "{wrong}: {error}");
+        }
+    }
 }

@@ -10,15 +10,17 @@
 //! ```
 //!
 //! ```text
-//! cli ─▶ assembly ─▶ role ─▶ plan        cli, assembly ─▶ metrics, telemetry, installed, extras
+//! cli ─▶ assembly ─▶ role ─▶ plan ─▶ config_warnings, machine_check        cli, assembly ─▶ metrics, telemetry, installed, extras
 //! ```
 
 mod assembly;
 mod cli;
+mod config_warnings;
 mod extras;
 mod http_client;
 mod installed;
 mod logging;
+mod machine_check;
 mod metrics;
 mod plan;
 mod role;

@@ -1,6 +1,6 @@
-//! From config text to a checked plan. Touches no network, device or model: `caudal check` ends here.
+//! From config text to a checked plan. Touches no network and no device: `caudal check` ends here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use connectors::documents::OfficeSpec;
@@ -8,11 +8,14 @@ use connectors::index::IndexSpec;
 use connectors::models::ModelSpec;
 use connectors::webhook::WebhookSpec;
 use gateway::spec::GatewaySpec;
-use pipeline::spec::{ByteSize, FlowSpec, Places, Problems, Section, Sources, memory_budget};
+use nats::{FlowTopology, NatsSpec, Topology};
+use pipeline::spec::{ByteSize, FlowSpec, Place, Places, Problems, Section, Sources, memory_budget};
 use pipeline::{DeclaredNames, FlowName, ImageModel, KeyProblem, OperatorKind, Service};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::config_warnings::{self, DeclaredPlaces};
+use crate::machine_check;
 use crate::telemetry::TelemetrySpec;
 
 /// `[process]`: settings of the whole process.
@@ -38,7 +41,7 @@ pub struct Plan {
     /// `[process]`.
     pub process: ProcessSpec,
     /// `[nats]`.
-    pub nats: nats::NatsSpec,
+    pub nats: NatsSpec,
     /// `[model.NAME]`, by name.
     pub models: Vec<(String, ModelSpec)>,
     /// `[index]`.
@@ -64,6 +67,12 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The streams that the broker must have.
+    #[must_use]
+    pub fn topology(&self) -> Topology {
+        topology(&self.nats, &self.flows)
+    }
+
     /// One line per flow, for `caudal check`.
     #[must_use]
     pub fn summary(&self) -> String {
@@ -76,6 +85,25 @@ impl Plan {
     }
 }
 
+fn topology(spec: &NatsSpec, flows: &[FlowSpec]) -> Topology {
+    let flows = flows.iter().map(|flow| FlowTopology {
+        name: flow.name.clone(),
+        backlog: flow.settings.backlog,
+        answers: flow.answers,
+        order_by: flow.order_by().map(str::to_owned),
+    });
+    Topology { flows: flows.collect(), limits: spec.limits() }
+}
+
+/// How much is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The text alone, wherever the service will run.
+    Text,
+    /// Also the files and secrets that it names, on this machine. Blocks.
+    Machine,
+}
+
 /// The top-level keys, for the message about an unknown key.
 const KNOWN: &str = "[service], [process], [auth], [nats], [limits], [index], [office], [webhook], [telemetry], [model.NAME], [flow.NAME], [[route]], include";
 
@@ -83,59 +111,106 @@ const KNOWN: &str = "[service], [process], [auth], [nats], [limits], [index], [o
 ///
 /// # Errors
 /// All problems found, not just the first.
-pub fn load(sources: &Sources, kinds: &[OperatorKind]) -> Result<Plan, Problems> {
+pub fn load(sources: &Sources, kinds: &[OperatorKind], scope: Scope) -> Result<Plan, Problems> {
     let mut problems = Problems::default();
-    let mut root = sources.parse(&mut problems).root;
+    let document = sources.parse(&mut problems);
+    if !document.is_toml {
+        return Err(problems);
+    }
+    let mut root = document.root;
+    if scope == Scope::Machine {
+        machine_check::secrets(&root, &mut problems);
+    }
     // Resolved when the sources were collected.
     let _: Option<Vec<String>> = root.take("include", &mut problems);
-    let (process, process_places) = section::<ProcessSpec>(&mut root, "process", &mut problems);
-    let (nats, places) = section::<nats::NatsSpec>(&mut root, "nats", &mut problems);
-    nats.check(&places, &mut problems);
-    let (index, places) = section::<IndexSpec>(&mut root, "index", &mut problems);
-    report(index.check(), &places, &mut problems);
-    let (office, places) = section::<OfficeSpec>(&mut root, "office", &mut problems);
-    report(office.check(), &places, &mut problems);
-    let (webhook, places) = section::<WebhookSpec>(&mut root, "webhook", &mut problems);
-    report(webhook.check(), &places, &mut problems);
-    let (telemetry, places) = section::<TelemetrySpec>(&mut root, "telemetry", &mut problems);
-    telemetry.check(&places, &mut problems);
+    let plain = PlainSections::read(&mut root, &mut problems);
+    let names = DeclaredNames {
+        flows: root.names_under("flow"),
+        sections: [(<dyn ImageModel>::SECTION, root.names_under("model"))].into(),
+    };
     let model_sections = root.take_named("model", &mut problems);
     let flow_sections = root.take_named("flow", &mut problems);
-    let names = DeclaredNames {
-        flows: names_of(&flow_sections),
-        sections: [(<dyn ImageModel>::SECTION, names_of(&model_sections))].into(),
-    };
-    let models = read_models(model_sections, &mut problems);
+    let places = DeclaredPlaces { models: places_of(&model_sections), flows: places_of(&flow_sections) };
+    let models = read_models(model_sections, scope, &mut problems);
     let mut flows = read_flows(flow_sections, kinds, &names, &mut problems);
     let mut gateway = GatewaySpec::read(&mut root, &names, &mut problems);
-    report(gateway.exposure().into_iter().collect(), &gateway.service_places, &mut problems);
+    report(gateway.listen_problem().into_iter().collect(), &gateway.service_places, &mut problems);
+    if scope == Scope::Machine {
+        machine_check::broker_keys(&plain.nats, &plain.nats_places, &mut problems);
+        machine_check::certificate(&gateway, &mut problems);
+    }
     gateway.check(&mut problems);
     gateway::spec::check_bodies(&gateway.routes, &flows, &mut problems);
     root.expect_empty(KNOWN, &mut problems);
-    check_memory(process.memory, &process_places, &mut problems);
-    let shares = memory_budget::divide(process.memory, &mut flows, &mut problems);
+    check_memory(plain.process.memory, &plain.process_places, &mut problems);
+    let shares = memory_budget::divide(plain.process.memory, &mut flows, &mut problems);
     gateway.limits.memory.get_or_insert(shares.bodies);
     if !problems.is_empty() {
         return Err(problems);
     }
+    config_warnings::add(&places, &flows, &gateway.routes, &plain.nats, &mut problems);
     let flows: Vec<FlowSpec> = flows.into_iter().flat_map(FlowSpec::into_parts).collect();
-    let works_on = flows.iter().map(|flow| flow.name.clone()).collect();
-    let pixels = shares.pixels;
-    Ok(Plan {
-        process,
-        nats,
-        models,
-        index,
-        office,
-        webhook,
-        flows,
-        works_on,
-        serves: true,
-        pixels,
-        gateway,
-        telemetry,
-        warnings: problems,
-    })
+    check_disk(&plain.nats, &plain.nats_places, &flows, &mut problems);
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(plain.into_plan(models, flows, gateway, shares.pixels, problems))
+}
+
+/// The sections that can be read by themselves.
+struct PlainSections {
+    process: ProcessSpec,
+    process_places: Places,
+    nats: NatsSpec,
+    nats_places: Places,
+    index: IndexSpec,
+    office: OfficeSpec,
+    webhook: WebhookSpec,
+    telemetry: TelemetrySpec,
+}
+
+impl PlainSections {
+    fn read(root: &mut Section<'_>, problems: &mut Problems) -> Self {
+        let (process, process_places) = section::<ProcessSpec>(root, "process", problems);
+        let (nats, nats_places) = section::<NatsSpec>(root, "nats", problems);
+        nats.check(&nats_places, problems);
+        let (index, places) = section::<IndexSpec>(root, "index", problems);
+        report(index.check(), &places, problems);
+        let (office, places) = section::<OfficeSpec>(root, "office", problems);
+        report(office.check(), &places, problems);
+        let (webhook, places) = section::<WebhookSpec>(root, "webhook", problems);
+        report(webhook.check(), &places, problems);
+        let (telemetry, places) = section::<TelemetrySpec>(root, "telemetry", problems);
+        telemetry.check(&places, problems);
+        Self { process, process_places, nats, nats_places, index, office, webhook, telemetry }
+    }
+
+    fn into_plan(
+        self,
+        models: Vec<(String, ModelSpec)>,
+        flows: Vec<FlowSpec>,
+        gateway: GatewaySpec,
+        pixels: ByteSize,
+        warnings: Problems,
+    ) -> Plan {
+        let Self { process, nats, index, office, webhook, telemetry, .. } = self;
+        let works_on = flows.iter().map(|flow| flow.name.clone()).collect();
+        Plan {
+            process,
+            nats,
+            models,
+            index,
+            office,
+            webhook,
+            flows,
+            works_on,
+            serves: true,
+            pixels,
+            gateway,
+            telemetry,
+            warnings,
+        }
+    }
 }
 
 /// Keys that got another name: section, old name, new name. The old ones work for one release, with a warning.
@@ -165,6 +240,18 @@ fn check_memory(memory: ByteSize, places: &Places, problems: &mut Problems) {
     }
 }
 
+/// The streams of the config must fit into the disk limit of the private server, if it has one.
+fn check_disk(nats: &NatsSpec, places: &Places, flows: &[FlowSpec], problems: &mut Problems) {
+    let reserved = topology(nats, flows).reserved();
+    if let Some(limit) = nats.max_file.filter(|limit| nats.url.is_none() && *limit < reserved) {
+        let message = format!("the streams of this config reserve {reserved}, but max_file is {limit}");
+        let remedy = format!(
+            "set at least {reserved}, lower backlog.bytes of flows or the …_max_bytes of [nats], or leave max_file out"
+        );
+        problems.add(places.of("max_file"), message, remedy);
+    }
+}
+
 fn report(key_problems: Vec<KeyProblem>, places: &Places, problems: &mut Problems) {
     for problem in key_problems {
         problems.add(places.of(problem.key), problem.message, problem.remedy);
@@ -173,16 +260,20 @@ fn report(key_problems: Vec<KeyProblem>, places: &Places, problems: &mut Problem
 
 type Named<'s> = Vec<(toml::Spanned<String>, Section<'s>)>;
 
-fn names_of(sections: &Named<'_>) -> BTreeSet<String> {
-    sections.iter().map(|(name, _)| name.get_ref().clone()).collect()
+fn places_of(sections: &Named<'_>) -> BTreeMap<String, Place> {
+    sections.iter().map(|(name, _)| (name.get_ref().clone(), name.span())).collect()
 }
 
-fn read_models(sections: Named<'_>, problems: &mut Problems) -> Vec<(String, ModelSpec)> {
+fn read_models(sections: Named<'_>, scope: Scope, problems: &mut Problems) -> Vec<(String, ModelSpec)> {
     let mut models = Vec::new();
     for (name, section) in sections {
         let places = section.places();
         let Some(spec) = section.read::<ModelSpec>(problems) else { continue };
-        report(spec.check(), &places, problems);
+        let mut found = spec.check();
+        if found.is_empty() && scope == Scope::Machine {
+            found.extend(machine_check::model(&spec));
+        }
+        report(found, &places, problems);
         models.push((name.into_inner(), spec));
     }
     models

@@ -5,7 +5,8 @@
 
 use anyhow::{bail, ensure};
 use clap::{Args, ValueEnum};
-use pipeline::spec::{FlowSpec, PART};
+use pipeline::VectorIndex;
+use pipeline::spec::{FlowSpec, PART, did_you_mean};
 
 use crate::plan::Plan;
 
@@ -63,7 +64,9 @@ impl RoleArgs {
         for name in &self.flows {
             if !plan.flows.iter().any(|part| is_meant(name, part)) {
                 let known: Vec<String> = plan.flows.iter().map(part_name).collect();
-                bail!("--flows names {name:?}, which is not in the config; it has: {}", known.join(", "));
+                let has = format!("use one of: {}", known.join(", "));
+                let remedy = did_you_mean(name, known.iter().map(String::as_str), &has);
+                bail!("--flows names {name:?}, which is not in the config; {remedy}");
             }
         }
         plan.serves = self.role != Role::Worker;
@@ -74,8 +77,29 @@ impl RoleArgs {
             .filter(|part| self.flows.is_empty() || self.flows.iter().any(|name| is_meant(name, part)))
             .map(|part| part.name.clone())
             .collect();
-        Ok(())
+        refuse_private_index(plan)
     }
+}
+
+/// Refuses to work on flows that other processes may share with an index that only this process has: what is stored here is
+/// not found there. `kind = "embedded"`, if it is written, says that no other process works on them.
+fn refuse_private_index(plan: &Plan) -> anyhow::Result<()> {
+    if plan.nats.url.is_none() || plan.index.is_shared() || plan.index.kind.is_some() {
+        return Ok(());
+    }
+    let uses_index = |part: &&FlowSpec| {
+        let needs = part.stages.iter().flat_map(|stage| stage.operator.needs());
+        plan.works_on.contains(&part.name) && needs.into_iter().any(|need| need.is::<dyn VectorIndex>())
+    };
+    let flows: Vec<String> = plan.flows.iter().filter(uses_index).map(part_name).collect();
+    ensure!(
+        flows.is_empty(),
+        "{} would use an index of this process alone, because [index] names none that processes share: set [index] url to a \
+         Qdrant server, or leave these flows to the process that has the index (--flows names others), or, if no other process \
+         works on them, set [index] kind = \"embedded\"",
+        flows.join(", ")
+    );
+    Ok(())
 }
 
 /// Whether a name given to `--flows` selects this part: by the part's name, or by its flow's.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pipeline::FlowName;
+use pipeline::spec::ByteSize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,8 +19,8 @@ use crate::link::flow::DeclaredFlow;
 use crate::link::follower::{Follower, StartAt};
 use crate::link::healing;
 use crate::link::stream_health::StreamHealth;
-use crate::link::streams;
-use crate::queue::backlog;
+use crate::link::{ensure, streams};
+use crate::queue::{backlog, undeclared};
 use crate::server::Restarter;
 use crate::stores::claim_store::ClaimStore;
 use crate::stores::result_dispatch::{ResultDispatch, ResultReader};
@@ -41,13 +42,15 @@ pub struct ConnectOptions {
     pub limit: Duration,
     /// Restarts the broker when it refuses writes although there is room; `None` if it is not our own.
     pub restarter: Option<Restarter>,
+    /// `[nats] max_file` of our own broker, for the message that the streams do not fit.
+    pub max_file: Option<ByteSize>,
 }
 
 impl ConnectOptions {
     /// Options with a limit of 10 s, for a broker that is not our own.
     #[must_use]
     pub fn new(access: Access, topology: Topology) -> Self {
-        Self { access, topology, limit: Duration::from_secs(10), restarter: None }
+        Self { access, topology, limit: Duration::from_secs(10), restarter: None, max_file: None }
     }
 }
 
@@ -58,7 +61,7 @@ impl ConnectOptions {
 /// updated.
 pub async fn connect(mut options: ConnectOptions) -> Result<Arc<JetStream>, ConnectError> {
     let restarter = options.restarter.take();
-    let broker = Arc::new(open_broker(options).await?);
+    let broker = Arc::new(open_broker(options, restarter.is_some()).await?);
     let dispatch = Arc::new(ResultDispatch::new());
     follow_results(&broker, &dispatch).await?;
     healing::watch(&broker, restarter).await.map_err(|error| ConnectError::Results(error.into()))?;
@@ -71,13 +74,14 @@ pub async fn connect(mut options: ConnectOptions) -> Result<Arc<JetStream>, Conn
 }
 
 /// Opens the connections; creates the streams as soon as the first one is there.
-async fn open_broker(options: ConnectOptions) -> Result<Broker, ConnectError> {
-    let ConnectOptions { access, topology, limit, .. } = options;
+async fn open_broker(options: ConnectOptions, is_own: bool) -> Result<Broker, ConnectError> {
+    let ConnectOptions { access, topology, limit, max_file, .. } = options;
     let stop = CancellationToken::new();
     let open = |role| Connection::open(&access, role, limit, &stop);
     let publishing = open("publish").await?;
     check_version(&publishing.client().server_info().version)?;
-    streams::ensure_streams(&publishing.context, &topology).await?;
+    undeclared::report(&publishing.context, &topology.flows, is_own).await?;
+    ensure::ensure_streams(&publishing.context, &topology, max_file).await?;
     backlog::check_order(&publishing.context, &topology.flows).await?;
     Ok(Broker {
         health: StreamHealth::new(streams::names(&topology)),

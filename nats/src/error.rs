@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pipeline::BoxError;
+use pipeline::spec::ByteSize;
 
 /// Why the broker cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,24 @@ pub enum ConnectError {
         remedy: &'static str,
         /// The broker's error.
         source: BoxError,
+    },
+    /// The broker does not list its streams.
+    #[error("the broker's streams cannot be listed")]
+    Streams(#[source] BoxError),
+    /// The streams do not fit into the disk that the broker may use.
+    #[error(
+        "the broker's streams would reserve {reserved}, more than its disk limit{}: {streams}; raise max_file of [nats] to at \
+         least {reserved} (of a broker with a url: its own limit), lower backlog.bytes of flows or the …_max_bytes of \
+         [nats], or remove queues that are not declared with `caudal prune`",
+        limit.map(|limit| format!(" of {limit}")).unwrap_or_default()
+    )]
+    NoRoom {
+        /// Sum of all bounds: those that are declared, and those of other streams.
+        reserved: ByteSize,
+        /// `[nats] max_file`, if it is set.
+        limit: Option<ByteSize>,
+        /// Each stream with its bound, largest first.
+        streams: String,
     },
     /// The consumer that follows the results stream cannot be created.
     #[error("results cannot be followed")]

@@ -15,7 +15,7 @@
 //! ```text
 //! connect.rs       opens connections, creates streams, starts tasks
 //! jetstream.rs     implements Transport; hands each call to its part
-//! queue/           the work queue of a flow: submit, source, puller, events in flight, backlog, tail
+//! queue/           the work queue of a flow: submit, source, puller, events in flight, backlog, tail, undeclared queues
 //! stores/          results, dead letters, claim store, records, ledger, cancellations, liveness, canary, usage
 //! link/            connections, streams and consumers, confirmed publishing, streams that refuse, direct get, following
 //! server/          the private nats-server; imports neither link/ nor what is above it
@@ -44,6 +44,7 @@ pub use access::{Access, Auth};
 pub use connect::{ConnectOptions, connect};
 pub use error::ConnectError;
 pub use jetstream::JetStream;
+pub use queue::undeclared::{Removal, UndeclaredQueue, UndeclaredQueues};
 pub use spec::{Limits, NatsSpec};
 pub use stores::usage::StorageUsage;
 pub use sync_interval::SyncInterval;

@@ -34,7 +34,7 @@ pub struct NatsSpec {
     /// How long acknowledged messages of the private server may stay in the page cache before an fsync: `"1s"`, another
     /// interval, or `"always"` for an fsync before every acknowledgement.
     pub sync: SyncInterval,
-    /// Disk that the private server may use. Absent: the sum of the bounds of its streams and a quarter more.
+    /// Disk that all streams of the private server may reserve. Absent: only each stream's own bound counts.
     pub max_file: Option<ByteSize>,
     /// Memory that the private server may use for streams in memory; also bounds its heap.
     pub max_mem: ByteSize,

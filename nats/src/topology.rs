@@ -1,4 +1,4 @@
-//! The declared topology: the flows and bounds for which streams are created. Data only; `link/streams.rs` creates
+//! The declared topology: the flows and bounds for which streams are created. Data only; `link/ensure.rs` creates
 //! them.
 
 use pipeline::FlowName;
@@ -14,9 +14,6 @@ pub const OWN_RECORDS_BYTES: u64 = 512 << 20;
 pub const CANARY_BYTES: u64 = 1 << 20;
 /// Disk for the ledger: half a million events, each noted in a message of its own.
 pub const LEDGER_BYTES: u64 = 128 << 20;
-/// One part in this many is added to the private server's disk, for streams of flows that are no longer declared.
-const UNDECLARED_SHARE: u64 = 4;
-
 /// The streams that the broker must have.
 #[derive(Clone, Debug, Default)]
 pub struct Topology {
@@ -40,9 +37,9 @@ pub struct FlowTopology {
 }
 
 impl Topology {
-    /// Disk that all streams may fill together, in bytes, with a margin for flows that are no longer declared.
+    /// Disk that all streams of the topology may fill together: the sum of their bounds, which the broker reserves.
     #[must_use]
-    pub fn max_file(&self) -> ByteSize {
+    pub fn reserved(&self) -> ByteSize {
         let shared = [
             self.limits.results_max_bytes,
             self.limits.claims_max_bytes,
@@ -50,25 +47,7 @@ impl Topology {
             self.limits.records_max_bytes,
         ];
         let flows = self.flows.iter().map(|flow| flow.backlog.bytes);
-        let sum: u64 = shared.into_iter().chain(flows).map(|size| size.0).sum::<u64>()
-            + (CANARY_BYTES + LEDGER_BYTES + OWN_RECORDS_BYTES);
-        ByteSize((sum + sum / UNDECLARED_SHARE).next_multiple_of(1 << 20))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn flow(bytes: ByteSize) -> FlowTopology {
-        let name = FlowName::new("f").unwrap();
-        FlowTopology { name, backlog: BacklogSpec { events: 1, bytes }, answers: false, order_by: None }
-    }
-
-    #[test]
-    fn a_flow_adds_its_backlog_and_a_quarter_to_the_disk() {
-        let empty = Topology::default().max_file();
-        let one = Topology { flows: vec![flow(ByteSize::mib(400))], limits: Limits::default() }.max_file();
-        assert_eq!(one.0 - empty.0, 500 << 20);
+        let sum: u64 = shared.into_iter().chain(flows).map(|size| size.0).sum();
+        ByteSize(sum + CANARY_BYTES + LEDGER_BYTES + OWN_RECORDS_BYTES)
     }
 }

@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use nats::NatsSpec;
 use nats::server::{PrivateServer, ServerError, ServerOptions, guard};
-use pipeline::spec::ByteSize;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -54,13 +53,7 @@ fn options(data_dir: &Path) -> ServerOptions {
     let program = std::env::var_os("CAUDAL_NATS_SERVER")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../.caudal/bin/nats-server"), PathBuf::from);
     let launcher = vec![std::env::current_exe().unwrap().into_os_string(), OsString::from("guard")];
-    ServerOptions {
-        program,
-        launcher,
-        data_dir: data_dir.to_owned(),
-        spec: NatsSpec::default(),
-        max_file: ByteSize::mib(1 << 10),
-    }
+    ServerOptions { program, launcher, data_dir: data_dir.to_owned(), spec: NatsSpec::default() }
 }
 
 async fn a_store_has_only_one_server() {

@@ -119,7 +119,7 @@ async fn a_server_that_cannot_start_reports_why() {
     assert!(matches!(&error, ServerError::Ended { log, .. } if log.contains("address already in use")), "{error}");
     let mut missing = options(dir.path(), NatsSpec::default());
     missing.program = "/nowhere/nats-server".into();
-    assert!(matches!(PrivateServer::start(missing).await, Err(ServerError::Spawn { .. })));
+    assert!(matches!(PrivateServer::start(missing).await, Err(ServerError::Program { .. })));
 }
 
 /// The broker stands still for longer than `ack_wait`: no progress report reaches it, and it redelivers everything.

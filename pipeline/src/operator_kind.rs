@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::{Problems, Section};
+use crate::config::{Problems, Section, did_you_mean};
 use crate::fault::BoxError;
+use crate::names::FlowName;
 use crate::operator::{Batching, Operator, StageTypes};
 use crate::registry::{Need, Services};
 
@@ -67,7 +68,10 @@ impl KeyProblem {
             message: format!("no {what} is named {name:?}"),
             remedy: match known.as_slice() {
                 [] => format!("add a section [{what}.{name}]"),
-                _ => format!("add a section [{what}.{name}], or use one of: {}", known.join(", ")),
+                _ => {
+                    let otherwise = format!("add a section [{what}.{name}], or use one of: {}", known.join(", "));
+                    did_you_mean(name, known, &otherwise)
+                }
             },
         })
     }
@@ -112,6 +116,16 @@ pub trait OperatorSpec: Send + Sync {
     /// Whether the operator answers the requester (`respond`), so that every event of the flow has one.
     fn answers(&self) -> bool {
         false
+    }
+
+    /// Whether it does something besides emitting, so that nobody needs to take what it emits.
+    fn has_effect(&self) -> bool {
+        false
+    }
+
+    /// The flow that it submits events to.
+    fn submits_to(&self) -> Option<&FlowName> {
+        None
     }
 
     /// Whether it may make several events of one.

@@ -6,13 +6,17 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::config_args::{ConfigArgs, EXIT_CONFIG};
+use crate::assembly;
 use crate::extras::Extras;
-use crate::{assembly, plan};
+use crate::plan::{self, Scope};
 
 #[derive(Args)]
 pub struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    /// Check the text alone, without the files and secrets that it names on this machine
+    #[arg(long)]
+    text_only: bool,
     /// Print the problems as a JSON list
     #[arg(long)]
     json: bool,
@@ -22,7 +26,8 @@ pub struct CheckArgs {
 /// If a file cannot be read.
 pub fn run(args: &CheckArgs, extras: &Extras) -> anyhow::Result<ExitCode> {
     let sources = args.config.sources()?;
-    let loaded = plan::load(&sources, &assembly::operator_kinds(extras));
+    let scope = if args.text_only { Scope::Text } else { Scope::Machine };
+    let loaded = plan::load(&sources, &assembly::operator_kinds(extras), scope);
     let mut out = std::io::stdout();
     let problems = match loaded {
         Ok(plan) if args.json => {

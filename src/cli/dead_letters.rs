@@ -5,17 +5,17 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use reqwest::{Client, Method, Response};
+use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::Value;
 
-use crate::http_client;
+use crate::http_client::{self, service_url};
 
 #[derive(Args)]
 pub struct DeadArgs {
     #[command(subcommand)]
-    command: DeadCommand,
+    command: Option<DeadCommand>,
     /// Address of the service
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", global = true)]
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = service_url, global = true)]
     to: String,
     /// API key or token, if the service requires one
     #[arg(long, env = "CAUDAL_TOKEN", hide_env_values = true, global = true)]
@@ -23,6 +23,13 @@ pub struct DeadArgs {
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
+}
+
+impl DeadArgs {
+    /// Whether no subcommand was given.
+    pub fn is_bare(&self) -> bool {
+        self.command.is_none()
+    }
 }
 
 #[derive(Subcommand)]
@@ -34,15 +41,21 @@ enum DeadCommand {
         flow: Option<String>,
     },
     /// Show one dead letter with its parameters and payload
-    Show { id: u64 },
+    Show {
+        /// Its number, the first column of `caudal dead list`
+        #[arg(value_name = "NUMBER")]
+        id: u64,
+    },
     /// Retry the given dead letters, each as a new request
     Retry {
-        #[arg(required = true)]
+        /// Their numbers, the first column of `caudal dead list`
+        #[arg(required = true, value_name = "NUMBER")]
         ids: Vec<u64>,
     },
     /// Delete the given dead letters
     Drop {
-        #[arg(required = true)]
+        /// Their numbers, the first column of `caudal dead list`
+        #[arg(required = true, value_name = "NUMBER")]
         ids: Vec<u64>,
     },
 }
@@ -50,14 +63,15 @@ enum DeadCommand {
 /// # Errors
 /// The problem that the service answers, or that it cannot be reached.
 pub fn run(args: &DeadArgs) -> anyhow::Result<ExitCode> {
-    tokio::runtime::Runtime::new()?.block_on(execute(args))?;
+    let command = args.command.as_ref().context("give one of list, show, retry, drop")?;
+    tokio::runtime::Runtime::new()?.block_on(execute(args, command))?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn execute(args: &DeadArgs) -> anyhow::Result<()> {
+async fn execute(args: &DeadArgs, command: &DeadCommand) -> anyhow::Result<()> {
     let client = http_client::to_service(args.token.as_deref())?;
     let service = Service { client, base: args.to.trim_end_matches('/').to_owned() };
-    match &args.command {
+    match command {
         DeadCommand::List { flow } => list(&service, flow.as_deref(), args.json).await,
         DeadCommand::Show { id } => {
             let letter = service.call(Method::GET, &format!("/{id}")).await?;
@@ -125,7 +139,11 @@ struct Service {
 impl Service {
     async fn call(&self, method: Method, path: &str) -> anyhow::Result<Value> {
         let url = format!("{}/v1/dead-letters{path}", self.base);
-        let response = self.client.request(method, &url).send().await.with_context(|| format!("cannot reach {url}"))?;
+        let response =
+            self.client.request(method, &url).send().await.with_context(|| http_client::unreachable(&self.base))?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            bail!("{}: {}", problem(response).await, http_client::UNAUTHORIZED);
+        }
         if !response.status().is_success() {
             bail!(problem(response).await);
         }

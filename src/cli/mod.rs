@@ -4,6 +4,7 @@ mod check;
 mod config_args;
 mod dead_letters;
 mod doctor;
+mod prune;
 mod readiness_checks;
 mod send;
 mod serve;
@@ -11,7 +12,8 @@ mod serve;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::Context as _;
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::extras::Extras;
 use crate::installed::Parts;
@@ -27,11 +29,17 @@ use crate::logging::{self, LogFormat};
 #[command(name = "caudal", version, max_term_width = 100)]
 pub struct Args {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
     #[command(flatten)]
     parts: Parts,
     /// What to log, for example `warn` or `info,nats=debug`
-    #[arg(long, env = "CAUDAL_LOG", default_value = "info,async_nats=warn", global = true, value_name = "FILTER")]
+    #[arg(
+        long,
+        env = "CAUDAL_LOG",
+        default_value = "info,async_nats=warn,qdrant_edge=error",
+        global = true,
+        value_name = "FILTER"
+    )]
     log: String,
     /// Format of log lines
     #[arg(long, value_enum, default_value_t, global = true)]
@@ -48,6 +56,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// List, show, retry or drop dead letters: events that failed for good
     Dead(dead_letters::DeadArgs),
+    /// Remove the broker's queues of flows that a config does not declare
+    Prune(prune::PruneArgs),
     /// Send the files of a folder into a running service
     Send(send::SendArgs),
     /// Run the broker as a child process that ends with its parent
@@ -70,25 +80,38 @@ enum Command {
 /// What the command could not do, in a sentence for the user.
 pub fn run(args: Args, extras: Extras) -> anyhow::Result<ExitCode> {
     // Both replace this process by another program, which is safe only while there is one thread.
-    match args.command {
-        Command::Guard { args } => return Ok(guard(args)),
-        Command::OfficeWorker { args } => return Ok(connectors::documents::worker_main(args.into_iter())),
-        _ => {}
-    }
+    let command = match args.command {
+        Some(Command::Guard { args }) => return Ok(guard(args)),
+        Some(Command::OfficeWorker { args }) => return Ok(connectors::documents::worker_main(args.into_iter())),
+        Some(command) => command,
+        None => return print_help(&[]),
+    };
     logging::init(&args.log, args.log_format)?;
-    match args.command {
+    match command {
         Command::Serve(command) => serve::run(&command, &args.parts, &extras),
         Command::Check(command) => check::run(&command, &extras),
         Command::Doctor(command) => doctor::run(&command, &args.parts),
+        Command::Dead(command) if command.is_bare() => print_help(&["dead"]),
         Command::Dead(command) => dead_letters::run(&command),
+        Command::Prune(command) => prune::run(&command, &args.parts, &extras),
         Command::Send(command) => send::run(&command),
         Command::Guard { .. } | Command::OfficeWorker { .. } => unreachable!("handled above"),
     }
 }
 
+/// Prints the help of a command that was given without the subcommand it needs.
+fn print_help(path: &[&str]) -> anyhow::Result<ExitCode> {
+    let mut command = Args::command();
+    command.build();
+    let command = path.iter().try_fold(&mut command, |command, name| command.find_subcommand_mut(name));
+    command.context("no such command")?.print_help()?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Replaces this process by the broker. Returns only if that fails, with the exit code that the parent expects.
 fn guard(args: Vec<OsString>) -> ExitCode {
     let Err(error) = nats::server::guard(args.into_iter());
-    eprintln!("error: {error}");
-    ExitCode::from(error.exit_code())
+    let code = error.exit_code();
+    eprintln!("error: {:#}", anyhow::Error::from(error));
+    ExitCode::from(code)
 }

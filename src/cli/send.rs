@@ -26,7 +26,10 @@ use futures_util::stream;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::http_client::service_url;
+
 use answers::Answers;
+use call_error::NoService;
 use journal::Journal;
 use patience::Patience;
 use target::{Target, Way};
@@ -49,7 +52,7 @@ pub struct SendArgs {
     #[arg(long, default_value = "file", requires = "route")]
     field: String,
     /// Address of the service
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = service_url)]
     to: String,
     /// API key or token, if the service requires one
     #[arg(long, env = "CAUDAL_TOKEN", hide_env_values = true)]
@@ -137,7 +140,7 @@ async fn send(args: &SendArgs) -> anyhow::Result<Summary> {
     let mut summary = Summary { skipped: done.len(), ..Summary::default() };
 
     let bar = progress_bar(waiting.len());
-    let patience = Patience::new(Duration::from_secs(args.patience.into()), bar.clone());
+    let patience = Patience::new(Duration::from_secs(args.patience.into()), &args.to, bar.clone());
     let uploader = Uploader { target: &target, patience, journal: RefCell::new(journal), answers: answers.as_ref() };
     let uploader = &uploader;
     let uploads = waiting.into_iter().map(|file| async move {
@@ -148,6 +151,11 @@ async fn send(args: &SendArgs) -> anyhow::Result<Summary> {
     while let Some((file, result)) = uploads.next().await {
         match result {
             Ok(()) => summary.sent += 1,
+            // Every other file would fail for the same reason.
+            Err(error) if error.is::<NoService>() => {
+                bar.finish_and_clear();
+                return Err(error.context(format!("stopped after {} files", summary.sent)));
+            }
             Err(error) => {
                 let failure = Failure { file: file.display().to_string(), why: format!("{error:#}") };
                 bar.println(format!("failed  {}  {}", failure.file, failure.why));

@@ -22,7 +22,7 @@ use crate::assembly::{self, Assembly};
 use crate::extras::Extras;
 use crate::installed::Parts;
 use crate::metrics::{self, BrokerMetrics};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Plan, Scope};
 use crate::role::RoleArgs;
 use crate::telemetry::{ProcessIdentity, Telemetry};
 
@@ -33,7 +33,7 @@ pub struct ServeArgs {
     #[command(flatten)]
     role: RoleArgs,
     /// Address to serve on; port 0 picks a free one
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = gateway::spec::checked_listen)]
     listen: Option<String>,
     /// Directory for everything the service stores
     #[arg(long, value_name = "DIR")]
@@ -47,7 +47,7 @@ pub struct ServeArgs {
 /// If a part cannot be opened, or fails while it runs.
 pub fn run(args: &ServeArgs, parts: &Parts, extras: &Extras) -> anyhow::Result<ExitCode> {
     let sources = args.config.sources()?;
-    let mut plan = match plan::load(&sources, &assembly::operator_kinds(extras)) {
+    let mut plan = match plan::load(&sources, &assembly::operator_kinds(extras), Scope::Text) {
         Ok(plan) => plan,
         Err(problems) => {
             writeln!(std::io::stderr(), "{}", problems.render(&sources, false))?;
@@ -58,7 +58,7 @@ pub fn run(args: &ServeArgs, parts: &Parts, extras: &Extras) -> anyhow::Result<E
     if let Some(listen) = &args.listen {
         plan.gateway.service.listen.clone_from(listen);
     }
-    if let Some(exposure) = plan.gateway.exposure() {
+    if let Some(exposure) = plan.gateway.listen_problem() {
         bail!("{}: {}", exposure.message, exposure.remedy);
     }
     if let Some(data_dir) = &args.data_dir {

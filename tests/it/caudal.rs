@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use reqwest::multipart::{Form, Part};
 use reqwest::{Client, Response};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -151,6 +152,14 @@ impl Caudal {
     /// Kills the process with SIGKILL and returns its folder.
     pub async fn kill(mut self) -> Folder {
         self.child.kill().await.unwrap();
+        self.folder
+    }
+
+    /// Stops the process as an init system does, and returns its folder.
+    pub async fn stop(mut self) -> Folder {
+        kill_process(Pid::from_raw(self.pid() as i32).unwrap(), Signal::TERM).unwrap();
+        let ended = tokio::time::timeout(TIMEOUT, self.child.wait()).await;
+        assert!(ended.expect("it stops").unwrap().success(), "{}", self.log());
         self.folder
     }
 

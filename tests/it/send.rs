@@ -156,9 +156,9 @@ async fn contexts_become_documents_and_a_second_run_sends_only_missing_ones() {
     write("bob.json", json!({ "name": "Bob" }));
     write("nobody.json", json!({ "title": "Dr" }));
 
-    let (sent, _, failed) = counts(&fill(&caudal, &contexts, &answers, "no such key").await);
-    assert_eq!((sent, failed.len()), (0, 3));
-    assert!(failed[0]["why"].as_str().unwrap().contains("status 401"), "{failed:?}");
+    let refused = fill(&caudal, &contexts, &answers, "no such key").await;
+    assert_eq!((refused.status.code(), refused.stdout.len()), (Some(1), 0), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("status 401"), "{refused:?}");
 
     let (sent, skipped, failed) = counts(&fill(&caudal, &contexts, &answers, KEY).await);
     assert_eq!((sent, skipped, failed.len()), (2, 0, 1));

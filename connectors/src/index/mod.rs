@@ -14,6 +14,7 @@ mod spec;
 use std::path::Path;
 use std::sync::Arc;
 
+use pipeline::spec::did_you_mean;
 use pipeline::{KeyProblem, VectorIndex};
 
 pub use embedded::{EmbeddedIndex, Limits};
@@ -58,8 +59,10 @@ impl IndexSpec {
     #[must_use]
     pub fn check(&self) -> Vec<KeyProblem> {
         let Some(kind) = self.index_kind() else {
-            let message = format!("{:?} is not a kind of index", self.kind.as_deref().unwrap_or_default());
-            return vec![KeyProblem { key: "kind", message, remedy: format!("use one of: {}", kind_names()) }];
+            let kind = self.kind.as_deref().unwrap_or_default();
+            let otherwise = format!("use one of: {}", kind_names());
+            let remedy = did_you_mean(kind, KINDS.iter().map(|known| known.name), &otherwise);
+            return vec![KeyProblem { key: "kind", message: format!("{kind:?} is not a kind of index"), remedy }];
         };
         let foreign_keys = self.present_keys().into_iter().filter(|key| !kind.keys.contains(key));
         let mut key_problems: Vec<KeyProblem> = foreign_keys.map(|key| foreign_key(key, kind)).collect();

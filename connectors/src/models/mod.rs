@@ -49,6 +49,14 @@ pub fn load(name: &str, spec: &ModelSpec, base: &Path, compute: &Compute) -> Res
     Ok(Arc::new(OnnxModel::load(name, spec, parts, compute)?))
 }
 
+/// Checks that the files of a model are there and can be read; blocks like [`load`], and loads nothing.
+///
+/// # Errors
+/// As [`load`] would say it.
+pub fn check_files(spec: &ModelSpec, base: &Path) -> Result<(), ModelError> {
+    (spec.model_source().read)(spec, base).map(|_| ())
+}
+
 impl ModelSpec {
     fn model_source(&self) -> &'static ModelSource {
         SOURCES.iter().find(|source| (source.takes)(self)).unwrap_or(&SOURCES[SOURCES.len() - 1])

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pipeline::spec::{Problems, Section};
+use pipeline::spec::{Problems, Section, did_you_mean};
 use serde::Deserialize;
 
 use super::{Rate, RouteSpec};
@@ -71,7 +71,8 @@ impl RateClasses {
             if self.rate(class).is_none() {
                 let known: Vec<&str> = self.0.keys().map(String::as_str).collect();
                 let message = format!("no class is named {class:?}");
-                let remedy = format!("use one of {}, or add [limits.class.{class}]", known.join(", "));
+                let otherwise = format!("use one of {}, or add [limits.class.{class}]", known.join(", "));
+                let remedy = did_you_mean(class, known, &otherwise);
                 problems.add(route.places.of("class"), message, remedy);
             }
             if route.limit.is_some() {

@@ -6,6 +6,7 @@ mod check;
 mod class;
 mod jwt;
 mod limits;
+mod listen;
 mod loopback;
 mod names;
 mod origins;
@@ -25,6 +26,7 @@ pub(crate) use class::AUTH;
 pub use class::RateClasses;
 pub use jwt::{IssuerKeys, IssuerSpec, SetSource, TenantSource};
 pub use limits::LimitsSpec;
+pub use listen::checked_listen;
 pub use loopback::is_loopback;
 pub use names::is_name;
 pub use proxies::Proxies;
@@ -69,6 +71,15 @@ impl GatewaySpec {
         origins::check(&self.service.origins, &self.service_places, problems);
         check::check(&self.routes, problems);
         self.limits.classes.check(&self.routes, problems);
+    }
+
+    /// A problem if `listen` is no address, or one that other machines reach without authentication.
+    #[must_use]
+    pub fn listen_problem(&self) -> Option<KeyProblem> {
+        match checked_listen(&self.service.listen) {
+            Ok(_) => self.exposure(),
+            Err(message) => Some(KeyProblem { key: "listen", message, remedy: "give an address HOST:PORT".into() }),
+        }
     }
 
     /// A problem if the service can be reached from other machines without authentication.

@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod connection;
 pub mod direct_get;
+pub mod ensure;
 pub mod flow;
 pub mod follower;
 pub mod healing;

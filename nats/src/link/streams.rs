@@ -1,4 +1,4 @@
-//! Creates and updates the streams and consumers of the declared topology.
+//! The streams and consumers of the declared topology, as they are configured. `ensure.rs` brings the broker to this.
 //!
 //! - One work-queue stream per flow, `EV-<flow>`, that refuses when full (`discard: new`, per lane too). It accepts
 //!   exactly its two lanes: an event on a subject with another lane, or with a wildcard in it, is stored in no stream.
@@ -11,13 +11,10 @@ use std::time::Duration;
 
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
-use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, SubjectTransform};
-use futures_util::future::try_join_all;
 use pipeline::spec::ByteSize;
 use pipeline::{BoxError, Lane};
 
-use crate::error::ConnectError;
 use crate::spec::Limits;
 use crate::topology::{CANARY_BYTES, FlowTopology, LEDGER_BYTES, OWN_RECORDS_BYTES, PARTITIONS, Topology};
 use crate::wire::cloud_event::MAX_MESSAGE;
@@ -25,28 +22,15 @@ use crate::wire::subjects;
 
 /// Copies of an event within this time are stored once. Each remembered id costs the broker about 95 bytes.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
-/// JetStream's "insufficient storage resources available".
-const NO_STORAGE: u64 = 10_047;
-/// JetStream's "error creating store for stream".
-const NO_STORE: u64 = 10_049;
-
-/// Creates every stream of the topology, or updates it.
-pub async fn ensure_streams(context: &Context, topology: &Topology) -> Result<(), ConnectError> {
+/// Every stream of the topology.
+pub fn all(topology: &Topology) -> Vec<Config> {
     let flows = topology.flows.iter().map(|flow| work_stream(flow, &topology.limits));
-    let all = flows.chain(shared_streams(&topology.limits)).map(|config| ensure_stream(context, config));
-    try_join_all(all).await?;
-    Ok(())
+    flows.chain(shared_streams(&topology.limits)).collect()
 }
 
 /// Names of all streams of the topology.
 pub fn names(topology: &Topology) -> Vec<String> {
-    let flows = topology.flows.iter().map(|flow| subjects::work_stream(&flow.name));
-    flows.chain(shared_streams(&topology.limits).map(|config| config.name)).collect()
-}
-
-/// Creates the stream of one flow if it was deleted, or updates it.
-pub async fn ensure_flow(context: &Context, flow: &FlowTopology, limits: &Limits) -> Result<(), ConnectError> {
-    ensure_stream(context, work_stream(flow, limits)).await
+    all(topology).into_iter().map(|config| config.name).collect()
 }
 
 /// The part of a flow that one consumer delivers: a lane, or one partition of a lane.
@@ -98,32 +82,8 @@ fn consumer(flow: &FlowTopology, part: &LanePart, ack_wait: Duration) -> pull::C
     config
 }
 
-async fn ensure_stream(context: &Context, config: Config) -> Result<(), ConnectError> {
-    let stream = config.name.clone();
-    match context.create_or_update_stream(config).await {
-        Ok(_) => Ok(()),
-        Err(error) => Err(ConnectError::Stream { stream, remedy: remedy(&error), source: error.into() }),
-    }
-}
-
-fn remedy(error: &CreateStreamError) -> &'static str {
-    match error.kind() {
-        CreateStreamErrorKind::JetStream(ref why) if why.error_code().0 == NO_STORAGE => {
-            "its bound does not fit into the broker's disk limit: lower the backlog's bytes or raise max_file"
-        }
-        CreateStreamErrorKind::JetStream(ref why)
-            if why.error_code().0 == NO_STORE || why.to_string().contains("no space left") =>
-        {
-            "the broker cannot write its files: free disk space on its machine, then restart nats-server"
-        }
-        CreateStreamErrorKind::JetStream(_) => {
-            "a stream of that name or subject exists with settings that cannot be changed: remove or rename it"
-        }
-        _ => "see the cause",
-    }
-}
-
-fn work_stream(flow: &FlowTopology, limits: &Limits) -> Config {
+/// The stream of one flow.
+pub fn work_stream(flow: &FlowTopology, limits: &Limits) -> Config {
     let lanes = Lane::ALL.map(|lane| subjects::work_subject(&flow.name, lane).into_string()).to_vec();
     let ordered = flow.order_by.is_some();
     // Replaces the key, the last token of the subject, by the number of its partition.
@@ -256,19 +216,6 @@ mod tests {
         consumer(&flow(None), &LanePart { lane: Lane::Bulk, partition }, Duration::from_secs(1))
     }
 
-    fn remedy_of(code: u64, description: &str) -> &'static str {
-        let error = serde_json::json!({ "code": 500, "err_code": code, "description": description });
-        remedy(&CreateStreamError::new(CreateStreamErrorKind::JetStream(serde_json::from_value(error).unwrap())))
-    }
-
-    #[test]
-    fn a_full_disk_of_the_broker_is_not_taken_for_another_streams_settings() {
-        for (code, description) in [(10_069, "write meta.inf.tmp: no space left on device"), (NO_STORE, "")] {
-            assert!(remedy_of(code, description).contains("free disk space"), "{description}");
-        }
-        assert!(remedy_of(10_058, "stream name already in use").contains("remove or rename"));
-    }
-
     #[test]
     fn a_flow_without_order_stores_exactly_its_two_lanes() {
         let config = work_stream(&flow(None), &Limits::default());
@@ -298,9 +245,9 @@ mod tests {
     }
 
     #[test]
-    fn the_fixed_sizes_are_part_of_the_disk_that_the_topology_asks_for() {
-        let topology = Topology::default();
-        let sum: i64 = shared_streams(&topology.limits).iter().map(|config| config.max_bytes).sum();
-        assert!(topology.max_file().0 >= sum.unsigned_abs());
+    fn the_topology_reserves_the_bounds_of_its_streams() {
+        let topology = Topology { flows: vec![flow(None)], ..Topology::default() };
+        let sum: i64 = all(&topology).iter().map(|config| config.max_bytes).sum();
+        assert_eq!(topology.reserved().0, sum.unsigned_abs());
     }
 }

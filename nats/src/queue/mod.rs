@@ -4,6 +4,7 @@ pub mod backlog;
 pub mod source;
 pub mod submit;
 pub mod tail;
+pub mod undeclared;
 pub mod workers;
 
 mod acknowledgements;

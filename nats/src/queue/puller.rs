@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::link::broker::Broker;
 use crate::link::connection::ANSWER_TIMEOUT;
+use crate::link::ensure;
 use crate::link::flow::DeclaredFlow;
 use crate::link::streams::{self, LanePart};
 use crate::queue::deliveries::{RawDelivery, UntakenDeliveries};
@@ -235,7 +236,7 @@ impl Puller {
 
     async fn ensure(&self) -> Result<(), BoxError> {
         let context = &self.broker.work.context;
-        streams::ensure_flow(context, &self.flow.topology, &self.broker.limits).await?;
+        ensure::ensure_flow(context, &self.flow.topology, &self.broker.limits).await?;
         streams::ensure_consumer(context, &self.flow.topology, &self.part, self.bounds.ack_wait).await
     }
 

@@ -45,7 +45,8 @@ pub async fn flows_without_worker(broker: &Broker) -> Result<Vec<FlowName>, Tran
     Ok(without)
 }
 
-async fn is_worked_on(context: &Context, flow: &FlowName) -> Result<bool, BoxError> {
+/// Whether a process works on the flow.
+pub async fn is_worked_on(context: &Context, flow: &FlowName) -> Result<bool, BoxError> {
     let subject = format!("CONSUMER.LIST.{}", subjects::work_stream(flow));
     let list: ConsumerList = context.request(subject, &serde_json::json!({})).await?;
     let consumers = list.consumers.ok_or("the queue's consumers cannot be listed")?;

@@ -15,6 +15,9 @@ const HEAP: u64 = 256 << 20;
 /// More than the largest message, so that our own checks or the stream refuse a message that is too large. The server
 /// closes the connection of a client that exceeds this.
 const MAX_PAYLOAD: &str = "2MB";
+/// Disk for all streams, unless `[nats] max_file` bounds it: every stream has a bound of its own. The sum of those that are
+/// declared now would be too little, because queues of an earlier config keep theirs.
+const NO_LIMIT: ByteSize = ByteSize(1 << 60);
 
 /// `data_dir/nats`.
 pub fn directory(data_dir: &Path) -> PathBuf {
@@ -57,7 +60,7 @@ pub fn memory_limit(spec: &NatsSpec) -> String {
 
 /// The text of the config. `port` is the port of an earlier start; without it and without `listen`, the server takes
 /// any free port.
-pub fn text(spec: &NatsSpec, directory: &Path, keys: &Keys, max_file: ByteSize, port: Option<u16>) -> String {
+pub fn text(spec: &NatsSpec, directory: &Path, keys: &Keys, port: Option<u16>) -> String {
     let listen = match (spec.listen, port) {
         (Some(listen), Some(port)) => SocketAddr::new(listen.ip(), port).to_string(),
         (Some(listen), None) if listen.port() == 0 => format!("{}:-1", host(listen.ip())),
@@ -78,7 +81,7 @@ pub fn text(spec: &NatsSpec, directory: &Path, keys: &Keys, max_file: ByteSize, 
     let _ = writeln!(text, "jetstream {{");
     let _ = writeln!(text, "  store_dir: {}", path("jetstream"));
     let _ = writeln!(text, "  max_mem: {}", spec.max_mem.0);
-    let _ = writeln!(text, "  max_file: {}", spec.max_file.unwrap_or(max_file).0);
+    let _ = writeln!(text, "  max_file: {}", spec.max_file.unwrap_or(NO_LIMIT).0);
     let _ = writeln!(text, "  sync_interval: \"{}\"", spec.sync.as_str());
     let _ = writeln!(text, "  limits {{ duplicate_window: \"10m\", default_max_consumers: 2000 }}");
     let _ = writeln!(text, "}}");
@@ -151,7 +154,7 @@ const UNREAD_SUBJECTS: &[&str] = &["ev.>", "$MQTT.>", "canary.>", "cancel.>", "l
 /// What only the service itself reads and writes: questions whether a process lives, bodies and records.
 const OWN_SUBJECTS: &[&str] = &["alive.>", "blob.>", "own.>", "rec.>"];
 /// What only the service writes.
-const STORED_SUBJECTS: &[&str] = &["canary.>", "cancel.>", "dead.>", "ledger", "refusing.*", "res.>"];
+const STORED_SUBJECTS: &[&str] = &["canary.>", "cancel.>", "closed.>", "dead.>", "ledger", "refusing.*", "res.>"];
 
 fn list(groups: &[&[&str]]) -> String {
     groups.concat().iter().map(|subject| format!("\"{subject}\"")).collect::<Vec<_>>().join(", ")
@@ -172,7 +175,7 @@ mod tests {
     }
 
     fn listen_line(spec: &NatsSpec, port: Option<u16>) -> String {
-        let text = text(spec, Path::new("/d"), &keys(), ByteSize::mib(1), port);
+        let text = text(spec, Path::new("/d"), &keys(), port);
         text.lines().find(|line| line.starts_with("listen")).unwrap().to_owned()
     }
 
@@ -212,7 +215,7 @@ mod tests {
     fn mqtt_devices_may_write_none_of_the_service_s_own_subjects() {
         let spec = NatsSpec { mqtt: Some("127.0.0.1:1883".parse().unwrap()), ..NatsSpec::default() };
         let keys = Keys { mqtt: Some("secret".into()), ..keys() };
-        let text = text(&spec, Path::new("/d"), &keys, ByteSize::mib(1), None);
+        let text = text(&spec, Path::new("/d"), &keys, None);
         let user = text.lines().find(|line| line.contains("user: mqtt")).unwrap();
         let (publish, subscribe) = user.split_once("subscribe:").unwrap();
         let first_token = |subjects: &str| subjects.split('.').next().unwrap().to_owned();

@@ -42,9 +42,22 @@ pub enum ServerError {
         /// The operating system's error.
         source: std::io::Error,
     },
+    /// The program is not one that can be run.
+    #[error(
+        "{} cannot be run as nats-server: {why}; run `make setup`, or set CAUDAL_NATS_SERVER to the program's path",
+        program.display()
+    )]
+    Program {
+        /// The program.
+        program: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The server ended instead of starting.
-    #[error("nats-server ended at start ({status}): {log}")]
+    #[error("{} ended at start ({status}): {log}", program.display())]
     Ended {
+        /// The program.
+        program: PathBuf,
         /// Exit status or signal.
         status: String,
         /// The last lines of its log.

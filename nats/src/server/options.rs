@@ -3,8 +3,6 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use pipeline::spec::ByteSize;
-
 use crate::spec::NatsSpec;
 
 /// How to run the private server.
@@ -19,7 +17,4 @@ pub struct ServerOptions {
     pub data_dir: PathBuf,
     /// `[nats]`.
     pub spec: NatsSpec,
-    /// Disk that the streams need, from [`Topology::max_file`](crate::Topology::max_file); `[nats] max_file` overrides
-    /// it.
-    pub max_file: ByteSize,
 }

@@ -2,9 +2,10 @@
 //!
 //! It is one thread for the life of the server, because the kernel ends the child when the thread that started it ends.
 
+use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -51,7 +52,8 @@ pub async fn start(
     thread::Builder::new()
         .name("nats-server".into())
         .spawn(move || {
-            ServerThread { supervisor: shared, directory: config::directory(&options.data_dir), options }.run(started);
+            let directory = config::directory(&options.data_dir);
+            ServerThread { supervisor: shared, directory, options, log_begins: Cell::new(0) }.run(started);
             drop(end);
         })
         .map_err(|source| ServerError::Spawn { program, source })?;
@@ -64,6 +66,8 @@ struct ServerThread {
     supervisor: Arc<Supervisor>,
     directory: PathBuf,
     options: ServerOptions,
+    /// Length of the log when the server was last started: what is before that is of earlier ones.
+    log_begins: Cell<u64>,
 }
 
 impl ServerThread {
@@ -112,6 +116,7 @@ impl ServerThread {
             .mode(0o700)
             .create(&self.directory)
             .map_err(|source| ServerError::File { path: self.directory.clone(), source })?;
+        self.check_program()?;
         self.check_space()?;
         let keys = keys::load(&self.directory, self.options.spec.mqtt.is_some())?;
         self.write_config(&keys, None)?;
@@ -142,7 +147,7 @@ impl ServerThread {
 
     fn write_config(&self, keys: &Keys, port: Option<u16>) -> Result<(), ServerError> {
         let path = config::file(&self.directory);
-        let text = config::text(&self.options.spec, &self.directory, keys, self.options.max_file, port);
+        let text = config::text(&self.options.spec, &self.directory, keys, port);
         let written = OpenOptions::new()
             .write(true)
             .create(true)
@@ -155,6 +160,7 @@ impl ServerThread {
 
     fn spawn(&self) -> Result<Option<Child>, ServerError> {
         let path = self.stderr_file();
+        self.log_begins.set(fs::metadata(config::log_file(&self.directory)).map_or(0, |log| log.len()));
         let stderr = File::create(&path).map_err(|source| ServerError::File { path, source })?;
         let server = &self.options.program;
         let mut command = match self.options.launcher.split_first() {
@@ -203,6 +209,20 @@ impl ServerThread {
         }
     }
 
+    /// Says what is wrong with a path that somebody gave. A bare name is looked up when it is started.
+    fn check_program(&self) -> Result<(), ServerError> {
+        let program = &self.options.program;
+        let is_name = program.components().count() == 1 && !program.is_absolute();
+        let why = match fs::metadata(program) {
+            _ if is_name => return Ok(()),
+            Err(error) => error.to_string(),
+            Ok(found) if !found.is_file() => "it is not a file".to_owned(),
+            Ok(found) if found.permissions().mode() & 0o111 == 0 => "the file is not executable".to_owned(),
+            Ok(_) => return Ok(()),
+        };
+        Err(ServerError::Program { program: program.clone(), why })
+    }
+
     /// On a full disk the server starts, but neither reports its port nor stores anything.
     fn check_space(&self) -> Result<(), ServerError> {
         let path = self.directory.clone();
@@ -227,27 +247,31 @@ impl ServerThread {
             Some(signal) => format!("signal {signal}"),
             None => status.to_string(),
         };
-        ServerError::Ended { status: how, log: self.log_tail() }
+        let log = self.log_tail();
+        let log = if log.is_empty() { "it wrote no log; is it nats-server?".to_owned() } else { log };
+        ServerError::Ended { program: self.options.program.clone(), status: how, log }
     }
 
     fn stderr_file(&self) -> PathBuf {
         self.directory.join("nats.stderr")
     }
 
-    /// The last lines of the server's standard error; of its log, if the standard error is empty.
+    /// The last lines of the server's standard error; of its log since the start, if the standard error is empty.
     fn log_tail(&self) -> String {
-        let stderr = tail(&self.stderr_file()).unwrap_or_default();
-        let text =
-            if stderr.is_empty() { tail(&config::log_file(&self.directory)).unwrap_or_default() } else { stderr };
+        let stderr = tail(&self.stderr_file(), 0).unwrap_or_default();
+        let log = || tail(&config::log_file(&self.directory), self.log_begins.get()).unwrap_or_default();
+        let text = if stderr.is_empty() { log() } else { stderr };
         let lines: Vec<&str> = text.lines().rev().take(3).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("; ")
     }
 }
 
-fn tail(path: &Path) -> std::io::Result<String> {
+/// The end of a file, and nothing before `begin`. A file that is shorter has been replaced by another one.
+fn tail(path: &Path, begin: u64) -> std::io::Result<String> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL)))?;
+    let begin = if begin > length { 0 } else { begin };
+    file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL).max(begin)))?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).trim().to_owned())

@@ -14,7 +14,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::Context;
+use async_nats::jetstream::response::Response;
+use async_nats::jetstream::{self, Context, ErrorCode};
 use futures_util::future::try_join_all;
 use pipeline::{BoxError, FlowName, Token};
 use serde::Deserialize;
@@ -77,7 +78,9 @@ async fn collect(
     let StreamInfo { state, ts: now } = info(context, subjects::BLOBS, subjects::BLOB_SUBJECTS).await?;
     let stored = state.map(|state| state.subjects).unwrap_or_default();
     update(flows, stored.keys().filter_map(|subject| subjects::parse_event_blob(subject)), now);
-    let oldest = try_join_all(broker.flows.keys().map(|flow| oldest_event(context, flow))).await?;
+    // Flows that are not declared here may have events too.
+    let queues: HashSet<&FlowName> = broker.flows.keys().chain(flows.keys()).collect();
+    let oldest = try_join_all(queues.into_iter().map(|flow| oldest_event(context, flow))).await?;
     let oldest_event = oldest.into_iter().flatten().min().unwrap_or(now);
     for (flow, bodies) in flows.iter_mut() {
         // Reading the dead letters costs more, so only for bodies that are old enough.
@@ -126,14 +129,28 @@ fn update(
 
 /// When the oldest event in a flow's queue was stored; `None` if the queue is empty.
 async fn oldest_event(context: &Context, flow: &FlowName) -> Result<Option<OffsetDateTime>, BoxError> {
-    let info = info(context, &subjects::work_stream(flow), "").await?;
-    let state = info.state.ok_or("the queue's stream is missing")?;
-    Ok((state.messages > 0).then_some(state.first_ts))
+    match info(context, &subjects::work_stream(flow), "").await {
+        Ok(info) => {
+            let state = info.state.ok_or("the queue has no state")?;
+            Ok((state.messages > 0).then_some(state.first_ts))
+        }
+        // The flow is no longer declared, and its empty queue was removed.
+        Err(error) if is_not_found(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_not_found(error: &BoxError) -> bool {
+    let error = error.downcast_ref::<jetstream::Error>();
+    error.is_some_and(|error| error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 async fn info(context: &Context, stream: &str, subjects: &str) -> Result<StreamInfo, BoxError> {
     let request = serde_json::json!({ "subjects_filter": subjects });
-    Ok(context.request(format!("STREAM.INFO.{stream}"), &request).await?)
+    match context.request(format!("STREAM.INFO.{stream}"), &request).await? {
+        Response::Ok(info) => Ok(info),
+        Response::Err { error } => Err(error.into()),
+    }
 }
 
 #[cfg(test)]

@@ -57,6 +57,16 @@ pub fn work_stream(flow: &FlowName) -> String {
     format!("EV-{flow}")
 }
 
+/// The flow of a work-queue stream; `None` for other streams.
+pub fn parse_work_stream(stream: &str) -> Option<FlowName> {
+    FlowName::new(stream.strip_prefix("EV-")?).ok()
+}
+
+/// The only subject of a work queue while it takes no events. Nobody publishes events on it.
+pub fn closed_subject(stream: &str) -> String {
+    format!("closed.{stream}")
+}
+
 /// The stream that stores messages of a subject; `None` if none does.
 pub fn stream_of(subject: &str) -> Option<Cow<'static, str>> {
     let (kind, rest) = subject.split_once('.').unwrap_or((subject, ""));

@@ -49,13 +49,7 @@ impl Broker {
 }
 
 pub fn options(data_dir: &Path, spec: NatsSpec) -> ServerOptions {
-    ServerOptions {
-        program: program(),
-        launcher: Vec::new(),
-        data_dir: data_dir.to_owned(),
-        spec,
-        max_file: ByteSize::mib(4 << 10),
-    }
+    ServerOptions { program: program(), launcher: Vec::new(), data_dir: data_dir.to_owned(), spec }
 }
 
 /// Small bounds, so that many servers fit on the disk of a test machine.

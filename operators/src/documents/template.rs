@@ -71,6 +71,10 @@ impl OperatorSpec for TemplateSpec {
         }
     }
 
+    fn has_effect(&self) -> bool {
+        matches!(self.action, Action::Put | Action::Delete)
+    }
+
     fn build(&self, services: &Services) -> Result<Box<dyn Operator>, BoxError> {
         let (transport, compute) = (services.transport()?, services.compute()?);
         Ok(Box::new(Keep { spec: self.clone(), templates: Templates::new(transport), compute }))

@@ -47,6 +47,10 @@ impl OperatorSpec for PublishSpec {
         Batching::greedy(DEFAULT_BATCH)
     }
 
+    fn submits_to(&self) -> Option<&FlowName> {
+        Some(&self.flow)
+    }
+
     fn check(&self, names: &DeclaredNames) -> Vec<KeyProblem> {
         KeyProblem::unless_declared("flow", "flow", self.flow.as_str(), &names.flows).into_iter().collect()
     }

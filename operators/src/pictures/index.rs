@@ -50,6 +50,10 @@ impl OperatorSpec for IndexSpec {
         Batching::greedy(DEFAULT_BATCH)
     }
 
+    fn has_effect(&self) -> bool {
+        true
+    }
+
     fn needs(&self) -> Vec<Need> {
         vec![Need::of::<dyn VectorIndex>()]
     }

@@ -10,14 +10,19 @@ impl Sources {
     /// replaced by the later one. A flow or model declared twice is a problem.
     pub fn parse<'s>(&'s self, problems: &mut Problems) -> Document<'s> {
         let mut merged = DeTable::new();
+        let mut is_toml = true;
         for source in &self.sources {
             let (table, errors) = DeTable::parse_recoverable(&source.padded);
-            for error in errors {
-                problems.add(error.span(), error.message(), "write it as TOML 1.0 (https://toml.io) allows");
+            // What follows the first is often read differently because of it: an open bracket would be many problems.
+            if let Some(error) = errors.iter().min_by_key(|error| error.span().map_or(0, |span| span.start)) {
+                is_toml = false;
+                let remedy =
+                    "write it as TOML 1.0 (https://toml.io) allows; what follows is checked once this is right";
+                problems.add(error.span(), error.message(), remedy);
             }
             merge(&mut merged, table.into_inner(), source.overrides, &mut Vec::new(), problems);
         }
-        Document { root: Section::new(merged, 0..0) }
+        Document { root: Section::new(merged, 0..0), is_toml }
     }
 }
 
@@ -25,6 +30,8 @@ impl Sources {
 pub struct Document<'s> {
     /// The top-level table.
     pub root: Section<'s>,
+    /// Whether every text could be read; if not, the table lacks parts.
+    pub is_toml: bool,
 }
 
 /// Sections whose members may be declared only once, so that two files cannot silently mix their stages.

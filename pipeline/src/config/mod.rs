@@ -8,6 +8,7 @@ mod problem;
 mod secret;
 mod section;
 mod sources;
+mod suggestion;
 
 pub use byte_size::{ByteSize, DEFAULT_MEMORY};
 pub use loader::Document;
@@ -15,3 +16,4 @@ pub use problem::{Located, Problem, Problems, Severity};
 pub use secret::{Secret, SecretError, SecretText};
 pub use section::{Places, Section};
 pub use sources::{Place, Position, Sources};
+pub use suggestion::did_you_mean;

@@ -1,12 +1,13 @@
 //! A section: one table of the config, and how it becomes a typed spec with *every* problem reported.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
+use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use super::{Place, Problems};
+use super::{Place, Problems, Secret, did_you_mean};
 use crate::parse_message::parse_message;
 
 /// A table that is being read.
@@ -14,6 +15,8 @@ use crate::parse_message::parse_message;
 pub struct Section<'s> {
     table: DeTable<'s>,
     place: Place,
+    /// Keys that are read by another reader of the same table.
+    also_known: Vec<String>,
 }
 
 /// The places of a section's keys, for problems found after it was read.
@@ -33,7 +36,7 @@ impl Places {
 
 impl<'s> Section<'s> {
     pub(super) fn new(table: DeTable<'s>, place: Place) -> Self {
-        Self { table, place }
+        Self { table, place, also_known: Vec::new() }
     }
 
     /// The place of the section.
@@ -71,6 +74,29 @@ impl<'s> Section<'s> {
         self.table.insert(Spanned::new(place, new.into()), value);
     }
 
+    /// Whether there is such a key, right or wrong.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    /// The names in the table under `key`, whatever they stand for.
+    #[must_use]
+    pub fn names_under(&self, key: &str) -> BTreeSet<String> {
+        let Some(DeValue::Table(members)) = self.table.get(key).map(Spanned::get_ref) else { return BTreeSet::new() };
+        members.iter().map(|(name, _)| name.get_ref().to_string()).collect()
+    }
+
+    /// Every `{ env = "NAME" }` and `{ file = "PATH" }` below the keys `within`, with its place.
+    #[must_use]
+    pub fn secrets(&self, within: &[&str]) -> Vec<(Place, Secret)> {
+        let mut found = Vec::new();
+        for (_, value) in self.table.iter().filter(|(key, _)| within.contains(&key.get_ref().as_ref())) {
+            collect_secrets(value, &mut found);
+        }
+        found
+    }
+
     /// Removes and returns the table under `key`; `None` if there is none.
     pub fn take_section(&mut self, key: &str, problems: &mut Problems) -> Option<Section<'s>> {
         let (key, value) = self.table.remove_entry(key)?;
@@ -98,7 +124,12 @@ impl<'s> Section<'s> {
         let Some((name, value)) = self.table.remove_entry(key) else { return Vec::new() };
         let place = value.span();
         let DeValue::Array(items) = value.into_inner() else {
-            problems.add(place, format!("{key} must be a list of tables"), format!("write [[{key}]] above its keys"));
+            let remedy = format!("write its header in double brackets, as in [[{key}]] or [[flow.NAME.{key}]]");
+            problems.add(
+                place,
+                format!("{key} is a list: each of its members begins with a header of its own"),
+                remedy,
+            );
             return Vec::new();
         };
         items.into_iter().filter_map(|item| as_section(name.get_ref(), item, problems)).collect()
@@ -114,7 +145,7 @@ impl<'s> Section<'s> {
                 problems.add(
                     error.span().unwrap_or(place),
                     format!("{key}: {}", parse_message(&error.message())),
-                    remedy(&error),
+                    remedy(&error, &[]),
                 );
                 None
             }
@@ -131,7 +162,8 @@ impl<'s> Section<'s> {
     #[must_use]
     pub fn split_off(&mut self, keys: &[&str]) -> Section<'s> {
         let taken = keys.iter().filter_map(|key| self.table.remove_entry(*key)).collect();
-        Section { table: taken, place: self.place.clone() }
+        self.also_known.extend(keys.iter().map(|key| (*key).to_owned()));
+        Section::new(taken, self.place.clone())
     }
 
     /// Reads the whole section. Every key that is unknown or wrong is reported, not just the first.
@@ -148,12 +180,12 @@ impl<'s> Section<'s> {
             let Some(culprit) = key_at(&table, &place) else {
                 // A key that is missing because its bad value was just reported is no second problem.
                 if clean {
-                    problems.add(self.place.clone(), parse_message(&error.message()), remedy(&error));
+                    problems.add(self.place.clone(), parse_message(&error.message()), remedy(&error, &self.also_known));
                 }
                 return None;
             };
             clean = false;
-            problems.add(place, parse_message(&error.message()), remedy(&error));
+            problems.add(place, parse_message(&error.message()), remedy(&error, &self.also_known));
             table.remove(culprit.as_str());
         }
     }
@@ -161,8 +193,21 @@ impl<'s> Section<'s> {
     /// Reports every remaining key as unknown; for tables that were taken apart key by key.
     pub fn expect_empty(self, known: &str, problems: &mut Problems) {
         for (key, _) in self.table {
-            problems.add(key.span(), format!("unknown key `{}`", key.get_ref()), format!("known here: {known}"));
+            let names = known.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|name| !name.is_empty());
+            let remedy = did_you_mean(key.get_ref(), names, &format!("use one of: {known}"));
+            problems.add(key.span(), format!("unknown key `{}`", key.get_ref()), remedy);
         }
+    }
+}
+
+fn collect_secrets(value: &Spanned<DeValue<'_>>, found: &mut Vec<(Place, Secret)>) {
+    match value.get_ref() {
+        DeValue::Table(table) => match Secret::deserialize(ValueDeserializer::from(value.clone())) {
+            Ok(secret) => found.push((value.span(), secret)),
+            Err(_) => table.iter().for_each(|(_, member)| collect_secrets(member, found)),
+        },
+        DeValue::Array(items) => items.iter().for_each(|item| collect_secrets(item, found)),
+        _ => {}
     }
 }
 
@@ -171,8 +216,8 @@ fn as_section<'s>(key: &str, value: Spanned<DeValue<'s>>, problems: &mut Problem
     match value.into_inner() {
         DeValue::Table(table) => Some(Section::new(table, place)),
         other => {
-            let message = format!("{key} must be a table, it is a {}", other.type_str());
-            problems.add(place, message, format!("write it as `[{key}]` with its keys below"));
+            let message = format!("{key} must be a table, and is of type {}", other.type_str());
+            problems.add(place, message, format!("write its header in single brackets, with its keys below: [{key}]"));
             None
         }
     }
@@ -187,11 +232,19 @@ fn key_at(table: &DeTable<'_>, place: &Place) -> Option<String> {
         .map(|(key, _)| key.get_ref().to_string())
 }
 
-/// serde's messages say what was expected; the remedy repeats it as a thing to do.
-fn remedy(error: &toml::de::Error) -> String {
+/// serde's messages say what was expected; the remedy repeats it as a thing to do. `also_known` are keys that were taken out
+/// of the section before.
+fn remedy(error: &toml::de::Error, also_known: &[String]) -> String {
     let message = parse_message(&error.message());
-    if let Some((_, known)) = message.split_once("expected one of ") {
-        return format!("use one of {known}");
+    if message.starts_with("unknown ") {
+        let mut quoted = message.split('`').skip(1).step_by(2);
+        let wrong = quoted.next().unwrap_or_default();
+        let known: Vec<&str> = quoted.chain(also_known.iter().map(String::as_str)).collect();
+        let otherwise = if known.is_empty() { "remove it".into() } else { format!("use one of {}", known.join(", ")) };
+        return did_you_mean(wrong, known, &otherwise);
+    }
+    if message.contains("socket address") {
+        return "give an IP address and a port, as in \"127.0.0.1:4222\"".into();
     }
     if let Some((_, expected)) = message.split_once("expected ") {
         return format!("give {expected}");

@@ -141,12 +141,13 @@ impl FlowSpec {
         let token = FlowName::new(name.get_ref())
             .map_err(|why| problems.add(name.span(), format!("flow name {:?} {why}", name.get_ref()), "rename it"))
             .ok();
+        let has_stages = section.has("stage");
         let sections = section.take_list("stage", problems);
         let declared = sections.len();
         let stages: Vec<StageSpec> =
             sections.into_iter().filter_map(|stage| read_stage(stage, kinds, problems)).collect();
         let settings = section.read(problems);
-        if declared == 0 {
+        if !has_stages {
             let remedy = format!("add [[flow.{}.stage]] with `use = \"…\"`", name.get_ref());
             problems.add(place.clone(), "the flow has no stage", remedy);
         }

@@ -37,7 +37,7 @@ impl FlowSpec {
         }
         if settings.ack_wait_ms == 0 {
             let message = "ack_wait_ms is 0, which is no time to process an event in";
-            problems.add(place.clone(), message, "give at least 1000, or leave it out for 15000");
+            problems.add(place.clone(), message, "give at least 1000, or leave it out for 1500");
         }
         for stage in self.stages.iter().filter(|stage| stage.settings.timeout_ms == 0) {
             let message = format!("timeout_ms of {} is 0, which is no time to process a batch in", stage.name);

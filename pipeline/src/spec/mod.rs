@@ -15,6 +15,6 @@ pub use stage::{QueueSpec, StageSettings, StageSpec};
 
 pub use crate::config::{
     ByteSize, Document, Located, Place, Places, Position, Problem, Problems, Secret, SecretError, SecretText, Section,
-    Severity, Sources,
+    Severity, Sources, did_you_mean,
 };
 pub use crate::edges::Overflow;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::config::{ByteSize, Places, Problems, Section};
+use crate::config::{ByteSize, Places, Problems, Section, did_you_mean};
 use crate::edges::{Overflow, QueueLimits};
 use crate::operator::Batching;
 use crate::operator_kind::{OperatorKind, OperatorSpec};
@@ -129,7 +129,9 @@ pub fn read_stage(mut section: Section<'_>, kinds: &[OperatorKind], problems: &m
     let Some(kind) = kinds.iter().find(|kind| kind.name == settings.kind.get_ref()) else {
         let known: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
         let message = format!("no operator is named {:?}", settings.kind.get_ref());
-        problems.add(settings.kind.span(), message, format!("use one of: {}", known.join(", ")));
+        let otherwise = format!("use one of: {}", known.join(", "));
+        let remedy = did_you_mean(settings.kind.get_ref(), known, &otherwise);
+        problems.add(settings.kind.span(), message, remedy);
         return None;
     };
     let operator = (kind.read)(section, problems)?;

@@ -9,6 +9,8 @@ use reqwest::{Response, StatusCode};
 use serde_json::Value;
 use tokio_rustls::rustls;
 
+use crate::http_client::UNAUTHORIZED;
+
 /// Why a call failed.
 #[derive(Debug)]
 pub enum CallError {
@@ -22,9 +24,23 @@ pub enum CallError {
     },
     /// The service refused the call, and would again.
     Refused { status: StatusCode, why: String },
+    /// No call of this run would succeed.
+    Fatal(NoService),
     /// The failure is on this side, or concerns the request itself.
     Other(anyhow::Error),
 }
+
+/// Why no file can be sent, and what to do about it.
+#[derive(Debug)]
+pub struct NoService(pub String);
+
+impl std::fmt::Display for NoService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for NoService {}
 
 impl From<reqwest::Error> for CallError {
     fn from(error: reqwest::Error) -> Self {
@@ -44,6 +60,7 @@ impl From<CallError> for anyhow::Error {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Unreachable(why) | CallError::Other(why) => why,
+            CallError::Fatal(why) => why.into(),
             CallError::Busy { why, .. } | CallError::Refused { why, .. } => anyhow!(why),
         }
     }
@@ -75,6 +92,9 @@ pub async fn checked(response: Response) -> Result<Response, CallError> {
     let seconds = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
     let problem = response.json::<Value>().await.ok();
     let why = problem.as_ref().map_or_else(|| format!("the service answered {status}"), sentence);
+    if status == StatusCode::UNAUTHORIZED {
+        return Err(CallError::Fatal(NoService(format!("{why}: {UNAUTHORIZED}"))));
+    }
     if !is_passing(status) {
         return Err(CallError::Refused { status, why });
     }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use tokio::time::Instant;
 
-use super::call_error::CallError;
+use super::call_error::{CallError, NoService};
+use crate::http_client;
 
 /// Pause after the first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -20,9 +21,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Longest pause that the service may ask for.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
+/// Longest wait for a service that no call of this run has reached: longer than it takes to start, so it is not there.
+const FIRST_CONTACT: Duration = Duration::from_secs(10);
+
 /// Repeats the calls of one run. Used by one task.
 pub struct Patience {
     limit: Duration,
+    /// The value of `--to`.
+    base: String,
+    /// Whether a call has reached the service, in this run.
+    was_reached: Cell<bool>,
     /// Since when no call has reached the service. All calls share it: once the patience is used up, the files that remain
     /// fail at their first attempt.
     unreachable_since: Cell<Option<Instant>>,
@@ -31,8 +39,8 @@ pub struct Patience {
 
 impl Patience {
     /// Calls are repeated for `limit`. An outage is told once, beside the bar.
-    pub fn new(limit: Duration, bar: ProgressBar) -> Self {
-        Self { limit, unreachable_since: Cell::new(None), bar }
+    pub fn new(limit: Duration, base: &str, bar: ProgressBar) -> Self {
+        Self { limit, base: base.to_owned(), was_reached: Cell::new(false), unreachable_since: Cell::new(None), bar }
     }
 
     /// Repeats the call until it succeeds, fails for good, or the patience is used up.
@@ -46,14 +54,14 @@ impl Patience {
             let error = match call().await {
                 Err(error @ (CallError::Unreachable(_) | CallError::Busy { .. })) => error,
                 settled => {
-                    if matches!(settled, Ok(_) | Err(CallError::Refused { .. })) {
-                        self.unreachable_since.set(None);
+                    if matches!(settled, Ok(_) | Err(CallError::Refused { .. } | CallError::Fatal(_))) {
+                        self.reached();
                     }
                     return settled;
                 }
             };
             let since = self.note(&error).min(*failing_since.get_or_insert_with(Instant::now));
-            let Some(left) = self.limit.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) else {
+            let Some(left) = self.limit().checked_sub(since.elapsed()).filter(|left| !left.is_zero()) else {
                 return Err(self.used_up(error));
             };
             tokio::time::sleep(pause(failures, &error).min(left)).await;
@@ -65,19 +73,32 @@ impl Patience {
     fn note(&self, error: &CallError) -> Instant {
         let now = Instant::now();
         let CallError::Unreachable(why) = error else {
-            self.unreachable_since.set(None);
+            self.reached();
             return now;
         };
         if let Some(since) = self.unreachable_since.get() {
             return since;
         }
         self.unreachable_since.set(Some(now));
-        let seconds = self.limit.as_secs();
+        let seconds = self.limit().as_secs();
         self.bar.suspend(|| eprintln!("the service cannot be reached, trying for {seconds} s: {why:#}"));
         now
     }
 
+    /// How long calls are repeated.
+    fn limit(&self) -> Duration {
+        if self.was_reached.get() { self.limit } else { self.limit.min(FIRST_CONTACT) }
+    }
+
+    fn reached(&self) {
+        self.was_reached.set(true);
+        self.unreachable_since.set(None);
+    }
+
     fn used_up(&self, error: CallError) -> CallError {
+        if let (CallError::Unreachable(why), false) = (&error, self.was_reached.get()) {
+            return CallError::Fatal(NoService(format!("{}: {why:#}", http_client::unreachable(&self.base))));
+        }
         let seconds = self.limit.as_secs();
         let error = anyhow::Error::from(error);
         CallError::Other(error.context(format!("tried for {seconds} s (--patience)")))
@@ -103,7 +124,9 @@ mod tests {
     use super::*;
 
     fn patience(seconds: u64) -> Patience {
-        Patience::new(Duration::from_secs(seconds), ProgressBar::hidden())
+        let patience = Patience::new(Duration::from_secs(seconds), "http://127.0.0.1:8080", ProgressBar::hidden());
+        patience.reached();
+        patience
     }
 
     fn unreachable() -> CallError {
@@ -130,6 +153,30 @@ mod tests {
         assert_eq!(begun.elapsed().as_secs(), 120);
         let text = format!("{:#}", anyhow::Error::from(error));
         assert!(text.contains("120 s (--patience)") && text.contains("connection refused"), "{text}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_was_never_reached_is_away_and_to_is_named() {
+        let begun = Instant::now();
+        let patience = Patience::new(Duration::from_secs(120), "http://127.0.0.1:9", ProgressBar::hidden());
+        let error = patience.call::<()>(async || Err(unreachable())).await.unwrap_err();
+        assert_eq!(begun.elapsed(), FIRST_CONTACT);
+        let error = anyhow::Error::from(error);
+        assert!(error.is::<NoService>() && error.to_string().contains("http://127.0.0.1:9"), "{error:#}");
+        assert!(error.to_string().contains("--to"), "{error:#}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_busy_service_is_there_and_is_waited_for() {
+        let begun = Instant::now();
+        let patience = Patience::new(Duration::from_secs(120), "http://127.0.0.1:9", ProgressBar::hidden());
+        let calls = Cell::new(0);
+        let call = async || {
+            calls.set(calls.get() + 1);
+            Err::<(), _>(if calls.get() == 1 { busy(None) } else { unreachable() })
+        };
+        patience.call(call).await.unwrap_err();
+        assert_eq!(begun.elapsed().as_secs(), 120);
     }
 
     #[tokio::test(start_paused = true)]

@@ -184,7 +184,7 @@ mod tests {
             if let Some(id) = accepted {
                 journal.accepted(&journal.entry(&file).unwrap(), id).unwrap();
             }
-            let patience = Patience::new(Duration::from_secs(60), ProgressBar::hidden());
+            let patience = Patience::new(Duration::from_secs(60), &base, ProgressBar::hidden());
             let uploader = Uploader { target: &target, patience, journal: RefCell::new(journal), answers: None };
             let serve = async {
                 let mut calls = Vec::new();
