@@ -19,6 +19,9 @@ use support::*;
 const PARTS: &str = "application/vnd.caudal.parts+json";
 const KIB: usize = 1 << 10;
 
+/// Headers, body, and the code with which the event is refused.
+type Refused = (&'static [(&'static str, &'static str)], Vec<u8>, &'static str);
+
 /// A flow `f` that answers, its source, and a publisher.
 struct Bench {
     broker: Broker,
@@ -78,7 +81,7 @@ async fn publisher(broker: &Broker, options: ConnectOptions) -> Client {
 #[tokio::test]
 async fn a_refused_event_fails_and_is_dead_lettered_under_its_own_id() {
     let mut bench = Bench::start().await;
-    let refused: [(&[(&str, &str)], Vec<u8>, &str); 12] = [
+    let refused: [Refused; 12] = [
         (&[("ce-id", "long"), ("content-type", "image/jpeg")], vec![0; 256 * KIB + 1], "body_too_long"),
         (&[("Ce-Id", "longer"), ("Content-Type", "image/jpeg")], vec![0; (1 << 20) + 64 * KIB], "body_too_long"),
         (&[("Nats-Msg-Id", "msg"), ("ce-time", "noon")], b"x".to_vec(), "bad_header"),

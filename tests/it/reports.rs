@@ -40,7 +40,7 @@ async fn a_report_whose_photo_fails_leaves_a_dead_letter() {
     let form = Form::new()
         .text("report", json!({ "id": "rex", "animal": "dog" }).to_string())
         .part("photo", Part::bytes(jpeg(&scene(1, 800, 600), 90)).file_name("a.jpg"))
-        .part("photo", Part::bytes("<html>no photo</html>".as_bytes()).file_name("b.jpg"));
+        .part("photo", Part::bytes(b"<html>no photo</html>".to_vec()).file_name("b.jpg"));
     let response = caudal.client.post(caudal.url("/reports")).multipart(form).send().await.unwrap();
     assert_eq!(response.status(), 201);
     let created: Value = response.json().await.unwrap();
