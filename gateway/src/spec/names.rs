@@ -13,7 +13,8 @@ pub fn checked_name(key: &str, name: &str, places: &Places, problems: &mut Probl
         return Some(name.into());
     }
     let length = name.len();
-    let message = format!("{key} has {length} bytes; 1 to {MAX_NAME_BYTES} without control characters are allowed");
+    let message =
+        format!("{key} must be 1 to {MAX_NAME_BYTES} bytes without control characters, and has {length} bytes");
     problems.add(places.of(key), message, format!("give {key} a plain name"));
     None
 }
