@@ -175,7 +175,7 @@ async fn a_body_without_an_event_or_a_dead_letter_is_removed() {
 async fn a_store_that_requests_have_filled_takes_results_and_drops_the_oldest_of_them() {
     let broker = Broker::start().await;
     let mut topology = topology(&[("f", 10)]);
-    topology.limits.claims_max_bytes = ByteSize::mib(2);
+    topology.limits.claims_max_bytes = ByteSize::mib(3);
     let transport = broker.connect(topology).await;
     let flow = token("f");
     let put = async |of| transport.put_claim(of, body(vec![noise(300_000)])).await;
@@ -186,10 +186,11 @@ async fn a_store_that_requests_have_filled_takes_results_and_drops_the_oldest_of
             Err(refused) => break refused,
         }
     };
-    assert_eq!(requests.len(), 5, "1.5 of 2 MiB");
+    assert_eq!(requests.len(), 7, "three quarters of 3 MiB");
     assert!(matches!(&refused, TransportError::Unavailable(why) if why.to_string().contains("full")), "{refused:?}");
     put(BodyOwner::Event(&flow)).await.unwrap();
     let oldest = put(BodyOwner::Result).await.unwrap();
+    put(BodyOwner::Result).await.unwrap();
     assert!(put(BodyOwner::Result).await.is_err(), "the broker's own bound");
     // The refusal has made room for the next attempt.
     put(BodyOwner::Result).await.unwrap();

@@ -18,9 +18,9 @@ const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-or
 const METHODS: &str = "GET, HEAD, POST, PUT, DELETE";
 
 /// The headers of our answers that a page could not read otherwise. A test compares them with those of real answers.
-const EXPOSED: &str = "Allow, Caudal-Ignored-Parts, Caudal-Request, Content-Disposition, ETag, Gotenberg-Trace, Idempotent-Replayed, \
-                       Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, Server-Timing, \
-                       traceparent, WWW-Authenticate";
+const EXPOSED: &str = "Allow, Caudal-Ignored-Parts, Caudal-Request, Content-Disposition, ETag, Gotenberg-Trace, \
+                       Idempotent-Replayed, Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, \
+                       Server-Timing, traceparent, WWW-Authenticate";
 
 /// Seconds for which a browser may remember a preflight.
 const MAX_AGE: &str = "600";

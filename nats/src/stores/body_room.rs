@@ -53,6 +53,12 @@ impl BodyRoom {
         fits
     }
 
+    /// Counts bytes no longer: their upload failed.
+    pub fn give_back(&self, bytes: u64) {
+        let mut known = self.known();
+        known.bytes = known.bytes.saturating_sub(bytes);
+    }
+
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -110,5 +116,7 @@ mod tests {
         let room = BodyRoom::default();
         assert!(room.take(6, 10) && room.take(4, 10));
         assert!(!room.take(1, 10) && room.take(1, 11));
+        room.give_back(5);
+        assert!(room.take(4, 10) && !room.take(1, 10));
     }
 }

@@ -75,7 +75,11 @@ impl ClaimStore {
             window: VecDeque::with_capacity(WINDOW),
             sweep: Some(self.sweep.clone()),
         };
-        match upload.store(body).await {
+        let stored = upload.store(body).await;
+        if stored.is_err() {
+            self.room.give_back(upload.length);
+        }
+        match stored {
             Ok(claim) => {
                 upload.sweep = None;
                 Ok(claim)

@@ -128,9 +128,10 @@ async fn a_slow_stage_bounds_what_is_pulled_and_the_rest_is_refused() {
 /// Fills a stage that holds one event and queues two, with five more; what became of `e0` to `e7`.
 async fn overflow(policy: &str) -> (Vec<OutcomeKind>, u64, usize) {
     let toml = format!(
-        "[[flow.test.stage]]\nuse = \"gate\"\ngate = \"{policy}\"\nqueue = {{ events = 2, overflow = \"{policy}\" }}\n"
+        "[[flow.test.stage]]\nuse = \"gate\"\ngate = \"{policy}\"\nqueue = {{ events = 2, overflow = \"{policy}\" }}\n\
+         [[flow.test.stage]]\nuse = \"echo\"\n"
     );
-    let (transport, running) = start(&toml, &[GATE], 100).await;
+    let (transport, running) = start(&toml, &[GATE, ECHO], 100).await;
     transport.submit(event("e0", Lane::Interactive, "x")).await.unwrap();
     eventually("the first is at work", async || gate(policy).taken.load(Ordering::SeqCst) == 1).await;
     for n in 1..8 {
@@ -215,7 +216,7 @@ impl Operator for Split {
     async fn process(&mut self, batch: Vec<Event>, out: &mut Output) -> Result<(), Fault> {
         for event in batch {
             for n in 0..5 {
-                out.emit(&event, Payload::Bytes(Content::inline("text/plain", format!("{n}")))).await?;
+                out.emit(&event, Payload::Bytes(Content::inline("application/json", format!("{n}")))).await?;
             }
         }
         Ok(())
@@ -230,6 +231,9 @@ struct EchoSpec {
 impl OperatorSpec for EchoSpec {
     fn types(&self) -> StageTypes {
         StageTypes { takes: &[PayloadKind::Bytes], gives: Emits::Nothing }
+    }
+    fn answers(&self) -> bool {
+        true
     }
     fn build(&self, _: &Services) -> Result<Box<dyn Operator>, BoxError> {
         Ok(Box::new(Echo { reject: self.reject.clone() }))
