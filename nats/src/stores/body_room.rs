@@ -38,6 +38,11 @@ impl BodyRoom {
         if self.known().at.is_some_and(|at| at.elapsed() < TRUSTED_FOR) {
             return Ok(());
         }
+        self.count(broker).await
+    }
+
+    /// Asks the broker. Only it knows which bodies were removed.
+    pub async fn count(&self, broker: &Broker) -> Result<(), TransportError> {
         let bytes = stored_bytes(broker).await?;
         *self.known() = Known { bytes, at: Some(Instant::now()) };
         Ok(())

@@ -234,9 +234,7 @@ impl Upload {
         if self.window.len() == WINDOW {
             self.await_oldest_ack().await?;
         }
-        if !self.room.take(chunk.len() as u64, self.ceiling) {
-            return Err(PublishFailure::Full.of_store("bodies"));
-        }
+        self.take_room(chunk.len() as u64).await?;
         self.hash.update(&chunk);
         self.length += chunk.len() as u64;
         let mut headers = HeaderMap::new();
@@ -250,6 +248,14 @@ impl Upload {
         let ack = queued.map_err(|error| classify(error, false).of_store("bodies"))?;
         self.window.push_back(ack.into_future());
         Ok(())
+    }
+
+    async fn take_room(&mut self, bytes: u64) -> Result<(), TransportError> {
+        if self.room.take(bytes, self.ceiling) {
+            return Ok(());
+        }
+        self.room.count(&self.broker).await?;
+        if self.room.take(bytes, self.ceiling) { Ok(()) } else { Err(PublishFailure::Full.of_store("bodies")) }
     }
 
     async fn await_oldest_ack(&mut self) -> Result<(), TransportError> {
