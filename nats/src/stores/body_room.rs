@@ -7,18 +7,14 @@
 //! as the stream of results drops its oldest messages.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use pipeline::{BodyOwner, TransportError};
-use tokio::time::Instant;
 
 use crate::link::broker::Broker;
 use crate::stores::claim_sweep;
 use crate::wire::subjects;
 
-/// How long the broker's count is trusted. What this process stores meanwhile is added.
-const TRUSTED_FOR: Duration = Duration::from_millis(250);
 /// Results whose bodies are removed at once.
 const EVICTED: usize = 16;
 
@@ -28,40 +24,35 @@ pub struct BodyRoom(Mutex<Known>);
 
 #[derive(Default)]
 struct Known {
-    bytes: u64,
-    at: Option<Instant>,
+    /// As the broker said last, and what was acknowledged since.
+    stored: u64,
+    /// Sent and not acknowledged, of all uploads.
+    outstanding: u64,
 }
 
 impl BodyRoom {
-    /// Asks the broker unless its last answer is new.
-    pub async fn refresh(&self, broker: &Broker) -> Result<(), TransportError> {
-        if self.known().at.is_some_and(|at| at.elapsed() < TRUSTED_FOR) {
-            return Ok(());
-        }
-        self.count(broker).await
-    }
-
-    /// Asks the broker. Only it knows which bodies were removed.
+    /// Asks the broker, before each upload: only it knows which bodies were removed.
     pub async fn count(&self, broker: &Broker) -> Result<(), TransportError> {
-        let bytes = stored_bytes(broker).await?;
-        *self.known() = Known { bytes, at: Some(Instant::now()) };
+        let stored = stored_bytes(broker).await?;
+        self.known().stored = stored;
         Ok(())
     }
 
-    /// Counts bytes that are about to be stored; `false` if they do not fit below `ceiling`.
+    /// Counts bytes that are about to be sent; `false` if they do not fit below `ceiling`.
     pub fn take(&self, bytes: u64, ceiling: u64) -> bool {
         let mut known = self.known();
-        let fits = known.bytes + bytes <= ceiling;
+        let fits = known.stored + known.outstanding + bytes <= ceiling;
         if fits {
-            known.bytes += bytes;
+            known.outstanding += bytes;
         }
         fits
     }
 
-    /// Counts bytes no longer: their upload failed.
-    pub fn give_back(&self, bytes: u64) {
+    /// Bytes that were taken are stored, or are not sent any more.
+    pub fn settle(&self, bytes: u64, stored: bool) {
         let mut known = self.known();
-        known.bytes = known.bytes.saturating_sub(bytes);
+        known.outstanding = known.outstanding.saturating_sub(bytes);
+        known.stored += if stored { bytes } else { 0 };
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -83,10 +74,9 @@ async fn stored_bytes(broker: &Broker) -> Result<u64, TransportError> {
     Ok(stream.cached_info().state.bytes)
 }
 
-/// Removes the bodies of the oldest results if the store is full; returns how many.
-pub async fn evict_results(broker: &Broker) -> Result<usize, TransportError> {
-    let max_bytes = broker.limits.claims_max_bytes.0;
-    if stored_bytes(broker).await? < max_bytes / 8 * 7 {
+/// Removes the bodies of the oldest results if there is no room for `bytes` more; returns how many.
+pub async fn evict_results(broker: &Broker, bytes: u64) -> Result<usize, TransportError> {
+    if stored_bytes(broker).await? + bytes < broker.limits.claims_max_bytes.0 {
         return Ok(0);
     }
     let context = &broker.objects.context;
@@ -121,7 +111,9 @@ mod tests {
         let room = BodyRoom::default();
         assert!(room.take(6, 10) && room.take(4, 10));
         assert!(!room.take(1, 10) && room.take(1, 11));
-        room.give_back(5);
-        assert!(room.take(4, 10) && !room.take(1, 10));
+        room.settle(5, true);
+        assert!(!room.take(1, 11));
+        room.settle(5, false);
+        assert!(room.take(5, 11) && !room.take(1, 11));
     }
 }

@@ -58,7 +58,7 @@ impl ClaimStore {
         admit(&self.broker, subjects::BLOBS).map_err(|failure| failure.of_store("bodies"))?;
         let ceiling = body_room::ceiling(of, self.broker.limits.claims_max_bytes.0);
         if ceiling < u64::MAX {
-            self.room.refresh(&self.broker).await?;
+            self.room.count(&self.broker).await?;
         }
         let id = Token::random();
         let mut upload = Upload {
@@ -73,13 +73,10 @@ impl ClaimStore {
             length: 0,
             chunks: 0,
             window: VecDeque::with_capacity(WINDOW),
+            outstanding: VecDeque::with_capacity(WINDOW),
             sweep: Some(self.sweep.clone()),
         };
-        let stored = upload.store(body).await;
-        if stored.is_err() {
-            self.room.give_back(upload.length);
-        }
-        match stored {
+        match upload.store(body).await {
             Ok(claim) => {
                 upload.sweep = None;
                 Ok(claim)
@@ -91,7 +88,7 @@ impl ClaimStore {
                 claim_sweep::remove_abandoned(&self.broker.objects.context, abandoned).await;
                 upload.sweep = None;
                 if matches!(of, BodyOwner::Result) {
-                    self.make_room_for_results().await;
+                    self.make_room_for_results(upload.length + CHUNK as u64).await;
                 }
                 Err(error)
             }
@@ -99,8 +96,8 @@ impl ClaimStore {
     }
 
     /// If the store is full, the next attempt finds room.
-    async fn make_room_for_results(&self) {
-        match body_room::evict_results(&self.broker).await {
+    async fn make_room_for_results(&self, bytes: u64) {
+        match body_room::evict_results(&self.broker, bytes).await {
             Ok(0) => {}
             Ok(removed) => tracing::warn!(
                 removed,
@@ -200,6 +197,8 @@ struct Upload {
     length: u64,
     chunks: u64,
     window: VecDeque<PendingAck>,
+    /// Bytes of the chunks that are not acknowledged.
+    outstanding: VecDeque<u64>,
     sweep: Option<mpsc::Sender<AbandonedUpload>>,
 }
 
@@ -234,7 +233,10 @@ impl Upload {
         if self.window.len() == WINDOW {
             self.await_oldest_ack().await?;
         }
-        self.take_room(chunk.len() as u64).await?;
+        if !self.room.take(chunk.len() as u64, self.ceiling) {
+            return Err(PublishFailure::Full.of_store("bodies"));
+        }
+        self.outstanding.push_back(chunk.len() as u64);
         self.hash.update(&chunk);
         self.length += chunk.len() as u64;
         let mut headers = HeaderMap::new();
@@ -250,25 +252,19 @@ impl Upload {
         Ok(())
     }
 
-    async fn take_room(&mut self, bytes: u64) -> Result<(), TransportError> {
-        if self.room.take(bytes, self.ceiling) {
-            return Ok(());
-        }
-        self.room.count(&self.broker).await?;
-        if self.room.take(bytes, self.ceiling) { Ok(()) } else { Err(PublishFailure::Full.of_store("bodies")) }
-    }
-
     async fn await_oldest_ack(&mut self) -> Result<(), TransportError> {
         let Some(oldest) = self.window.front_mut() else { return Ok(()) };
         let sent = Sent { subject: &self.subject, established: self.established, repeated: false };
         let confirmed = confirm(&self.broker, &self.broker.objects, sent, oldest).await;
         self.window.pop_front();
+        self.room.settle(self.outstanding.pop_front().unwrap_or(0), confirmed.is_ok());
         confirmed.map(|_| ()).map_err(|failure| failure.of_store("bodies"))
     }
 }
 
 impl Drop for Upload {
     fn drop(&mut self) {
+        self.room.settle(self.outstanding.iter().sum(), false);
         let Some(sweep) = self.sweep.take() else { return };
         let abandoned = AbandonedUpload { id: self.id.clone(), window: std::mem::take(&mut self.window) };
         if sweep.try_send(abandoned).is_err() {
