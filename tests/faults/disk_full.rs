@@ -14,8 +14,8 @@ use crate::broker_client::Broker;
 use crate::cluster::{Cluster, GATEWAY, Process, eventually};
 use crate::oracle::{Oracle, Reply, Violations};
 
-/// Size of the disk.
-const DISK: &str = "24m";
+/// Size of the disk: with room for what the load stores while it heals.
+const DISK: &str = "64m";
 /// A request that cannot be stored is refused within this time.
 const REFUSAL_LIMIT: Duration = Duration::from_millis(100);
 
