@@ -1,11 +1,14 @@
 //! Config files and `--set` overrides on the command line, the same for every command that reads a config.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use pipeline::spec::Sources;
 
-use crate::plan;
+use crate::assembly;
+use crate::extras::Extras;
+use crate::plan::{self, Plan, Scope};
 
 /// Exit code for a config with problems, so that scripts can tell it from a failure at run time.
 pub const EXIT_CONFIG: u8 = 3;
@@ -45,6 +48,22 @@ impl ConfigArgs {
             sources.add_override(assignment);
         }
         Ok(sources)
+    }
+
+    /// The plan of a command that works with it, and its texts. `None` if the config has problems, which are printed: the
+    /// command then ends with [`EXIT_CONFIG`].
+    ///
+    /// # Errors
+    /// As of [`sources`](Self::sources).
+    pub fn load(&self, extras: &Extras) -> anyhow::Result<Option<(Plan, Sources)>> {
+        let sources = self.sources()?;
+        match plan::load(&sources, &assembly::operator_kinds(extras), Scope::Text) {
+            Ok(plan) => Ok(Some((plan, sources))),
+            Err(problems) => {
+                writeln!(std::io::stderr(), "{}", problems.render(&sources, false))?;
+                Ok(None)
+            }
+        }
     }
 }
 

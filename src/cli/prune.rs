@@ -13,7 +13,7 @@ use super::config_args::{ConfigArgs, EXIT_CONFIG};
 use crate::assembly;
 use crate::extras::Extras;
 use crate::installed::Parts;
-use crate::plan::{self, Plan, Scope};
+use crate::plan::Plan;
 
 /// Removes the queues of flows that the given config does not declare and that hold no events.
 ///
@@ -33,14 +33,7 @@ pub struct PruneArgs {
 /// # Errors
 /// If the broker cannot be reached, or `--with-events` names a flow that has no such queue.
 pub fn run(args: &PruneArgs, parts: &Parts, extras: &Extras) -> anyhow::Result<ExitCode> {
-    let sources = args.config.sources()?;
-    let mut plan = match plan::load(&sources, &assembly::operator_kinds(extras), Scope::Text) {
-        Ok(plan) => plan,
-        Err(problems) => {
-            writeln!(std::io::stderr(), "{}", problems.render(&sources, false))?;
-            return Ok(ExitCode::from(EXIT_CONFIG));
-        }
-    };
+    let Some((mut plan, _)) = args.config.load(extras)? else { return Ok(ExitCode::from(EXIT_CONFIG)) };
     if let Some(data_dir) = &args.data_dir {
         plan.process.data_dir.clone_from(data_dir);
     }

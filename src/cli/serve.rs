@@ -22,7 +22,7 @@ use crate::assembly::{self, Assembly};
 use crate::extras::Extras;
 use crate::installed::Parts;
 use crate::metrics::{self, BrokerMetrics};
-use crate::plan::{self, Plan, Scope};
+use crate::plan::Plan;
 use crate::role::RoleArgs;
 use crate::telemetry::{ProcessIdentity, Telemetry};
 
@@ -46,14 +46,7 @@ pub struct ServeArgs {
 /// # Errors
 /// If a part cannot be opened, or fails while it runs.
 pub fn run(args: &ServeArgs, parts: &Parts, extras: &Extras) -> anyhow::Result<ExitCode> {
-    let sources = args.config.sources()?;
-    let mut plan = match plan::load(&sources, &assembly::operator_kinds(extras), Scope::Text) {
-        Ok(plan) => plan,
-        Err(problems) => {
-            writeln!(std::io::stderr(), "{}", problems.render(&sources, false))?;
-            return Ok(ExitCode::from(EXIT_CONFIG));
-        }
-    };
+    let Some((mut plan, sources)) = args.config.load(extras)? else { return Ok(ExitCode::from(EXIT_CONFIG)) };
     plan.warnings.log_warnings(&sources);
     if let Some(listen) = &args.listen {
         plan.gateway.service.listen.clone_from(listen);

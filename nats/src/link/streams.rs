@@ -22,6 +22,7 @@ use crate::wire::subjects;
 
 /// Copies of an event within this time are stored once. Each remembered id costs the broker about 95 bytes.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
+
 /// Every stream of the topology.
 pub fn all(topology: &Topology) -> Vec<Config> {
     let flows = topology.flows.iter().map(|flow| work_stream(flow, &topology.limits));

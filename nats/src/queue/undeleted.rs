@@ -25,8 +25,8 @@ use crate::link::streams::LanePart;
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Time after which it is looked again without a new connection.
 const PERIOD: Duration = Duration::from_secs(600);
-/// The longest time between two looks, while events in flight are in the way.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The longest time between two looks, while events in flight are in the way: each look pauses the consumer for a while.
+const LONGEST_PAUSE: Duration = PERIOD;
 /// How long the consumer is paused at most; it goes on by itself afterwards.
 const PAUSED_FOR: Duration = Duration::from_secs(10);
 /// Time between two looks whether anything is in flight.

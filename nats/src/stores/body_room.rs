@@ -15,7 +15,7 @@ use crate::link::broker::Broker;
 use crate::stores::claim_sweep;
 use crate::wire::subjects;
 
-/// Results whose bodies are removed at once.
+/// Results whose bodies are removed at once, at most.
 const EVICTED: usize = 16;
 
 /// How full the store is, as far as this process knows.
@@ -76,12 +76,12 @@ async fn stored_bytes(broker: &Broker) -> Result<u64, TransportError> {
 
 /// Removes the bodies of the oldest results if there is no room for `bytes` more; returns how many.
 pub async fn evict_results(broker: &Broker, bytes: u64) -> Result<usize, TransportError> {
-    if stored_bytes(broker).await? + bytes < broker.limits.claims_max_bytes.0 {
-        return Ok(0);
-    }
     let context = &broker.objects.context;
     let stream = context.get_stream_no_info(subjects::BLOBS).await.map_err(TransportError::unavailable)?;
     for removed in 0..EVICTED {
+        if stored_bytes(broker).await? + bytes < broker.limits.claims_max_bytes.0 {
+            return Ok(removed);
+        }
         let oldest = match stream.get_first_raw_message_by_subject(subjects::RESULT_BLOB_SUBJECTS, 1).await {
             Ok(oldest) => oldest,
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(removed),
