@@ -23,6 +23,9 @@ use pipeline::{
 };
 use support::*;
 
+/// Collections of orphans in three times the time after which a body is one: each asks once for the list of bodies.
+const COLLECTIONS: usize = 12;
+
 async fn put(transport: &JetStream, body: BoxStream<'_, Result<Bytes, BoxError>>) -> Result<Claim, TransportError> {
     transport.put_claim(BodyOwner::Event(&token("f")), body).await
 }
@@ -42,10 +45,13 @@ fn noise(length: usize) -> Bytes {
     (0..length).map(|_| next()).collect::<Vec<u8>>().into()
 }
 
-async fn store(broker: &Broker) -> Stream {
+async fn raw(broker: &Broker) -> async_nats::Client {
     let seed = std::fs::read_to_string(broker.dir.path().join("nats/caudal.nk")).unwrap();
-    let raw = async_nats::ConnectOptions::with_nkey(seed).connect(broker.access().url).await.unwrap();
-    async_nats::jetstream::new(raw).get_stream("BLOB").await.unwrap()
+    async_nats::ConnectOptions::with_nkey(seed).connect(broker.access().url).await.unwrap()
+}
+
+async fn store(broker: &Broker) -> Stream {
+    async_nats::jetstream::new(raw(broker).await).get_stream("BLOB").await.unwrap()
 }
 
 async fn stored_chunks(broker: &Broker) -> u64 {
@@ -155,8 +161,10 @@ async fn a_body_without_an_event_or_a_dead_letter_is_removed() {
     // Stored later than the two, and no event refers to them. While an event waits that is older, its work may end in an
     // event that does, in whichever flow.
     let (beside, alone) = (put_of(&transport, "waits").await, put_of(&transport, "died").await);
-    // Nothing is to happen: two collections take 1.25 s at most.
-    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let mut collections = raw(&broker).await.subscribe("$JS.API.STREAM.INFO.BLOB").await.unwrap();
+    for _ in 0..COLLECTIONS {
+        tokio::time::timeout(PATIENCE, collections.next()).await.expect("nothing is collected").unwrap();
+    }
     for body in [&in_letter, &waiting, &beside, &alone] {
         assert!(is_there(&transport, body).await, "an event waits");
     }

@@ -22,9 +22,13 @@ impl Answers {
     }
 
     /// A request that goes on, with where it can be found.
-    pub fn later(mut self, about: &str) -> Self {
-        self = self.json(202, about, "Later");
-        self.0["202"]["headers"] = json!({ "Location": { "$ref": "#/components/headers/Location" } });
+    pub fn later(self, about: &str) -> Self {
+        self.json(202, about, "Later").header(202, "Location")
+    }
+
+    /// A header of the components, of a success that is listed already.
+    pub fn header(mut self, status: u16, name: &str) -> Self {
+        self.0[&status.to_string()]["headers"][name] = json!({ "$ref": format!("#/components/headers/{name}") });
         self
     }
 
@@ -98,6 +102,10 @@ pub fn security_schemes() -> Value {
 
 pub fn headers() -> Value {
     json!({
+        "Caudal-Ignored-Parts": {
+            "description": "names of the parts of the form that the route has no use for, a list of quoted texts",
+            "schema": { "type": "string" },
+        },
         "Caudal-Request": { "description": "id of the request", "schema": { "$ref": "#/components/schemas/Id" } },
         "Location": {
             "description": "path of the request, whose status and result are there",

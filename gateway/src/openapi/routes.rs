@@ -90,6 +90,12 @@ fn results(route: &RouteSpec) -> Answers {
         .later("the request is accepted, and its result will be at Location")
         .content(route.status, "the result of the flow", "application/json", json!({}))
         .or(route.status, "*/*", reference("File"));
+    let ignores_parts = matches!(route.body.kind, BodyKind::File(_) | BodyKind::Parts(_));
+    let answers = if ignores_parts {
+        answers.header(202, "Caudal-Ignored-Parts").header(route.status, "Caudal-Ignored-Parts")
+    } else {
+        answers
+    };
     let (about, media_type) = ("all results as events, if Accept asks for them", "text/event-stream");
     match route.status {
         200 => answers.or(200, media_type, reference("Events")),
